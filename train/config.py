@@ -1,0 +1,205 @@
+"""All settings of a training run, as frozen dataclasses that check themselves.
+
+Importing this module imports no JAX, so that `--help` stays quick.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from .errors import UsageError
+
+
+def _positive(**values: float | None) -> None:
+  for name, value in values.items():
+    if value is not None and not value > 0:
+      raise UsageError(f"{name} must be above 0, got {value}")
+
+
+def _not_negative(**values: float) -> None:
+  for name, value in values.items():
+    if not value >= 0:
+      raise UsageError(f"{name} must not be below 0, got {value}")
+
+
+def _fraction(**values: float | None) -> None:
+  for name, value in values.items():
+    if value is not None and not 0 <= value < 1:
+      raise UsageError(f"{name} must be in [0, 1), got {value}")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+  """Which member of the family; None takes the family table's value."""
+
+  name: str = "b0"
+  """b0 to b8, or l2."""
+  width: float | None = None
+  """Multiplier of all channel counts."""
+  depth: float | None = None
+  """Multiplier of the blocks per stage."""
+  resolution: int | None = None
+  """Height and width of the images, in pixels."""
+  stem_stride: int = 2
+  """Stride of the first convolution; 1 keeps small images large."""
+  dropout: float | None = None
+  """Share of the head's features dropped in training."""
+  survival_prob: float = 0.8
+  """Stochastic depth: the last block's chance to be kept."""
+  num_classes: int | None = None
+  """Number of logits; None takes the data's number of classes."""
+  dtype: Literal["bfloat16", "float32"] = "bfloat16"
+  """Of convolution inputs and stored activations."""
+
+  def __post_init__(self):
+    _positive(
+      width=self.width,
+      depth=self.depth,
+      resolution=self.resolution,
+      stem_stride=self.stem_stride,
+      num_classes=self.num_classes,
+    )
+    _fraction(dropout=self.dropout)
+    if not 0 < self.survival_prob <= 1:
+      raise UsageError(
+        f"survival_prob must be in (0, 1], got {self.survival_prob}"
+      )
+
+
+@dataclass(frozen=True)
+class DataConfig:
+  """Where the images come from and how they are varied in training."""
+
+  source: Literal["fashion-mnist", "folder", "synthetic", "imagenet"] = (
+    "imagenet"
+  )
+  path: str | None = None
+  """Folder of the data: IDX files for fashion-mnist, train/ and val/ for
+  folder. fashion-mnist without a path uses the images in the package."""
+  train_examples: int | None = None
+  """Use only the first so many training images; None uses all."""
+  crop: Literal["resized", "shift", "none"] = "resized"
+  """Training crop: resized is a random area and aspect, shift pads the image
+  by an eighth and cuts at a random place."""
+  flip: bool = True
+  """Mirror half of the training images left to right."""
+
+  def __post_init__(self):
+    _positive(train_examples=self.train_examples)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+  """LARS or RMSProp as TensorFlow's EfficientNet has them."""
+
+  name: Literal["lars", "rmsprop"] = "rmsprop"
+  momentum: float = 0.9
+  l2: float = 1e-5
+  """Coefficient of half the squared norm in the loss, over all weights and
+  biases but batch norm's. With LARS this and lars_weight_decay add up: the
+  reference's default decays twice."""
+  lars_weight_decay: float = 1e-5
+  """Decay inside LARS, over what it adapts."""
+  lars_trust_coefficient: float = 0.001
+  lars_epsilon: float = 0.0
+  rmsprop_decay: float = 0.9
+  rmsprop_epsilon: float = 0.001
+  """Inside the square root, as TensorFlow has it."""
+
+  def __post_init__(self):
+    _fraction(momentum=self.momentum, rmsprop_decay=self.rmsprop_decay)
+    _positive(
+      lars_trust_coefficient=self.lars_trust_coefficient,
+      rmsprop_epsilon=self.rmsprop_epsilon,
+    )
+    _not_negative(
+      l2=self.l2,
+      lars_weight_decay=self.lars_weight_decay,
+      lars_epsilon=self.lars_epsilon,
+    )
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+  """The learning rate over time."""
+
+  name: Literal["exponential", "polynomial"] = "exponential"
+  lr_per_256: float = 0.016
+  """Peak learning rate for a batch of 256; it grows with the batch."""
+  warmup_epochs: float = 5.0
+  decay_rate: float = 0.97
+  """exponential: factor per decay_epochs, in steps, counted from step 0."""
+  decay_epochs: float = 2.4
+  power: float = 2.0
+  """polynomial: exponent, counted from the end of warmup."""
+  end_learning_rate: float = 0.1
+  """polynomial: the rate that the last step tends to."""
+
+  def __post_init__(self):
+    _positive(
+      lr_per_256=self.lr_per_256,
+      decay_rate=self.decay_rate,
+      decay_epochs=self.decay_epochs,
+      power=self.power,
+    )
+    _not_negative(
+      warmup_epochs=self.warmup_epochs,
+      end_learning_rate=self.end_learning_rate,
+    )
+
+
+@dataclass(frozen=True)
+class BatchNormConfig:
+  """Over how many images batch norm takes its statistics."""
+
+  images_per_group: int = 128
+  """Devices form groups that hold about so many images together."""
+  group_size: int | None = None
+  """Devices per group; when given, images_per_group is not used."""
+
+  def __post_init__(self):
+    _positive(
+      images_per_group=self.images_per_group, group_size=self.group_size
+    )
+
+
+@dataclass(frozen=True)
+class Config:
+  """One training run."""
+
+  preset: str = "b0"
+  """The recipe these settings started from."""
+  batch_size: int = 4096
+  """Images per step, over all devices."""
+  epochs: float = 350.0
+  label_smoothing: float = 0.1
+  ema_decay: float = 0.9999
+  """Largest decay of the average over weights and statistics."""
+  seed: int = 0
+  eval_batch_size: int | None = None
+  """Images per evaluation step, over all devices; None takes batch_size."""
+  eval_every_epochs: float = 1.0
+  checkpoint_every_epochs: float = 1.0
+  log_every_steps: int = 10
+  keep_checkpoints: int = 3
+  cpu_devices: int = 1
+  """Where there is only a CPU: how many devices to simulate on it."""
+  workdir: str | None = None
+  """Where logs, checkpoints and the picture go; None: runs/PRESET."""
+  model: ModelConfig = field(default_factory=ModelConfig)
+  data: DataConfig = field(default_factory=DataConfig)
+  optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+  schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+  batch_norm: BatchNormConfig = field(default_factory=BatchNormConfig)
+
+  def __post_init__(self):
+    _positive(
+      batch_size=self.batch_size,
+      epochs=self.epochs,
+      eval_batch_size=self.eval_batch_size,
+      eval_every_epochs=self.eval_every_epochs,
+      checkpoint_every_epochs=self.checkpoint_every_epochs,
+      log_every_steps=self.log_every_steps,
+      keep_checkpoints=self.keep_checkpoints,
+      cpu_devices=self.cpu_devices,
+    )
+    _fraction(label_smoothing=self.label_smoothing, ema_decay=self.ema_decay)

@@ -1,0 +1,29 @@
+"""The one exception that is the user's to mend, not ours."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UsageError(ValueError):
+  """A mistake in what the user asked for.
+
+  The command line prints its message as one line and exits with code 2; so the
+  message holds the numbers and, where possible, the cure.
+  """
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
+  """The error for a name that is not in `known`, with the nearest that are.
+
+  >>> str(unknown_name("preset", "b5-64", ["b0", "b5-64k", "demo"]))
+  "unknown preset 'b5-64'; did you mean 'b5-64k'?"
+  >>> str(unknown_name("preset", "resnet", ["b0", "demo"]))
+  "unknown preset 'resnet'; choose one of: b0, demo"
+  """
+  known = list(known)
+  near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+  if near:
+    cure = f"did you mean {' or '.join(map(repr, near))}?"
+  else:
+    cure = f"choose one of: {', '.join(known)}"
+  return UsageError(f"unknown {kind} {name!r}; {cure}")
