@@ -1,1 +1,16 @@
-""
+"""Fused ops for convolutional networks; they need jax and numpy only."""
+
+from .activation import Activation
+from .batch_norm import batch_norm, batch_norm_affine
+from .channel_moments import channel_moments
+from .depthwise_conv import depthwise_conv_bn
+from .moments import Moments
+
+__all__ = [
+  "Activation",
+  "Moments",
+  "batch_norm",
+  "batch_norm_affine",
+  "channel_moments",
+  "depthwise_conv_bn",
+]

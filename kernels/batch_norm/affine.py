@@ -1,0 +1,54 @@
+"""From moments to the scale and offset that normalise."""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ..moments import Moments
+
+
+def batch_norm_affine(
+  moments: Moments,
+  gamma: jax.Array,
+  beta: jax.Array,
+  *,
+  epsilon: float = 1e-3,
+) -> tuple[jax.Array, jax.Array]:
+  """The scale and offset that batch norm applies.
+
+  Equivalent to `scale = gamma / sqrt(m2 / count + epsilon)` and
+  `offset = beta - mean * scale`, so that `x * scale + offset` is x normalised
+  (Ioffe and Szegedy 2015, algorithm 1).
+
+  Args:
+    moments: Of the tensor to normalise, over all images that share statistics.
+    gamma: `[c]` float32, the learned scale.
+    beta: `[c]` float32, the learned offset.
+    epsilon: Added to the variance; EfficientNet's is 1e-3.
+
+  Returns:
+    scale and offset, `[c]` float32 each.
+
+  Raises:
+    ValueError: shapes differ or epsilon is negative.
+
+  >>> import jax.numpy as jnp
+  >>> moments = Moments(jnp.float32(4), jnp.ones(1), jnp.full(1, 16.0))
+  >>> scale, offset = batch_norm_affine(
+  ...   moments, jnp.ones(1), jnp.zeros(1), epsilon=0.0)
+  >>> scale.item(), offset.item()
+  (0.5, -0.5)
+  """
+  shapes = {moments.mean.shape, moments.m2.shape, gamma.shape, beta.shape}
+  if len(shapes) != 1:
+    raise ValueError(
+      f"batch_norm_affine: mean {moments.mean.shape}, m2 {moments.m2.shape}, "
+      f"gamma {gamma.shape} and beta {beta.shape} must have one shape"
+    )
+  if epsilon < 0:
+    raise ValueError(
+      f"batch_norm_affine: epsilon must not be below 0, got {epsilon}"
+    )
+  variance = moments.m2 / moments.count
+  scale = gamma * lax.rsqrt(variance + jnp.float32(epsilon))
+  return scale, beta - moments.mean * scale

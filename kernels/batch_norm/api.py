@@ -1,0 +1,86 @@
+"""The public normalisation."""
+
+from typing import Literal, overload
+
+import jax
+
+from ..activation import Activation, check_activation_name
+from ..dispatch import Requested, dispatch
+from ..layout import Layout, check_activation
+from ..manual_axes import match_varying
+from . import xla
+
+_OP = "batch_norm"
+_IMPLEMENTATIONS = {"xla": xla.batch_norm}
+
+
+@overload
+def batch_norm(
+  x: jax.Array,
+  scale: jax.Array,
+  offset: jax.Array,
+  *,
+  activation: Activation = ...,
+  pool: Literal[False] = ...,
+  layout: Layout = ...,
+  implementation: Requested = ...,
+) -> jax.Array: ...
+@overload
+def batch_norm(
+  x: jax.Array,
+  scale: jax.Array,
+  offset: jax.Array,
+  *,
+  activation: Activation = ...,
+  pool: Literal[True],
+  layout: Layout = ...,
+  implementation: Requested = ...,
+) -> tuple[jax.Array, jax.Array]: ...
+def batch_norm(
+  x,
+  scale,
+  offset,
+  *,
+  activation=None,
+  pool=False,
+  layout="HWNC",
+  implementation=None,
+):
+  """Normalisation and activation, with the spatial mean where it is wanted.
+
+  Equivalent to `y = activation(x * scale + offset).astype(x.dtype)`, and
+  `y.mean((0, 1))` in float32 for squeeze-excite. Only x is kept for the
+  backward pass, whose per-channel sums share one pass with dx.
+
+  Args:
+    x: `[h, w, n, c]` (HWNC) or `[h, w, c, n]` (HWCN), floating.
+    scale: `[c]` float32, from `batch_norm_affine`.
+    offset: `[c]` float32.
+    activation: 'silu', 'relu' or None.
+    pool: Whether to return the spatial mean as well.
+    layout: Where the batch and the channels are.
+    implementation: 'xla', 'pallas_tpu', several to try, or None to choose.
+
+  Returns:
+    y, of x's shape and dtype; with `pool` also its mean over h and w before
+    rounding, float32 `[n, c]` or `[c, n]`.
+
+  Raises:
+    ValueError: shapes, dtypes or settings that do not fit each other.
+    NotImplementedError: the named implementation cannot do this.
+
+  >>> import jax.numpy as jnp
+  >>> x = jnp.ones((2, 2, 3, 8))
+  >>> y, mean = batch_norm(
+  ...   x, jnp.full(8, 2.0), jnp.ones(8), activation="relu", pool=True)
+  >>> y.shape, mean.shape, mean[0, 0].item()
+  ((2, 2, 3, 8), (3, 8), 3.0)
+  """
+  check_activation(_OP, x, layout, scale=scale, offset=offset)
+  check_activation_name(_OP, activation)
+  x, scale, offset = match_varying(x, scale, offset)
+  settings = xla.Settings(activation, pool, layout)
+  with jax.named_scope(_OP):
+    return dispatch(
+      _OP, _IMPLEMENTATIONS, implementation, x, scale, offset, settings
+    )

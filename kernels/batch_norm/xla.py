@@ -1,0 +1,52 @@
+"""Normalisation, activation and spatial mean in plain JAX."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ..activation import Activation
+from ..layout import Layout
+from ..prologue import prologue, prologue_gradient
+
+
+class Settings(NamedTuple):
+  """What of a call is known when it is traced."""
+
+  activation: Activation
+  pool: bool
+  layout: Layout
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def batch_norm(
+  x: jax.Array,  # [h, w, n, c] or [h, w, c, n]
+  scale: jax.Array,  # [c]
+  offset: jax.Array,  # [c]
+  settings: Settings,
+):
+  """See `podscale.kernels.batch_norm`."""
+  y = prologue(x, scale, offset, settings.activation, settings.layout)
+  if settings.pool:
+    return y.astype(x.dtype), jnp.mean(y, axis=(0, 1))
+  return y.astype(x.dtype)
+
+
+def _forward(x, scale, offset, settings):
+  return batch_norm(x, scale, offset, settings), (x, scale, offset)
+
+
+def _backward(settings, residuals, cotangent):
+  x, scale, offset = residuals
+  if settings.pool:
+    dy, dmean = cotangent
+    dy = dy.astype(jnp.float32) + dmean[None, None] / (x.shape[0] * x.shape[1])
+  else:
+    dy = cotangent
+  return prologue_gradient(
+    dy, x, scale, offset, settings.activation, settings.layout
+  )
+
+
+batch_norm.defvjp(_forward, _backward)

@@ -1,0 +1,89 @@
+"""The moments of a tensor, and how their cotangents reach it."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from .layout import Layout, check_activation, per_channel, sum_axes
+from .moments import Moments
+from .sums import channel_sums
+
+
+def channel_moments(x: jax.Array, *, layout: Layout = "HWNC") -> Moments:
+  """Per-channel count, mean and sum of squared deviations of `x`.
+
+  Equivalent to `Moments(n, mean, jnp.square(x - mean).sum((0, 1, 2)))` with
+  `mean = x.mean((0, 1, 2))`, in one pass over x.
+
+  Args:
+    x: `[h, w, n, c]` (HWNC) or `[h, w, c, n]` (HWCN), floating.
+    layout: Where the batch and the channels are.
+
+  Returns:
+    `Moments` in float32.
+
+  Raises:
+    ValueError: x has another rank, an integer dtype, or no elements.
+
+  >>> import jax.numpy as jnp
+  >>> count, mean, m2 = channel_moments(jnp.arange(4.0).reshape(4, 1, 1, 1))
+  >>> float(count), float(mean[0]), float(m2[0])
+  (4.0, 1.5, 5.0)
+  """
+  check_activation("channel_moments", x, layout)
+  return _channel_moments(x, layout)
+
+
+def moments_of(x: jax.Array, layout: Layout) -> Moments:
+  """The moments, from sums of deviations from a pivot.
+
+  The pivot is the mean of the middle row. The mean of a subset that is 1/h of
+  the data lies at most sqrt(h - 1) standard deviations from the mean of all,
+  so at most h times the result cancels in `m2`, whatever the mean is.
+  """
+  x = x.astype(jnp.float32)
+  middle = x[x.shape[0] // 2][None]
+  pivot = jnp.mean(middle, axis=sum_axes(layout), keepdims=True)
+
+  def deviations(x):
+    d = x - pivot
+    return d, d * d
+
+  first, second = channel_sums(deviations, x, layout=layout)
+  count = x.size // pivot.size
+  shift = first / count
+  m2 = jnp.maximum(second - first * shift, 0)
+  return Moments(jnp.float32(count), pivot.reshape(-1) + shift, m2)
+
+
+def moments_cotangent(
+  dmoments: Moments, x: jax.Array, moments: Moments, layout: Layout
+) -> jax.Array:
+  """What the cotangents of x's moments send to x, in float32.
+
+  With n values per channel, d(mean)/dx = 1/n and d(m2)/dx = 2 (x - mean): a
+  per-channel affine of x.
+  """
+  slope = 2 * dmoments.m2
+  constant = dmoments.mean / moments.count - slope * moments.mean
+  slope, constant = per_channel(slope, layout), per_channel(constant, layout)
+  return slope * x.astype(jnp.float32) + constant
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _channel_moments(x, layout):
+  return moments_of(x, layout)
+
+
+def _forward(x, layout):
+  moments = moments_of(x, layout)
+  return moments, (x, moments)
+
+
+def _backward(layout, residuals, dmoments):
+  x, moments = residuals
+  return (moments_cotangent(dmoments, x, moments, layout).astype(x.dtype),)
+
+
+_channel_moments.defvjp(_forward, _backward)

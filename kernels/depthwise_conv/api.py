@@ -1,0 +1,117 @@
+"""The public depthwise convolution."""
+
+import jax
+import jax.numpy as jnp
+
+from ..activation import Activation, check_activation_name
+from ..dispatch import Requested, dispatch
+from ..layout import Layout, channel_axis, check_activation
+from ..manual_axes import match_varying
+from ..moments import Moments
+from . import xla
+from .shapes import Padding
+
+_OP = "depthwise_conv_bn"
+_IMPLEMENTATIONS = {"xla": xla.depthwise_conv_bn}
+
+
+def depthwise_conv_bn(
+  x: jax.Array,
+  filters: jax.Array,
+  scale: jax.Array | None = None,
+  offset: jax.Array | None = None,
+  *,
+  activation: Activation = None,
+  stride: int = 1,
+  padding: Padding = "SAME",
+  layout: Layout = "HWNC",
+  implementation: Requested = None,
+) -> tuple[jax.Array, Moments]:
+  """Depthwise convolution, with a batch norm on its way in and out.
+
+  For HWNC equivalent to::
+
+      z = activation(x * scale + offset).astype(x.dtype)
+      y = lax.conv_general_dilated(
+        z, filters[:, :, None], (stride, stride), padding,
+        feature_group_count=c, dimension_numbers=("HWNC", "HWIO", "HWNC"))
+      return y, channel_moments(y)
+
+  `scale` and `offset` are what is pending of the batch norm before the
+  convolution, the moments are what the batch norm behind it needs. Only x and
+  y are kept for the backward pass. The result and the moments are both
+  differentiable, so that a batch norm's backward pass is ordinary
+  differentiation.
+
+  Args:
+    x: `[h, w, n, c]` (HWNC) or `[h, w, c, n]` (HWCN), floating.
+    filters: `[k, k, c]`, k odd, of x's dtype.
+    scale: `[c]` float32; None for ones.
+    offset: `[c]` float32; None for zeros.
+    activation: 'silu', 'relu' or None, applied after scale and offset.
+    stride: 1 or 2, in both directions.
+    padding: 'SAME' (as TensorFlow: less before than after) or 'VALID'.
+    layout: Where the batch and the channels are.
+    implementation: 'xla', 'pallas_tpu', several to try, or None to choose.
+
+  Returns:
+    y, `[ho, wo, n, c]` or `[ho, wo, c, n]`, of x's dtype, and the `Moments` of
+    y before it was rounded to that dtype.
+
+  Raises:
+    ValueError: shapes, dtypes or settings that do not fit each other.
+    NotImplementedError: the named implementation cannot do this.
+
+  Source: depthwise layers with distributed batch norm as in arXiv:2011.00071,
+  section 3.4; the moments' merging is Chan, Golub and LeVeque 1979.
+
+  >>> import jax.numpy as jnp
+  >>> x = jnp.ones((4, 4, 2, 8))
+  >>> y, moments = depthwise_conv_bn(x, jnp.ones((3, 3, 8)), stride=2)
+  >>> y.shape, y[0, 0, 0, 0].item(), moments.count.item()
+  ((2, 2, 2, 8), 9.0, 8.0)
+  """
+  check_activation(_OP, x, layout, scale=scale, offset=offset)
+  check_activation_name(_OP, activation)
+  _check_filters(x, filters, layout)
+  if stride not in (1, 2):
+    raise ValueError(f"{_OP}: stride must be 1 or 2, got {stride}")
+  if padding not in ("SAME", "VALID"):
+    raise ValueError(f"{_OP}: padding must be SAME or VALID, got {padding!r}")
+  if padding == "VALID" and min(x.shape[:2]) < filters.shape[0]:
+    raise ValueError(
+      f"{_OP}: x of shape {x.shape} is smaller than the filters "
+      f"{filters.shape}, and padding is VALID"
+    )
+  x, filters, scale, offset = match_varying(x, filters, scale, offset)
+  settings = xla.Settings(activation, stride, padding, layout)
+  with jax.named_scope(_OP):
+    return dispatch(
+      _OP,
+      _IMPLEMENTATIONS,
+      implementation,
+      x,
+      filters,
+      scale,
+      offset,
+      settings,
+    )
+
+
+def _check_filters(x, filters, layout):
+  channels = x.shape[channel_axis(layout)]
+  if filters.ndim != 3 or filters.shape[2] != channels:
+    raise ValueError(
+      f"{_OP}: filters must have shape (k, k, {channels}) for x of shape "
+      f"{x.shape} in {layout}, got {filters.shape}"
+    )
+  if filters.shape[0] != filters.shape[1] or filters.shape[0] % 2 == 0:
+    raise ValueError(
+      f"{_OP}: filters must be square and of odd size, got {filters.shape}"
+    )
+  if not jnp.issubdtype(filters.dtype, jnp.floating):
+    raise ValueError(f"{_OP}: filters must be floating, got {filters.dtype}")
+  if filters.dtype != x.dtype:
+    raise ValueError(
+      f"{_OP}: filters are {filters.dtype} but x is {x.dtype}; cast one of them"
+    )

@@ -1,0 +1,186 @@
+"""The depthwise convolution with its batch-norm ends, in plain JAX.
+
+A convolution is k*k shifted multiply-adds: XLA fuses them into one loop on
+every platform, and XLA:CPU's own grouped convolution is many times slower.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ..activation import Activation
+from ..channel_moments import moments_cotangent, moments_of
+from ..layout import Layout, per_channel
+from ..moments import Moments
+from ..prologue import prologue, prologue_gradient
+from ..sums import channel_sums
+from .shapes import Padding, Window, window
+
+
+class Settings(NamedTuple):
+  """What of a call is known when it is traced."""
+
+  activation: Activation
+  stride: int
+  padding: Padding
+  layout: Layout
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def depthwise_conv_bn(
+  x: jax.Array,  # [h, w, n, c] or [h, w, c, n]
+  filters: jax.Array,  # [k, k, c]
+  scale: jax.Array | None,  # [c]
+  offset: jax.Array | None,  # [c]
+  settings: Settings,
+) -> tuple[jax.Array, Moments]:
+  """See `podscale.kernels.depthwise_conv_bn`."""
+  return _forward(x, filters, scale, offset, settings)[0]
+
+
+def _forward(x, filters, scale, offset, settings):
+  rows, cols = _windows(x, filters, settings)
+  z = _padded_input(x, scale, offset, rows, cols, settings)
+  y = _convolve(z, filters, rows, cols, settings.layout)
+  moments = moments_of(y, settings.layout)
+  y = y.astype(x.dtype)
+  return (y, moments), (x, filters, scale, offset, y, moments)
+
+
+def _backward(settings, residuals, cotangents):
+  x, filters, scale, offset, y, moments = residuals
+  dy, dmoments = cotangents
+  layout = settings.layout
+  rows, cols = _windows(x, filters, settings)
+  dy = dy.astype(jnp.float32) + moments_cotangent(dmoments, y, moments, layout)
+  dy = lax.optimization_barrier(dy.astype(x.dtype))
+  z = _padded_input(x, scale, offset, rows, cols, settings)
+  dfilters = _filter_gradient(z, dy, rows, cols, layout)
+  dz = _input_gradient(dy, filters, rows, cols, layout)
+  dx, dscale, doffset = prologue_gradient(
+    dz, x, scale, offset, settings.activation, layout
+  )
+  return dx, dfilters.astype(filters.dtype), dscale, doffset
+
+
+depthwise_conv_bn.defvjp(_forward, _backward)
+
+
+def _windows(x, filters, settings) -> tuple[Window, Window]:
+  rows, cols = (
+    window(x.shape[d], filters.shape[0], settings.stride, settings.padding)
+    for d in (0, 1)
+  )
+  return rows, cols
+
+
+def _padded_input(x, scale, offset, rows: Window, cols: Window, settings):
+  """What the taps read, in x's dtype; materialised, for each reads it again."""
+  z = prologue(x, scale, offset, settings.activation, settings.layout)
+  z = z.astype(x.dtype)
+  borders = [(rows.low, rows.high, 0), (cols.low, cols.high, 0)]
+  zero = jnp.zeros((), x.dtype)
+  return lax.optimization_barrier(
+    lax.pad(z, zero, [*borders, (0, 0, 0), (0, 0, 0)])
+  )
+
+
+def _tap(z, i, j, rows: Window, cols: Window):
+  """What the filter's tap [i, j] meets, for each output, in float32."""
+  limit = (
+    i + (rows.out - 1) * rows.stride + 1,
+    j + (cols.out - 1) * cols.stride + 1,
+    *z.shape[2:],
+  )
+  strides = (rows.stride, cols.stride, 1, 1)
+  return lax.slice(z, (i, j, 0, 0), limit, strides).astype(jnp.float32)
+
+
+def _convolve(z, filters, rows, cols, layout):
+  """The sum over taps in float32; z is padded."""
+  taps = [
+    _tap(z, i, j, rows, cols) * _coefficient(filters, i, j, layout)
+    for i in range(rows.kernel)
+    for j in range(cols.kernel)
+  ]
+  return sum(taps[1:], taps[0])
+
+
+def _coefficient(filters, i, j, layout):
+  return per_channel(filters[i, j].astype(jnp.float32), layout)
+
+
+def _filter_gradient(z, dy, rows, cols, layout):
+  """The sum over outputs of what each tap met times dy, float32 [k, k, c]."""
+  k = rows.kernel
+
+  def products(z, dy):
+    dy = dy.astype(jnp.float32)
+    return tuple(
+      _tap(z, i, j, rows, cols) * dy for i in range(k) for j in range(k)
+    )
+
+  sums = channel_sums(products, z, dy, layout=layout)
+  return jnp.stack(sums).reshape(k, k, -1)
+
+
+def _input_gradient(dy, filters, rows, cols, layout):
+  """The transposed convolution, float32, of the unpadded input's shape.
+
+  Inputs at distance `stride` meet the same taps; each such phase is a
+  convolution of stride 1 over dy, and the phases are interleaved.
+  """
+  phases = [
+    [_phase(dy, filters, rows, cols, p, q, layout) for q in range(cols.stride)]
+    for p in range(rows.stride)
+  ]
+  if rows.stride == 1:
+    return phases[0][0]
+  dz = jnp.stack([jnp.stack(row, axis=2) for row in phases], axis=1)
+  height, width = dz.shape[0] * rows.stride, dz.shape[2] * cols.stride
+  dz = dz.reshape(height, width, *dy.shape[2:])
+  return dz[: rows.size, : cols.size]
+
+
+def _phase(dy, filters, rows, cols, p, q, layout):
+  """The gradient of inputs p, p + stride, ... and q, q + stride, ..."""
+  reads_i, pad_i = _phase_taps(rows, p)
+  reads_j, pad_j = _phase_taps(cols, q)
+  zero = jnp.zeros((), dy.dtype)
+  dy = lax.pad(dy, zero, [pad_i, pad_j, (0, 0, 0), (0, 0, 0)])
+  dy = lax.optimization_barrier(dy)
+  height = -(-rows.size // rows.stride)
+  width = -(-cols.size // cols.stride)
+  terms = [
+    dy[a : a + height, b : b + width].astype(jnp.float32)
+    * _coefficient(filters, i, j, layout)
+    for i, a in reads_i
+    for j, b in reads_j
+  ]
+  return sum(terms[1:], terms[0])
+
+
+def _phase_taps(window: Window, phase: int):
+  """The taps that one phase of the input meets, and dy's padding for them.
+
+  Input `stride * m + phase` meets tap i of output a where
+  `stride * a + i = stride * m + phase + low`.
+
+  Returns:
+    A list of (tap, start of its slice in the padded dy), and the padding.
+  """
+  stride = window.stride
+  count = -(-window.size // stride)
+  shifts = [
+    (i, (phase + window.low - i) // stride)
+    for i in range(window.kernel)
+    if (phase + window.low - i) % stride == 0
+  ]
+  if not shifts:
+    return [], (0, 0, 0)
+  low = -min(shift for _, shift in shifts)
+  high = count + max(shift for _, shift in shifts) - window.out
+  return [(i, low + shift) for i, shift in shifts], (low, high, 0)

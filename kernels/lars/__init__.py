@@ -1,0 +1,5 @@
+"""Layer-wise adaptive rate scaling, as TensorFlow's EfficientNet has it."""
+
+from .api import lars_update
+
+__all__ = ["lars_update"]

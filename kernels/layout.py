@@ -1,0 +1,60 @@
+"""Where the batch and the channels are in a four-dimensional activation."""
+
+from typing import Literal
+
+import jax
+
+Layout = Literal["HWNC", "HWCN"]
+
+_BATCH_AXIS = {"HWNC": 2, "HWCN": 3}
+
+
+def batch_axis(layout: Layout) -> int:
+  """The axis of `layout` that counts images."""
+  return _BATCH_AXIS[layout]
+
+
+def channel_axis(layout: Layout) -> int:
+  """The axis of `layout` that counts channels."""
+  return 5 - _BATCH_AXIS[layout]
+
+
+def sum_axes(layout: Layout) -> tuple[int, int, int]:
+  """All axes but the channels'."""
+  return (0, 1, batch_axis(layout))
+
+
+def per_channel(vector: jax.Array, layout: Layout) -> jax.Array:
+  """A `[c]` vector, shaped to broadcast against `[h, w, n, c]` or its twin."""
+  shape = [1, 1, 1, 1]
+  shape[channel_axis(layout)] = vector.shape[0]
+  return vector.reshape(shape)
+
+
+def check_activation(
+  op: str, x: jax.Array, layout: Layout, **vectors: jax.Array | None
+) -> None:
+  """Checks an activation and the per-channel vectors that go with it.
+
+  Raises:
+    ValueError: with the shapes and dtypes in it.
+  """
+  if layout not in _BATCH_AXIS:
+    raise ValueError(f"{op}: layout must be HWNC or HWCN, got {layout!r}")
+  if x.ndim != 4:
+    raise ValueError(
+      f"{op}: x must have 4 dimensions ({layout}), got shape {x.shape}"
+    )
+  if not jax.numpy.issubdtype(x.dtype, jax.numpy.floating):
+    raise ValueError(f"{op}: x must be of a floating dtype, got {x.dtype}")
+  if 0 in x.shape:
+    raise ValueError(f"{op}: x is empty, shape {x.shape}")
+  channels = x.shape[channel_axis(layout)]
+  for name, vector in vectors.items():
+    if vector is not None and vector.shape != (channels,):
+      raise ValueError(
+        f"{op}: {name} must have shape ({channels},) for x of shape {x.shape} "
+        f"in {layout}, got {vector.shape}"
+      )
+    if vector is not None and vector.dtype != jax.numpy.float32:
+      raise ValueError(f"{op}: {name} must be float32, got {vector.dtype}")

@@ -1,0 +1,102 @@
+"""Batch norm over a group of devices."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from .. import kernels
+from ..collectives import group_moments
+from ..kernels import Moments
+
+
+class BatchNorm(nnx.Module):
+  """Batch norm whose statistics are shared by a group of devices.
+
+  In training the statistics are those of this step's images, over all devices
+  of `axis_name`; the running ones are updated as
+  `running = momentum * running + (1 - momentum) * group's` with the biased
+  variance. Groups then differ in their running statistics, by which images
+  they saw: `collectives.merge_running_statistics` makes them equal once a step
+  and adds the variance between the groups' means, which TensorFlow's reference
+  leaves out.
+
+  The scale and offset can be had without applying them, for an op that takes
+  them on its way in; see `affine`.
+
+  Args:
+    features: Channels.
+    momentum: Weight of the old running statistics.
+    epsilon: Added to the variance.
+    axis_name: Mesh axis of the group inside `jax.shard_map`; None for this
+      device alone.
+    use_running_average: Whether to normalise by the running statistics; set by
+      `train()` and `eval()` of any module around this one.
+
+  Source: arXiv:2011.00071, section 3.4; momentum and epsilon are those of
+  TensorFlow's EfficientNet.
+
+  >>> import jax.numpy as jnp
+  >>> norm = BatchNorm(8)
+  >>> norm(jnp.ones((4, 7, 7, 8))).shape
+  (4, 7, 7, 8)
+  """
+
+  def __init__(
+    self,
+    features: int,
+    *,
+    momentum: float = 0.99,
+    epsilon: float = 1e-3,
+    axis_name: str | tuple[str, ...] | None = None,
+    use_running_average: bool = False,
+  ):
+    self.scale = nnx.Param(jnp.ones(features, jnp.float32))
+    self.offset = nnx.Param(jnp.zeros(features, jnp.float32))
+    self.mean = nnx.BatchStat(jnp.zeros(features, jnp.float32))
+    self.var = nnx.BatchStat(jnp.ones(features, jnp.float32))
+    self.momentum = momentum
+    self.epsilon = epsilon
+    self.axis_name = axis_name
+    self.use_running_average = use_running_average
+
+  def affine(self, moments: Moments) -> tuple[jax.Array, jax.Array]:
+    """The scale and offset to apply, `[c]` float32 each.
+
+    In training, updates the running statistics; otherwise `moments` is not
+    looked at.
+
+    Args:
+      moments: Of the tensor to normalise, over this device's images.
+    """
+    if self.use_running_average:
+      one = jnp.float32(1)
+      moments = Moments(one, self.mean[...], self.var[...])
+    else:
+      if self.axis_name is not None:
+        moments = group_moments(moments, self.axis_name)
+      self._update(jax.lax.stop_gradient(moments))
+    return kernels.batch_norm_affine(
+      moments, self.scale[...], self.offset[...], epsilon=self.epsilon
+    )
+
+  def __call__(
+    self, x: jax.Array, *, activation: kernels.Activation = None
+  ) -> jax.Array:
+    """Normalises `x` `[..., c]`, then applies the activation.
+
+    Returns:
+      An array of x's shape and dtype.
+
+    Raises:
+      ValueError: the number of channels or the dtype does not fit.
+    """
+    rows = x.reshape(1, -1, 1, x.shape[-1])
+    scale, offset = self.affine(kernels.channel_moments(rows))
+    y = kernels.batch_norm(rows, scale, offset, activation=activation)
+    return y.reshape(x.shape)
+
+  def _update(self, moments):
+    keep, take = self.momentum, 1 - self.momentum
+    variance = moments.m2 / moments.count
+    self.mean[...] = keep * self.mean[...] + take * moments.mean
+    self.var[...] = keep * self.var[...] + take * variance

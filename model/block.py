@@ -1,0 +1,72 @@
+"""The inverted-residual block with squeeze-excite."""
+
+import jax
+from flax import nnx
+
+from .. import kernels
+from .batch_norm import BatchNorm
+from .layers import (
+  Depthwise,
+  Pending,
+  Pointwise,
+  SqueezeExcite,
+  StochasticDepth,
+)
+from .spec import BlockSpec
+
+
+class Block(nnx.Module):
+  """Expand, depthwise, squeeze-excite, project, and add.
+
+  Sandler et al. 2018 (inverted residuals), Hu et al. 2018 (squeeze-excite).
+
+  Args:
+    spec: Sizes of the block.
+    axis_name: See `BatchNorm`.
+    rngs: For the initial weights.
+  """
+
+  def __init__(self, spec: BlockSpec, *, axis_name: str | None, rngs: nnx.Rngs):
+    self.has_expand = spec.expanded != spec.in_filters
+    self.has_skip = spec.stride == 1 and spec.in_filters == spec.out_filters
+    if self.has_expand:
+      self.expand = Pointwise(spec.in_filters, spec.expanded, rngs=rngs)
+      self.expand_norm = BatchNorm(spec.expanded, axis_name=axis_name)
+    self.depthwise = Depthwise(
+      spec.expanded, spec.kernel, spec.stride, rngs=rngs
+    )
+    self.depthwise_norm = BatchNorm(spec.expanded, axis_name=axis_name)
+    self.squeeze_excite = SqueezeExcite(spec.expanded, spec.squeezed, rngs=rngs)
+    self.project = Pointwise(spec.expanded, spec.out_filters, rngs=rngs)
+    self.project_norm = BatchNorm(spec.out_filters, axis_name=axis_name)
+    self.drop = StochasticDepth(spec.survival_prob)
+
+  def __call__(
+    self,
+    x: jax.Array,  # [h, w, n, c]
+    pending: Pending | None,
+    rngs: nnx.Rngs | None,
+  ) -> jax.Array:
+    """The block's result [ho, wo, n, out_filters].
+
+    Args:
+      x: The block's input.
+      pending: Scale and offset still to be applied to x, a swish behind them;
+        None when x is complete.
+      rngs: For stochastic depth.
+    """
+    if pending is not None and (self.has_expand or self.has_skip):
+      x = kernels.batch_norm(x, *pending, activation="silu")
+      pending = None
+    raw = x
+    if self.has_expand:
+      raw, moments = self.expand(x)
+      pending = self.expand_norm.affine(moments)
+    raw, moments = self.depthwise(raw, pending)
+    z, pooled = kernels.batch_norm(
+      raw, *self.depthwise_norm.affine(moments), activation="silu", pool=True
+    )
+    gate = self.squeeze_excite(pooled, z.dtype)
+    raw, moments = self.project(z * gate[None, None])
+    y = kernels.batch_norm(raw, *self.project_norm.affine(moments))
+    return x + self.drop(y, rngs) if self.has_skip else y

@@ -1,0 +1,166 @@
+"""The network, [h, w, n, c] from the stem to the head."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from .. import kernels
+from .batch_norm import BatchNorm
+from .block import Block
+from .layers import Dense, Pointwise, Stem, require_rngs
+from .spec import (
+  HEAD_FILTERS,
+  STEM_FILTERS,
+  ModelSpec,
+  block_specs,
+  model_spec,
+  round_filters,
+)
+
+
+class EfficientNet(nnx.Module):
+  """An EfficientNet (Tan and Le 2019, arXiv:1905.11946).
+
+  Args:
+    spec: Which one.
+    num_classes: Number of logits.
+    channels: Of the images.
+    dtype: Of convolution inputs and stored activations; parameters, statistics
+      and logits are float32.
+    axis_name: Mesh axis over which batch norm shares its statistics inside
+      `jax.shard_map`; None for each device alone.
+    rngs: For the initial weights.
+  """
+
+  def __init__(
+    self,
+    spec: ModelSpec,
+    *,
+    num_classes: int = 1000,
+    channels: int = 3,
+    dtype: jnp.dtype | type = jnp.bfloat16,
+    axis_name: str | None = None,
+    rngs: nnx.Rngs,
+  ):
+    self.dtype = jnp.dtype(dtype)
+    self.resolution = spec.resolution
+    blocks = block_specs(spec)
+    stem = round_filters(STEM_FILTERS, spec.width)
+    head = round_filters(HEAD_FILTERS, spec.width)
+    self.stem = Stem(channels, stem, spec.stem_stride, rngs=rngs)
+    self.stem_norm = BatchNorm(stem, axis_name=axis_name)
+    self.blocks = nnx.List(
+      [Block(block, axis_name=axis_name, rngs=rngs) for block in blocks]
+    )
+    self.head = Pointwise(blocks[-1].out_filters, head, rngs=rngs)
+    self.head_norm = BatchNorm(head, axis_name=axis_name)
+    self.dropout = nnx.Dropout(spec.dropout)
+    limit = num_classes**-0.5
+    self.classifier = Dense(
+      jax.random.uniform(
+        rngs.params(), (head, num_classes), jnp.float32, -limit, limit
+      )
+    )
+
+  def __call__(
+    self, images: jax.Array, *, rngs: nnx.Rngs | None = None
+  ) -> jax.Array:
+    """Logits of a batch of images.
+
+    Args:
+      images: `[n, h, w, c]`, floating, normalised. Any h and w will do; the
+        accuracy is best near `resolution`.
+      rngs: With a `dropout` stream; needed in training only.
+
+    Returns:
+      `[n, num_classes]` float32.
+
+    Raises:
+      ValueError: images of another rank or dtype, or no rngs in training.
+    """
+    if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
+      raise ValueError(
+        "images must be [n, h, w, c] and floating, got "
+        f"{images.dtype} {images.shape}; normalise uint8 images first"
+      )
+    raw, moments = self.stem(images.astype(self.dtype))
+    pending = self.stem_norm.affine(moments)
+    x = raw
+    for i, block in enumerate(self.blocks):
+      with jax.named_scope(f"block_{i}"):
+        x = block(x, pending if i == 0 else None, rngs)
+    raw, moments = self.head(x)
+    _, features = kernels.batch_norm(
+      raw, *self.head_norm.affine(moments), activation="silu", pool=True
+    )
+    return self.classifier(self._drop(features, rngs))
+
+  def _drop(self, features, rngs):
+    if self.dropout.deterministic or self.dropout.rate == 0:
+      return features
+    return self.dropout(features, rngs=require_rngs(rngs))
+
+
+def efficientnet(
+  name: str,
+  *,
+  num_classes: int = 1000,
+  rngs: nnx.Rngs,
+  channels: int = 3,
+  dtype: jnp.dtype | type = jnp.bfloat16,
+  axis_name: str | None = None,
+  width: float | None = None,
+  depth: float | None = None,
+  resolution: int | None = None,
+  dropout: float | None = None,
+  survival_prob: float | None = None,
+  stem_stride: int | None = None,
+) -> EfficientNet:
+  """The family's member `name`, with new weights.
+
+  Args:
+    name: 'b0' to 'b8', or 'l2'.
+    num_classes: Number of logits.
+    rngs: For the initial weights.
+    channels: Of the images.
+    dtype: Of convolution inputs and stored activations.
+    axis_name: Mesh axis over which batch norm shares its statistics.
+    width: Multiplier of all channel counts; None, here and below, takes the
+      family's value.
+    depth: Multiplier of the blocks per stage.
+    resolution: Height and width of the images, in pixels.
+    dropout: Share of the head's features dropped in training.
+    survival_prob: Stochastic depth.
+    stem_stride: 2, or 1 for small images.
+
+  Returns:
+    A `flax.nnx` module: images `[n, h, w, c]` in, logits float32 out.
+
+  Raises:
+    ValueError: an unknown name, or values that do not fit each other.
+
+  >>> import jax.numpy as jnp
+  >>> from flax import nnx
+  >>> model = efficientnet(
+  ...   "b0", num_classes=10, width=0.25, depth=0.25, rngs=nnx.Rngs(0))
+  >>> model.eval()
+  >>> model(jnp.ones((2, 64, 64, 3))).shape
+  (2, 10)
+  """
+  spec = model_spec(
+    name,
+    width=width,
+    depth=depth,
+    resolution=resolution,
+    dropout=dropout,
+    survival_prob=survival_prob,
+    stem_stride=stem_stride,
+  )
+  return EfficientNet(
+    spec,
+    num_classes=num_classes,
+    channels=channels,
+    dtype=dtype,
+    axis_name=axis_name,
+    rngs=rngs,
+  )

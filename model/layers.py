@@ -1,0 +1,144 @@
+"""The layers of an EfficientNet, on activations [h, w, n, c].
+
+A layer that ends in a batch norm returns its raw result and leaves the norm
+pending as a scale and offset, which the next op applies on its way in.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+
+from .. import kernels
+from ..kernels import Moments
+
+Pending = tuple[jax.Array, jax.Array]
+"""The scale and offset, [c] each, of a batch norm not yet applied."""
+
+
+def conv_init(key: jax.Array, shape: tuple[int, ...], fan_out: int):
+  """TensorFlow EfficientNet's: normal, not truncated, variance 2 / fan_out."""
+  return jax.random.normal(key, shape, jnp.float32) * math.sqrt(2 / fan_out)
+
+
+class Stem(nnx.Module):
+  """The first, dense convolution: 3x3, on images [n, h, w, c]."""
+
+  def __init__(
+    self, channels: int, features: int, stride: int, *, rngs: nnx.Rngs
+  ):
+    self.kernel = nnx.Param(
+      conv_init(rngs.params(), (3, 3, channels, features), 9 * features)
+    )
+    self.stride = stride
+
+  def __call__(self, images: jax.Array) -> tuple[jax.Array, Moments]:
+    """Raw result [h, w, n, features] and its moments."""
+    y = lax.conv_general_dilated(
+      images,
+      self.kernel[...].astype(images.dtype),
+      (self.stride, self.stride),
+      "SAME",
+      dimension_numbers=("NHWC", "HWIO", "HWNC"),
+    )
+    return y, kernels.channel_moments(y)
+
+
+class Pointwise(nnx.Module):
+  """A 1x1 convolution without bias."""
+
+  def __init__(self, in_features: int, features: int, *, rngs: nnx.Rngs):
+    self.kernel = nnx.Param(
+      conv_init(rngs.params(), (in_features, features), features)
+    )
+
+  def __call__(self, x: jax.Array) -> tuple[jax.Array, Moments]:
+    """Raw result [h, w, n, features] and its moments."""
+    y = jnp.dot(x, self.kernel[...].astype(x.dtype))
+    return y, kernels.channel_moments(y)
+
+
+class Depthwise(nnx.Module):
+  """A depthwise convolution that applies the pending batch norm and swish."""
+
+  def __init__(
+    self, features: int, kernel_size: int, stride: int, *, rngs: nnx.Rngs
+  ):
+    shape = (kernel_size, kernel_size, features)
+    # The reference counts one output per depthwise filter.
+    self.filters = nnx.Param(conv_init(rngs.params(), shape, kernel_size**2))
+    self.stride = stride
+
+  def __call__(
+    self, x: jax.Array, pending: Pending | None
+  ) -> tuple[jax.Array, Moments]:
+    """Raw result [ho, wo, n, features] and its moments."""
+    scale, offset = pending or (None, None)
+    return kernels.depthwise_conv_bn(
+      x,
+      self.filters[...].astype(x.dtype),
+      scale,
+      offset,
+      activation="silu" if pending else None,
+      stride=self.stride,
+    )
+
+
+class Dense(nnx.Module):
+  """A matrix and a bias, float32 results."""
+
+  def __init__(self, kernel: jax.Array):
+    self.kernel = nnx.Param(kernel)
+    self.bias = nnx.Param(jnp.zeros(kernel.shape[1], jnp.float32))
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """`x @ kernel + bias`; the product takes its inputs in x's dtype."""
+    kernel = self.kernel[...].astype(x.dtype)
+    y = jnp.dot(x, kernel, preferred_element_type=jnp.float32)
+    return y + self.bias[...][None]
+
+
+class SqueezeExcite(nnx.Module):
+  """A gate per image and channel, from the spatial means."""
+
+  def __init__(self, features: int, squeezed: int, *, rngs: nnx.Rngs):
+    def init(n_in, n_out):
+      return conv_init(rngs.params(), (n_in, n_out), n_out)
+
+    self.reduce = Dense(init(features, squeezed))
+    self.expand = Dense(init(squeezed, features))
+
+  def __call__(self, pooled: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """The gate [n, c] in `dtype`, from the means [n, c] in float32."""
+    hidden = jax.nn.silu(self.reduce(pooled.astype(dtype)))
+    return jax.nn.sigmoid(self.expand(hidden.astype(dtype))).astype(dtype)
+
+
+class StochasticDepth(nnx.Module):
+  """Drops a residual branch per image in training (Huang et al. 2016)."""
+
+  def __init__(self, survival_prob: float):
+    self.survival_prob = survival_prob
+    self.deterministic = False
+
+  def __call__(self, x: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
+    """The branch [h, w, n, c], or zero for the images that drop it."""
+    if self.deterministic or self.survival_prob == 1:
+      return x
+    key = require_rngs(rngs).dropout()
+    shape = (x.shape[2], 1)
+    keep = jax.random.bernoulli(key, self.survival_prob, shape)
+    factor = keep.astype(x.dtype) / jnp.asarray(self.survival_prob, x.dtype)
+    return x * factor[None, None]
+
+
+def require_rngs(rngs: nnx.Rngs | None) -> nnx.Rngs:
+  """Raises ValueError when there is no random stream to draw from."""
+  if rngs is None:
+    raise ValueError(
+      "training draws random numbers: call model(images, rngs=nnx.Rngs(...)), "
+      "or model.eval() first"
+    )
+  return rngs
