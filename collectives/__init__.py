@@ -1,1 +1,28 @@
-""
+"""Collectives for `jax.shard_map` programs on a ('group', 'member') mesh.
+
+Batch-norm moments travel within a group; gradients, running statistics and
+evaluation sums travel over all devices. Everything here needs jax and numpy,
+and works under `jit`, `grad` and `shard_map` with `check_vma=True`.
+"""
+
+from .evaluation import EvaluationSums, EvaluationTotals, evaluation_sums
+from .gradients import mean_gradients
+from .mesh import ALL_DEVICES, GROUP, MEMBER, group_mesh, group_size_for
+from .moments import group_moments
+from .running_statistics import merge_running_statistics
+from .varying import device_varying
+
+__all__ = [
+  "ALL_DEVICES",
+  "GROUP",
+  "MEMBER",
+  "EvaluationSums",
+  "EvaluationTotals",
+  "device_varying",
+  "evaluation_sums",
+  "group_mesh",
+  "group_moments",
+  "group_size_for",
+  "mean_gradients",
+  "merge_running_statistics",
+]

@@ -4,6 +4,7 @@ from .activation import Activation
 from .batch_norm import batch_norm, batch_norm_affine
 from .channel_moments import channel_moments
 from .depthwise_conv import depthwise_conv_bn
+from .lars import lars_update
 from .moments import Moments
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
   "batch_norm_affine",
   "channel_moments",
   "depthwise_conv_bn",
+  "lars_update",
 ]

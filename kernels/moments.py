@@ -18,6 +18,6 @@ class Moments(NamedTuple):
     m2: float32 `[c]`; the sum of squared deviations from `mean`.
   """
 
-  count: jax.Array
+  count: jax.Array  # type: ignore[assignment]  # hides tuple.count
   mean: jax.Array
   m2: jax.Array

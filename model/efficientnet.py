@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from .. import kernels
 from .batch_norm import BatchNorm
@@ -38,7 +39,7 @@ class EfficientNet(nnx.Module):
     *,
     num_classes: int = 1000,
     channels: int = 3,
-    dtype: jnp.dtype | type = jnp.bfloat16,
+    dtype: DTypeLike = jnp.bfloat16,
     axis_name: str | None = None,
     rngs: nnx.Rngs,
   ):
@@ -107,7 +108,7 @@ def efficientnet(
   num_classes: int = 1000,
   rngs: nnx.Rngs,
   channels: int = 3,
-  dtype: jnp.dtype | type = jnp.bfloat16,
+  dtype: DTypeLike = jnp.bfloat16,
   axis_name: str | None = None,
   width: float | None = None,
   depth: float | None = None,

@@ -13,12 +13,12 @@ from jax.tree_util import (
 )
 
 from ..dispatch import Requested, dispatch
-from . import reference
+from . import xla
 
 PyTree = Any
 Scalar = float | jax.Array
 
-IMPLEMENTATIONS = {"xla": reference.update}
+IMPLEMENTATIONS = {"xla": xla.update}
 
 
 def lars_update(

@@ -1,0 +1,344 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec as P
+
+from podscale.collectives import (
+  ALL_DEVICES,
+  MEMBER,
+  device_varying,
+  group_mesh,
+  group_moments,
+  mean_gradients,
+)
+from podscale.kernels.moments import Moments
+
+DEVICES, ROWS, CHANNELS = 8, 16, 5
+EPSILON = 1e-6
+ROUNDOFF = 2.0**-24
+GROUP_SIZES = [1, 2, 4, 8]
+
+
+def own_moments(x, rows):
+  """Moments of the first `rows` of x [ROWS, c], and which rows those are."""
+  real = (jnp.arange(ROWS) < rows)[:, None]
+  count = rows.astype(jnp.float32)
+  divisor = jnp.maximum(count, 1)
+  mean = jnp.sum(jnp.where(real, x, 0), axis=0) / divisor
+  m2 = jnp.sum(jnp.where(real, x - mean[None], 0) ** 2, axis=0)
+  return Moments(count, mean, m2), real
+
+
+def loss(parameters, x, rows, weights):
+  """Sum of the weighted, normalised values: its gradient is all of BN's."""
+  gamma, beta = parameters
+  moments, real = own_moments(x, rows)
+  moments = group_moments(moments)
+  inverse = jax.lax.rsqrt(moments.m2 / moments.count + EPSILON)
+  normal = (x - moments.mean[None]) * inverse[None]
+  y = normal * gamma[None] + beta[None]
+  return jnp.sum(jnp.where(real, weights * y, 0)), moments
+
+
+def device_step(parameters, x, rows, weights):
+  parameters = device_varying(parameters)
+  (_, moments), (grads, dx) = jax.value_and_grad(
+    loss, argnums=(0, 1), has_aux=True
+  )(parameters, x, rows[0], weights)
+  return jax.tree.map(lambda m: m[None], moments), mean_gradients(grads), dx
+
+
+@functools.cache
+def sharded_step(group_size, check_vma=True):
+  return jax.jit(
+    jax.shard_map(
+      device_step,
+      mesh=group_mesh(group_size=group_size),
+      in_specs=(P(), *[P(ALL_DEVICES)] * 3),
+      out_specs=(P(ALL_DEVICES), P(), P(ALL_DEVICES)),
+      check_vma=check_vma,
+    )
+  )
+
+
+def oracle(gamma, x, weights):
+  """float64 batch norm of one group: x and weights [n, c], all real."""
+  mean = x.mean(0)
+  m2 = ((x - mean) ** 2).sum(0)
+  inverse = 1 / np.sqrt(m2 / len(x) + EPSILON)
+  normal = (x - mean) * inverse
+  dx = (
+    gamma
+    * inverse
+    * (weights - weights.mean(0) - normal * (weights * normal).mean(0))
+  )
+  return mean, m2, normal, inverse, dx
+
+
+def inputs(mean, std, seed=0):
+  generator = np.random.default_rng(seed)
+  shape = (DEVICES * ROWS, CHANNELS)
+  x = (mean + std * generator.normal(size=shape)).astype(np.float32)
+  weights = generator.normal(size=shape).astype(np.float32)
+  gamma = generator.uniform(0.5, 2, CHANNELS).astype(np.float32)
+  beta = generator.normal(size=CHANNELS).astype(np.float32)
+  return (gamma, beta), x, weights
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+@pytest.mark.parametrize(
+  ("rows", "mean", "std"),
+  [
+    ([ROWS] * DEVICES, 0.5, 2),
+    ([ROWS] * DEVICES, 1e3, 1e-2),
+    ([16, 3, 1, 9, 16, 0, 7, 12], 0.5, 2),
+    ([16, 3, 1, 9, 16, 0, 7, 12], 1e3, 1e-2),
+  ],
+)
+@pytest.mark.parametrize("group_size", GROUP_SIZES)
+def test_equals_one_device_on_the_concatenated_batch(
+  group_size, rows, mean, std, check_vma
+):
+  if group_size == 1:
+    rows = [max(r, 1) for r in rows]  # an empty group has its own test
+  parameters, x, weights = inputs(mean, std)
+  moments, grads, dx = jax.tree.map(
+    np.asarray,
+    sharded_step(group_size, check_vma)(
+      parameters, x, np.array(rows, np.int32), weights
+    ),
+  )
+  gamma = np.float64(parameters[0])
+  real = (np.arange(ROWS) < np.array(rows)[:, None]).reshape(-1)
+  dgamma, dgamma_error = np.zeros(CHANNELS), np.zeros(CHANNELS)
+
+  for first in range(0, DEVICES, group_size):
+    members = slice(first, first + group_size)
+    group = np.zeros_like(real)
+    group[first * ROWS : (first + group_size) * ROWS] = True
+    group &= real
+    xs, ws = np.float64(x[group]), np.float64(weights[group])
+    mean_, m2_, normal, inverse, dx_ = oracle(gamma, xs, ws)
+
+    # Bounds: a float32 sum of k terms has a relative error of k roundoffs at
+    # most; a sum over members of sums over rows, ROWS + group_size, and the
+    # product, the division and the subtraction one each.
+    terms = (ROWS + group_size + 3) * ROUNDOFF
+    mean_error = terms * np.abs(xs).max()
+    # m2 about a mean that is off by mean_error, when each member's own mean is
+    # off as much: n e^2, and the cross term 2 n (member's mean - mean) e.
+    spread = np.abs(xs - mean_).max(0) + 2 * mean_error
+    n = len(xs)
+    m2_error = n * mean_error**2 + 2 * n * spread * mean_error + terms * m2_
+    # First order in the errors of 1/std (relative) and of the normalised x.
+    inverse_error = 0.5 * m2_error / n * inverse**2 + 2 * terms
+    largest = np.abs(normal).max(0)
+    normal_error = mean_error * inverse + inverse_error * largest
+    w = np.abs(ws).max(0)
+    dx_error = (gamma * inverse * w) * (
+      (inverse_error + 2 * terms) * (2 + largest**2)
+      + 2 * largest * normal_error
+    )
+
+    for d in range(first, first + group_size):
+      assert moments.count[d] == n
+      assert (np.abs(moments.mean[d] - mean_) <= mean_error).all()
+      assert (np.abs(moments.m2[d] - m2_) <= m2_error).all()
+    assert len(np.unique(moments.mean[members], axis=0)) == 1
+    assert len(np.unique(moments.m2[members], axis=0)) == 1
+    assert (np.abs(dx[group] - dx_) <= dx_error).all()
+    dgamma += (ws * normal).sum(0) / DEVICES
+    dgamma_error += n * w * (normal_error + 2 * terms * largest) / DEVICES
+
+  assert not dx[~real].any()
+  assert (np.abs(grads[0] - dgamma) <= dgamma_error).all()
+  dbeta = np.float64(weights[real]).sum(0) / DEVICES
+  bound = (ROWS + DEVICES) * ROUNDOFF * np.abs(weights[real]).sum(0)
+  assert (np.abs(grads[1] - dbeta) <= bound).all()
+
+
+def test_the_bounds_would_catch_a_difference_of_squares():
+  # E[x^2] - E[x]^2 in float32, at the large mean: what the tests above refuse.
+  _, x, _ = inputs(1e3, 1e-2)
+  naive = (x**2).mean(0) - x.mean(0) ** 2
+  exact = np.float64(x).var(0)
+  assert (np.abs(naive - exact) > exact).any()
+
+
+@pytest.mark.parametrize("group_size", GROUP_SIZES)
+def test_differentiates_from_outside_shard_map(group_size):
+  parameters, x, weights = inputs(0.5, 2)
+  rows = np.full(DEVICES, ROWS, np.int32)
+
+  def total(x):
+    def own(parameters, x, rows, weights):
+      return loss(parameters, x, rows[0], weights)[0][None]
+
+    losses = jax.shard_map(
+      own,
+      mesh=group_mesh(group_size=group_size),
+      in_specs=(P(), *[P(ALL_DEVICES)] * 3),
+      out_specs=P(ALL_DEVICES),
+    )(parameters, x, rows, weights)
+    return jnp.sum(losses)
+
+  inside = sharded_step(group_size)(parameters, x, rows, weights)[2]
+  # The same program but for where XLA fuses: a few roundoffs of the terms.
+  np.testing.assert_allclose(
+    jax.jit(jax.grad(total))(x), inside, rtol=1e-5, atol=64 * ROUNDOFF
+  )
+
+
+def merge(moments, group_size):
+  """Merged moments, and the gradient of sum(mean + m2) to each member's."""
+
+  def own(moments):
+    moments = jax.tree.map(lambda m: m[0], moments)
+
+    def total(moments):
+      merged = group_moments(moments)
+      return jnp.sum(merged.mean + merged.m2), merged
+
+    grads, merged = jax.grad(total, has_aux=True)(moments)
+    return jax.tree.map(lambda m: m[None], (merged, grads))
+
+  return jax.jit(
+    jax.shard_map(
+      own,
+      mesh=group_mesh(group_size=group_size),
+      in_specs=P(ALL_DEVICES),
+      out_specs=P(ALL_DEVICES),
+    )
+  )(moments)
+
+
+@pytest.mark.parametrize("group_size", GROUP_SIZES)
+def test_empty_members_and_groups_give_no_nan(group_size):
+  # Devices 1 and 4 to 7 are empty; what they hold for mean and m2 is 0 / 0.
+  count = np.array([8, 0, 4, 4, 0, 0, 0, 0], np.float32)
+  mean = np.where(count > 0, np.arange(8), np.nan)[:, None]
+  m2 = np.where(count > 0, 1, np.nan)[:, None]
+  moments = Moments(count, np.float32(mean), np.float32(m2))
+  merged, grads = jax.tree.map(np.asarray, merge(moments, group_size))
+
+  for d in range(8):
+    group = slice(d - d % group_size, d - d % group_size + group_size)
+    n, total = count[group], count[group].sum()
+    member_means = np.nan_to_num(mean[group, 0])
+    expected = (n * member_means).sum() / max(total, 1)
+    # Small integers over powers of two: exact.
+    assert merged.count[d] == total
+    assert merged.mean[d, 0] == expected
+    assert (
+      merged.m2[d, 0]
+      == (n > 0).sum() + (n * (member_means - expected) ** 2).sum()
+    )
+    # Each of the group's members adds the same loss, so the slope of one
+    # member's mean is felt group_size times.
+    own = np.nan_to_num(mean[d, 0])
+    slope = count[d] / max(total, 1) + 2 * count[d] * (own - expected)
+    assert grads.mean[d, 0] == group_size * slope
+    assert grads.m2[d, 0] == group_size * (count[d] > 0)
+    assert grads.count[d] == 0
+
+
+def layers(parameters, x):
+  """Three batch-norm layers one after the other."""
+  for gamma, beta in parameters:
+    rows = jnp.int32(ROWS)
+    moments = group_moments(own_moments(x, rows)[0])
+    inverse = jax.lax.rsqrt(moments.m2 / moments.count + EPSILON)
+    x = jnp.sin((x - moments.mean[None]) * (inverse * gamma)[None] + beta[None])
+  return jnp.sum(x)
+
+
+@pytest.mark.parametrize("group_size", GROUP_SIZES)
+def test_collectives_per_layer(group_size, all_reduces, lowered_all_reduces):
+  mesh = group_mesh(group_size=group_size)
+  x = np.ones((DEVICES * ROWS, CHANNELS), np.float32)
+  parameters = [(np.ones(CHANNELS, np.float32),) * 2] * 3
+
+  def forward(parameters, x):
+    return layers(device_varying(parameters), x)[None]
+
+  def backward(parameters, x):
+    parameters = device_varying(parameters)
+    grads, dx = jax.grad(layers, argnums=(0, 1))(parameters, x)
+    return mean_gradients(grads), dx
+
+  def sharded(function, out_specs):
+    return jax.shard_map(
+      function, mesh=mesh, in_specs=(P(), P(ALL_DEVICES)), out_specs=out_specs
+    )
+
+  layer_forward = [f"{CHANNELS + 1}xf32", f"{CHANNELS}xf32"]
+  layer_backward = [f"{2 * CHANNELS}xf32"]
+  if group_size == 1:
+    layer_forward, layer_backward = [], []
+
+  step = sharded(forward, P(ALL_DEVICES))
+  assert lowered_all_reduces(step, parameters, x) == 3 * layer_forward
+  assert all_reduces(step, parameters, x) == 3 * len(layer_forward)
+
+  step = sharded(backward, (P(), P(ALL_DEVICES)))
+  of_layers = 3 * layer_forward + 3 * layer_backward
+  of_gradients = 6 * [f"{CHANNELS}xf32"]
+  assert lowered_all_reduces(step, parameters, x) == of_layers + of_gradients
+  # XLA merges those of the gradients into one, and that one with the last of
+  # the backward pass where the group is all devices.
+  assert all_reduces(step, parameters, x) == len(of_layers) + (
+    group_size < DEVICES
+  )
+
+
+@pytest.mark.parametrize("group_size", [1, 2])
+def test_result_varies_whatever_the_inputs_do(group_size):
+  def own(mean):
+    merged = group_moments(Moments(jnp.float32(2), mean, mean))
+    for value in merged:
+      assert MEMBER in jax.typeof(value).manual_axis_type.varying
+    return jax.tree.map(lambda m: m[None], merged)
+
+  merged = jax.jit(
+    jax.shard_map(
+      own,
+      mesh=group_mesh(group_size=group_size),
+      in_specs=P(),
+      out_specs=P(ALL_DEVICES),
+    )
+  )(np.ones(3, np.float32))
+  assert merged.count.tolist() == [2 * group_size] * 8
+  assert (np.asarray(merged.mean) == 1).all()
+  assert (np.asarray(merged.m2) == group_size).all()
+
+
+def test_second_call_does_not_recompile():
+  step = sharded_step(4)
+  parameters, x, weights = inputs(0, 1)
+  rows = np.full(DEVICES, ROWS, np.int32)
+  step(parameters, x, rows, weights)
+  programs = step._cache_size()
+  step(parameters, x + 1, rows, weights)
+  assert step._cache_size() == programs
+
+
+@pytest.mark.parametrize(
+  ("moments", "message"),
+  [
+    (((1,), (3,), (3,)), r"got \(1,\), \(3,\) and \(3,\)"),
+    (((), (3,), (4,)), r"got \(\), \(3,\) and \(4,\)"),
+    (((), (2, 3), (2, 3)), r"got \(\), \(2, 3\) and \(2, 3\)"),
+  ],
+)
+def test_shapes_must_fit(moments, message):
+  with pytest.raises(ValueError, match=message):
+    group_moments(Moments(*[jnp.zeros(shape) for shape in moments]))
+
+
+def test_dtypes_must_be_float32():
+  zeros = jnp.zeros(3)
+  with pytest.raises(ValueError, match="mean bfloat16"):
+    group_moments(Moments(jnp.float32(1), zeros.astype(jnp.bfloat16), zeros))

@@ -1,0 +1,41 @@
+import doctest
+import importlib
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+from podscale import collectives
+
+MODULES = [m.name for m in pkgutil.iter_modules(collectives.__path__)]
+
+
+def test_exports_what_it_names():
+  assert len(MODULES) > 4
+  public = {name for name in vars(collectives) if not name.startswith("_")}
+  assert public - set(MODULES) == set(collectives.__all__)
+  for name in set(collectives.__all__) - {"GROUP", "MEMBER", "ALL_DEVICES"}:
+    assert getattr(collectives, name).__doc__
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_examples_run(module):
+  module = importlib.import_module(f"podscale.collectives.{module}")
+  assert doctest.testmod(module).failed == 0
+
+
+def test_imports_neither_flax_nor_train():
+  program = (
+    "import sys, podscale.collectives\n"
+    "print(*sorted(name for name in sys.modules if name.split('.')[0] in "
+    "('flax', 'optax', 'orbax', 'grain', 'tyro', 'tensorflow', 'torch') "
+    "or name.startswith(('podscale.train', 'podscale.model'))))"
+  )
+  run = subprocess.run(
+    [sys.executable, "-c", program],
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert run.stdout.split() == []

@@ -1,0 +1,295 @@
+import dataclasses
+import functools
+import json
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from podscale.train.checkpoint import Checkpoints, check_settings
+from podscale.train.config import Config, OptimizerConfig, ScheduleConfig
+from podscale.train.errors import UsageError
+
+
+class Momenta(NamedTuple):
+  trace: dict
+
+
+def mesh(groups=4, members=2):
+  return jax.make_mesh(
+    (groups, members),
+    ("group", "member"),
+    devices=jax.devices()[: groups * members],
+  )
+
+
+def make_state(width=24, on=None):
+  on = on or mesh()
+  replicated = NamedSharding(on, PartitionSpec())
+  sharded = NamedSharding(on, PartitionSpec(("group", "member")))
+  rng = np.random.default_rng(0)
+  kernel = rng.standard_normal((16, width)).astype(np.float32)
+  # Bits that a detour through another dtype or an addition would lose.
+  kernel[0, :4] = -0.0, np.nan, 1e-40, -np.inf
+  put = jax.device_put
+  return {
+    "step": put(np.int32(3), replicated),
+    "params": {"kernel": put(kernel, replicated)},
+    "momenta": Momenta({"kernel": put(kernel[::-1].copy(), sharded)}),
+    "words": put(np.array([0, 2**32 - 1], np.uint32), replicated),
+  }
+
+
+def copied(state):
+  return jax.tree.map(lambda x: np.array(x, copy=True), state)
+
+
+def assert_same_bits(actual, expected):
+  assert jax.tree.structure(actual) == jax.tree.structure(expected)
+  for a, b in zip(
+    jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True
+  ):
+    assert (a.dtype, a.shape) == (b.dtype, b.shape)
+    assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def test_restores_the_same_bits_and_shardings(tmp_path):
+  state = make_state()
+  data_state = {"epoch": 1, "position": 77}
+  with Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
+    assert checkpoints.latest_step() is None
+    checkpoints.save(3, state, data_state)
+
+  abstract = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+  )
+  with Checkpoints(tmp_path / "checkpoints", keep=2) as checkpoints:
+    assert checkpoints.latest_step() == 3
+    restored, restored_data_state = checkpoints.restore(abstract)
+  assert_same_bits(restored, state)
+  assert jax.tree.map(lambda x: x.sharding, restored) == jax.tree.map(
+    lambda x: x.sharding, state
+  )
+  assert restored_data_state == data_state
+
+
+def test_saves_what_it_was_given_though_the_next_steps_take_its_buffers(
+  tmp_path,
+):
+  @functools.partial(jax.jit, donate_argnums=0)
+  def step(state):
+    return jax.tree.map(lambda x: x + jnp.ones((), x.dtype), state)
+
+  state = make_state(width=100_000)
+  saved = {}
+  with Checkpoints(tmp_path, keep=3) as checkpoints:
+    for number in range(1, 4):
+      saved[number] = copied(state)
+      checkpoints.save(number, state, {})
+      for _ in range(3):
+        given, state = state, step(state)
+        assert given["params"]["kernel"].is_deleted()
+    for number, expected in saved.items():
+      assert_same_bits(checkpoints.restore(state, number)[0], expected)
+
+
+def test_restores_onto_another_mesh(tmp_path):
+  state = make_state()
+  on_two = make_state(on=mesh(2, 1))
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    checkpoints.save(1, state, {})
+    restored, _ = checkpoints.restore(on_two)
+  assert_same_bits(restored, state)
+  assert restored["params"]["kernel"].sharding == (
+    on_two["params"]["kernel"].sharding
+  )
+
+
+def test_keeps_the_last_ones(tmp_path):
+  state = make_state()
+  with Checkpoints(tmp_path, keep=2) as checkpoints:
+    for step in (2, 10, 30):
+      checkpoints.save(step, state, {"step": step})
+    checkpoints.wait()
+    assert {path.name for path in tmp_path.iterdir()} == {"10", "30"}
+    assert checkpoints.restore(state, 10)[1] == {"step": 10}
+
+
+def test_a_step_that_is_there_is_left_as_it_is(tmp_path):
+  state = make_state()
+  with Checkpoints(tmp_path, keep=2) as checkpoints:
+    checkpoints.save(5, state, {"save": "first"})
+    checkpoints.save(5, state, {"save": "second"})
+    assert checkpoints.restore(state)[1] == {"save": "first"}
+
+
+def test_what_a_killed_save_left_does_not_count(tmp_path):
+  state = make_state()
+  with Checkpoints(tmp_path, keep=3) as checkpoints:
+    checkpoints.save(1, state, {})
+  # How Orbax names a checkpoint until it is whole.
+  (tmp_path / "1").rename(tmp_path / "2.orbax-checkpoint-tmp")
+  with Checkpoints(tmp_path, keep=3) as checkpoints:
+    assert checkpoints.latest_step() is None
+    checkpoints.save(2, state, {"step": 2})
+    assert checkpoints.restore(state, 2)[1] == {"step": 2}
+  assert [path.name for path in tmp_path.iterdir()] == ["2"]
+
+
+@pytest.mark.parametrize(
+  "change, difference",
+  [
+    (
+      lambda state: state | {"params": make_state(width=32)["params"]},
+      r"params\.kernel is float32\[16,24\] there, float32\[16,32\] here",
+    ),
+    (
+      lambda state: state | {"step": state["step"].astype(jnp.float32)},
+      r"step is int32\[\] there, float32\[\] here",
+    ),
+    (
+      lambda state: state | {"ema": state["step"]},
+      r"ema is absent there, int32\[\] here",
+    ),
+    (
+      lambda state: {k: v for k, v in state.items() if k != "words"},
+      r"words is uint32\[2\] there, absent here",
+    ),
+  ],
+)
+def test_a_checkpoint_of_another_model_is_refused(tmp_path, change, difference):
+  state = make_state()
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    checkpoints.save(4, state, {})
+    with pytest.raises(UsageError, match=difference) as error:
+      checkpoints.restore(change(state))
+    assert "\n" not in str(error.value)
+    assert "step 4" in str(error.value)
+
+
+def test_a_missing_checkpoint_is_named(tmp_path):
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    with pytest.raises(UsageError, match=f"no checkpoint in {tmp_path}"):
+      checkpoints.restore(make_state())
+    with pytest.raises(UsageError, match="no checkpoint of step 7 in"):
+      checkpoints.restore(make_state(), 7)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+  state = make_state()["params"]  # one array: one error, not one per thread
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    checkpoints.save(4, state, {})
+  manifest = tmp_path / "4" / "state" / "manifest.ocdbt"
+  manifest.write_bytes(manifest.read_bytes()[:20])
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    with pytest.raises(UsageError, match=f"{tmp_path}/4 .*DATA_LOSS") as error:
+      checkpoints.restore(state)
+    assert "\n" not in str(error.value)
+
+
+def test_two_leaves_of_one_name_are_not_saved_over_each_other(tmp_path):
+  leaf = make_state()["step"]
+  with (
+    Checkpoints(tmp_path, keep=1) as checkpoints,
+    pytest.raises(ValueError, match="same name"),
+  ):
+    checkpoints.save(1, {"a": {"b": leaf}, "a.b": leaf}, {})
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path):
+  (tmp_path / "file").touch()
+  with pytest.raises(UsageError, match="file/checkpoints: Not a directory"):
+    Checkpoints(tmp_path / "file" / "checkpoints", keep=1)
+
+
+def test_the_terminal_stays_quiet(tmp_path, capfd, caplog):
+  state = make_state()
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    checkpoints.save(1, state, {})
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    checkpoints.restore(state)
+  output = capfd.readouterr()
+  assert (output.out, output.err, caplog.records) == ("", "", [])
+
+
+def test_the_first_start_records_all_settings(tmp_path):
+  config = Config(batch_size=64)
+  check_settings(tmp_path / "new" / "run", config)
+  record = json.loads((tmp_path / "new" / "run" / "config.json").read_text())
+  assert record["settings"] == dataclasses.asdict(config)
+
+
+def test_the_same_settings_resume(tmp_path):
+  check_settings(tmp_path, Config())
+  before = (tmp_path / "config.json").read_bytes()
+  check_settings(tmp_path, Config())
+  check_settings(
+    tmp_path,
+    Config(
+      workdir=str(tmp_path),
+      log_every_steps=1,
+      keep_checkpoints=9,
+      checkpoint_every_epochs=0.5,
+      eval_every_epochs=3.0,
+      eval_batch_size=100,
+    ),
+  )
+  assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_other_settings_are_refused_and_named(tmp_path):
+  check_settings(tmp_path, Config())
+  before = (tmp_path / "config.json").read_bytes()
+  with pytest.raises(UsageError) as error:
+    check_settings(tmp_path, Config(optimizer=OptimizerConfig(momentum=0.95)))
+  assert str(error.value) == (
+    f"{tmp_path} holds a run with other settings (optimizer.momentum: 0.9 "
+    "there, 0.95 now); resume it with its own, or choose another --workdir"
+  )
+  assert (tmp_path / "config.json").read_bytes() == before
+
+
+def test_only_the_first_few_differing_settings_are_named(tmp_path):
+  check_settings(tmp_path, Config())
+  changed = Config(
+    batch_size=8,
+    epochs=1.0,
+    seed=1,
+    label_smoothing=0.0,
+    ema_decay=0.9,
+    cpu_devices=8,
+    schedule=ScheduleConfig(power=3.0),
+  )
+  with pytest.raises(UsageError) as error:
+    check_settings(tmp_path, changed)
+  assert "batch_size: 4096 there, 8 now" in str(error.value)
+  assert "and 2 more)" in str(error.value)
+  assert "power" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+  "name, content",
+  [
+    ("thesis.txt", "words"),
+    ("config.json", '{"model_type": "another program\'s"}'),
+    ("config.json", '{"podscale": "0.1.0", "set'),
+    ("config.json", "[]"),
+  ],
+)
+def test_a_folder_of_something_else_is_refused(tmp_path, name, content):
+  (tmp_path / name).write_text(content)
+  with pytest.raises(UsageError, match="not empty and has no config.json"):
+    check_settings(tmp_path, Config())
+  assert [path.name for path in tmp_path.iterdir()] == [name]
+  assert (tmp_path / name).read_text() == content
+
+
+def test_an_unwritable_workdir_is_named(tmp_path):
+  (tmp_path / "file").touch()
+  with pytest.raises(UsageError, match="file/run: Not a directory"):
+    check_settings(tmp_path / "file" / "run", Config())
+  with pytest.raises(UsageError, match="file: File exists"):
+    check_settings(tmp_path / "file", Config())

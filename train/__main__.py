@@ -1,0 +1,34 @@
+"""The command line: `python -m podscale.train PRESET [--flag value]`."""
+
+if __name__ == "__main__" and __package__ == "train":
+  # `python -m train` from the checkout: the same program by its real name.
+  import runpy
+
+  runpy.run_module("podscale.train", run_name="__main__", alter_sys=True)
+  raise SystemExit(0)
+
+import sys
+from collections.abc import Sequence
+
+from .arguments import parse
+from .errors import UsageError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Parses the arguments and trains; returns the exit code."""
+  try:
+    config = parse(sys.argv[1:] if argv is None else argv)
+    # Late, so that --help does not wait for JAX.
+    from .devices import configure_jax
+    from .loop import train
+
+    configure_jax(config)
+    train(config)
+  except UsageError as error:
+    print(f"podscale-train: {error}", file=sys.stderr)
+    return 2
+  return 0
+
+
+if __name__ == "__main__":
+  raise SystemExit(main())

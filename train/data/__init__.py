@@ -1,0 +1,31 @@
+"""Images to train and evaluate on: sources, and batches made from them.
+
+A `Source` gives examples by index; `train_batches` and `eval_batches` make from
+it this process's share of the global batches, {"image": uint8 [n, h, w, 3],
+"label": int32 [n]}. Normalising is left to the device, with the source's `mean`
+and `std`: bytes are a quarter of the floats to ship.
+"""
+
+from .batches import EvalBatches, TrainBatches, eval_batches, train_batches
+from .fashion_mnist import FashionMnist, open_fashion_mnist
+from .prefetch import Batch
+from .registry import open_source
+from .source import IMAGENET_MEAN, IMAGENET_STD, Example, Source, Split
+from .synthetic import Synthetic
+
+__all__ = [
+  "IMAGENET_MEAN",
+  "IMAGENET_STD",
+  "Batch",
+  "EvalBatches",
+  "Example",
+  "FashionMnist",
+  "Source",
+  "Split",
+  "Synthetic",
+  "TrainBatches",
+  "eval_batches",
+  "open_fashion_mnist",
+  "open_source",
+  "train_batches",
+]

@@ -1,0 +1,65 @@
+"""What a data set is to the rest of the house: a `Source` of examples."""
+
+from typing import Literal, Protocol, TypedDict
+
+import numpy as np
+
+from ..errors import UsageError
+
+Split = Literal["train", "test"]
+
+IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
+"""Mean of ImageNet's red, green and blue, 0 to 255."""
+IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+"""Standard deviation of ImageNet's red, green and blue, 0 to 255."""
+
+
+class Example(TypedDict):
+  """One image and its class."""
+
+  image: np.ndarray
+  """uint8 [h, w, 3], red, green, blue; grey images repeat the one channel."""
+  label: int
+  """In [0, num_classes)."""
+
+
+class Source(Protocol):
+  """Random access to the examples of one split.
+
+  `source[i]` for i in [0, len(source)) returns the same `Example` each time, of
+  any height and width; it is called from several threads at once. Whatever can
+  be read by index fits: arrays, files in folders, ArrayRecord.
+  """
+
+  num_classes: int
+  class_names: tuple[str, ...] | None
+  mean: tuple[float, float, float]
+  """To subtract from each channel on the device, in 0 to 255."""
+  std: tuple[float, float, float]
+  """To divide each channel by on the device, in 0 to 255."""
+  eval_padding: int
+  """Evaluation at size s cuts the central s / (s + eval_padding) of the short
+  side; 0 keeps the whole of a square image."""
+
+  def __len__(self) -> int: ...
+
+  def __getitem__(self, index: int, /) -> Example: ...
+
+
+def example_count(wanted: int | None, available: int, where: object) -> int:
+  """How many of the `available` examples to use; None wants all of them.
+
+  Raises:
+    UsageError: more are wanted than there are.
+
+  >>> example_count(None, 10_000, "the package"), example_count(3, 10, "x")
+  (10000, 3)
+  """
+  if wanted is None:
+    return available
+  if wanted > available:
+    raise UsageError(
+      f"train_examples is {wanted}, but {where} has only {available} "
+      "training images"
+    )
+  return wanted

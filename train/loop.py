@@ -1,0 +1,265 @@
+"""The training loop: from settings to a trained network, in one function."""
+
+import contextlib
+import math
+import signal
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+from rich.console import Console
+
+from ..collectives import ALL_DEVICES, EvaluationTotals
+from .checkpoint import Checkpoints, check_settings
+from .config import Config
+from .data import Batch, TrainBatches, eval_batches, train_batches
+from .errors import UsageError
+from .log import RunLog, run_record
+from .report import print_summary, write_curves
+from .setup import Run, create_model, set_up
+from .state import TrainState, init_state
+from .step import EvalStep, Metrics, make_eval_step, make_train_step
+
+
+def train(config: Config, console: Console | None = None) -> EvaluationTotals:
+  """Trains and evaluates as `config` says, resuming what its workdir holds.
+
+  Args:
+    config: The settings.
+    console: Where to print; None is the terminal.
+
+  Returns:
+    The last evaluation, of the averaged weights on the test split.
+
+  Raises:
+    UsageError: settings, data or workdir that cannot be used; or a loss that
+      is not finite.
+  """
+  console = console or Console()
+  run = set_up(config)
+  workdir = Path(config.workdir or _new_workdir(config.preset))
+  if jax.process_index() == 0:
+    check_settings(workdir, config)
+
+  # --- The state, the data and where both stood ---------------------------
+  template = nnx.eval_shape(lambda: create_model(config, run, nnx.Rngs(0)))
+  train_step = make_train_step(
+    template,
+    run.optimizer,
+    run.schedule,
+    config=config,
+    scale=run.scale,
+    mesh=run.mesh,
+  )
+  eval_step = make_eval_step(template, scale=run.scale, mesh=run.mesh)
+  state = init_state(
+    lambda rngs: create_model(config, run, rngs),
+    run.optimizer,
+    seed=config.seed,
+    mesh=run.mesh,
+  )
+  with contextlib.ExitStack() as stack:
+    batches = stack.enter_context(contextlib.closing(_batches(config, run)))
+    checkpoints = stack.enter_context(
+      Checkpoints(workdir / "checkpoints", keep=config.keep_checkpoints)
+    )
+    step = checkpoints.latest_step() or 0
+    if step:
+      state, data_state = checkpoints.restore(state)
+      batches.restore(data_state)
+    log = stack.enter_context(
+      RunLog(
+        workdir,
+        total_steps=run.total_steps,
+        resume_step=step,
+        is_main=jax.process_index() == 0,
+        console=console,
+      )
+    )
+    stop = stack.enter_context(_stop_on_signals())
+    log.run(run_record(config))
+    log.message(_banner(config, run, workdir, step))
+
+    # --- Steps -------------------------------------------------------------
+    evaluate_every = _interval(config.eval_every_epochs, run)
+    save_every = _interval(config.checkpoint_every_epochs, run)
+    totals = None
+    pending: list[Metrics] = []
+    clock = time.perf_counter()
+    while step < run.total_steps and not stop:
+      images, labels = _to_devices(next(batches), run.mesh)
+      state, metrics = train_step(state, images, labels)
+      step += 1
+      pending.append(metrics)
+      last = step == run.total_steps
+      evaluates = last or step % evaluate_every == 0
+      saves = last or step % save_every == 0
+      if evaluates or saves or stop or step % config.log_every_steps == 0:
+        values = _finite(jax.device_get(pending), step, checkpoints)
+        seconds = time.perf_counter() - clock
+        rate = len(pending) * config.batch_size / seconds
+        log.train(_train_record(values, step, rate, run))
+        pending = []
+        if evaluates:
+          totals = evaluate(eval_step, state, config, run)
+          log.eval(_eval_record(totals, step, run))
+        if saves:
+          checkpoints.save(step, state, batches.state())
+        clock = time.perf_counter()
+
+    # --- The end -----------------------------------------------------------
+    if step < run.total_steps:
+      checkpoints.save(step, state, batches.state())
+      checkpoints.wait()
+      log.message(
+        f"stopped by {stop[0]} at step {step}, saved; to go on: the same "
+        f"command with --workdir {workdir}"
+      )
+    if totals is None:
+      totals = evaluate(eval_step, state, config, run)
+  if jax.process_index() == 0:
+    write_curves(workdir)
+    print_summary(workdir, console)
+  return totals
+
+
+def evaluate(
+  eval_step: EvalStep, state: TrainState, config: Config, run: Run
+) -> EvaluationTotals:
+  """Evaluates the averaged variables on every test example once."""
+  totals = EvaluationTotals()
+  batches = eval_batches(
+    run.test_source,
+    batch_size=run.eval_batch_size,
+    resolution=run.resolution,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+  for batch in batches:
+    images, labels = _to_devices(batch, run.mesh)
+    totals.add(eval_step(state.average, images, labels))
+  return totals
+
+
+def _batches(config: Config, run: Run) -> TrainBatches:
+  return train_batches(
+    run.train_source,
+    batch_size=config.batch_size,
+    resolution=run.resolution,
+    seed=config.seed,
+    crop=config.data.crop,
+    flip=config.data.flip,
+    process_index=jax.process_index(),
+    process_count=jax.process_count(),
+  )
+
+
+def _to_devices(batch: Batch, mesh: Mesh) -> tuple[jax.Array, jax.Array]:
+  """This process's share of a batch, split over the devices."""
+  sharding = NamedSharding(mesh, P(ALL_DEVICES))
+  images, labels = (
+    jax.make_array_from_process_local_data(sharding, batch[name])
+    for name in ("image", "label")
+  )
+  return images, labels
+
+
+def _interval(epochs: float, run: Run) -> int:
+  return max(1, round(epochs * run.steps_per_epoch))
+
+
+def _finite(
+  metrics: list[dict[str, np.ndarray]], step: int, checkpoints: Checkpoints
+) -> dict[str, float]:
+  """The mean loss of the last steps and the other metrics of the last one.
+
+  Raises:
+    UsageError: the loss or the gradient of one of them is not finite.
+  """
+  first = step - len(metrics) + 1
+  for number, values in enumerate(metrics, first):
+    if not all(math.isfinite(v) for v in values.values()):
+      checkpoints.wait()
+      good = checkpoints.latest_step()
+      where = (
+        "no checkpoint is saved yet"
+        if good is None
+        else (f"the last good checkpoint is that of step {good}")
+      )
+      raise UsageError(
+        f"step {number} is not finite (loss {values['loss']:g}, gradient norm "
+        f"{values['gradient_norm']:g}, learning rate "
+        f"{values['learning_rate']:g}); {where}"
+      )
+  mean_loss = float(np.mean([values["loss"] for values in metrics]))
+  return {k: float(v) for k, v in metrics[-1].items()} | {"loss": mean_loss}
+
+
+def _train_record(
+  values: dict[str, float], step: int, rate: float, run: Run
+) -> dict[str, Any]:
+  epoch = step / run.steps_per_epoch
+  return {"step": step, "epoch": epoch, **values, "images_per_s": rate}
+
+
+def _eval_record(
+  totals: EvaluationTotals, step: int, run: Run
+) -> dict[str, Any]:
+  return {
+    "split": "test",
+    "step": step,
+    "epoch": step / run.steps_per_epoch,
+    "examples": totals.examples,
+    "correct": totals.correct,
+    "correct_top5": totals.correct_top5,
+    "top1": totals.top1,
+    "top5": totals.top5,
+    "loss": totals.mean_loss,
+  }
+
+
+def _banner(config: Config, run: Run, workdir: Path, step: int) -> str:
+  groups, members = run.mesh.devices.shape
+  start = f"resuming at step {step}" if step else "starting"
+  return (
+    f"{config.preset}: {start} of {run.total_steps} steps, "
+    f"{config.batch_size} images each, on {jax.device_count()} "
+    f"{jax.devices()[0].device_kind} devices ({groups} batch-norm groups of "
+    f"{members}), in {workdir}"
+  )
+
+
+def _new_workdir(preset: str) -> str:
+  return f"runs/{preset}-{datetime.now():%Y%m%d-%H%M%S}"
+
+
+@contextlib.contextmanager
+def _stop_on_signals() -> Iterator[list[str]]:
+  """A list that gets the name of the signal that asks to stop, if one does.
+
+  The signal after that acts as it does by default, so that a second Ctrl-C
+  stops a process that does not come to its next step.
+  """
+  asked: list[str] = []
+  signals = (signal.SIGTERM, signal.SIGINT)
+  before = {s: signal.getsignal(s) for s in signals}
+
+  def ask(number, frame):
+    del frame
+    asked.append(signal.Signals(number).name)
+    signal.signal(number, before[number])
+
+  for s in signals:
+    signal.signal(s, ask)
+  try:
+    yield asked
+  finally:
+    for s in signals:
+      signal.signal(s, before[s])

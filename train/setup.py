@@ -1,0 +1,160 @@
+"""From settings to the parts of a run, checked before anything is compiled."""
+
+from typing import NamedTuple
+
+import jax
+import optax
+from flax import nnx
+from jax.sharding import Mesh
+
+from ..collectives import MEMBER, group_mesh, group_size_for
+from ..model import FAMILY, EfficientNet, ModelSpec, model_spec
+from .config import Config, ModelConfig
+from .data import Source, open_source
+from .errors import UsageError, unknown_name
+from .optimizer import make_optimizer
+from .schedule import make_schedule
+from .step import ImageScale
+
+
+class Run(NamedTuple):
+  """The parts of a run that stay the same from step to step.
+
+  Attributes:
+    train_source: Images to train on.
+    test_source: Images to evaluate on.
+    mesh: All devices, in batch-norm groups.
+    spec: Of the network.
+    num_classes: Number of logits.
+    schedule: Learning rate by step.
+    optimizer: Built on that schedule.
+    resolution: Height and width of the images, in pixels.
+    steps_per_epoch: Not rounded.
+    total_steps: Of the whole run.
+    eval_batch_size: Images per evaluation step, over all devices.
+  """
+
+  train_source: Source
+  test_source: Source
+  mesh: Mesh
+  spec: ModelSpec
+  num_classes: int
+  schedule: optax.Schedule
+  optimizer: optax.GradientTransformation
+  resolution: int
+  steps_per_epoch: float
+  total_steps: int
+  eval_batch_size: int
+
+  @property
+  def scale(self) -> ImageScale:
+    """How the images are normalised."""
+    return ImageScale(self.train_source.mean, self.train_source.std)
+
+
+def set_up(config: Config) -> Run:
+  """Opens the data and builds everything that needs no compilation.
+
+  Raises:
+    UsageError: settings that do not fit each other, the devices or the data.
+  """
+  spec = resolve_model(config.model)
+  eval_batch_size = config.eval_batch_size or config.batch_size
+  mesh = make_mesh(config, eval_batch_size)
+  train_source = open_source(config.data, "train", spec.resolution)
+  test_source = open_source(config.data, "test", spec.resolution)
+  steps_per_epoch = len(train_source) / config.batch_size
+  total_steps = int(config.epochs * steps_per_epoch)
+  if total_steps < 1:
+    raise UsageError(
+      f"{config.epochs:g} epochs of {len(train_source)} images are less than "
+      f"one batch of {config.batch_size}; raise epochs or lower batch-size"
+    )
+  schedule = make_schedule(
+    config.schedule,
+    batch_size=config.batch_size,
+    steps_per_epoch=steps_per_epoch,
+    total_steps=total_steps,
+  )
+  return Run(
+    train_source=train_source,
+    test_source=test_source,
+    mesh=mesh,
+    spec=spec,
+    num_classes=_num_classes(config.model, train_source),
+    schedule=schedule,
+    optimizer=make_optimizer(config.optimizer, schedule),
+    resolution=spec.resolution,
+    steps_per_epoch=steps_per_epoch,
+    total_steps=total_steps,
+    eval_batch_size=eval_batch_size,
+  )
+
+
+def resolve_model(config: ModelConfig) -> ModelSpec:
+  """The network's spec.
+
+  Raises:
+    UsageError: an unknown name, or a resolution too small for the strides.
+  """
+  if config.name not in FAMILY:
+    raise unknown_name("model", config.name, FAMILY)
+  try:
+    return model_spec(
+      config.name,
+      width=config.width,
+      depth=config.depth,
+      resolution=config.resolution,
+      dropout=config.dropout,
+      survival_prob=config.survival_prob,
+      stem_stride=config.stem_stride,
+    )
+  except ValueError as error:
+    raise UsageError(str(error)) from error
+
+
+def make_mesh(config: Config, eval_batch_size: int) -> Mesh:
+  """All devices in batch-norm groups.
+
+  Raises:
+    UsageError: a batch or a group that the devices cannot share evenly.
+  """
+  devices = jax.device_count()
+  for name, size in (
+    ("batch-size", config.batch_size),
+    ("eval-batch-size", eval_batch_size),
+  ):
+    if size % devices:
+      below = size // devices * devices
+      raise UsageError(
+        f"{name} {size} does not divide by {devices} devices; use "
+        f"{below or devices} or {below + devices}"
+      )
+  try:
+    group_size = config.batch_norm.group_size or group_size_for(
+      config.batch_norm.images_per_group, config.batch_size, devices
+    )
+    return group_mesh(group_size=group_size)
+  except ValueError as error:
+    raise UsageError(f"batch norm: {error}") from error
+
+
+def create_model(config: Config, run: Run, rngs: nnx.Rngs) -> EfficientNet:
+  """A network with new weights, its batch norm over the mesh's groups."""
+  return EfficientNet(
+    run.spec,
+    num_classes=run.num_classes,
+    dtype=config.model.dtype,
+    axis_name=MEMBER,
+    rngs=rngs,
+  )
+
+
+def _num_classes(config: ModelConfig, source: Source) -> int:
+  in_data = source.num_classes
+  if config.num_classes is not None and config.num_classes < in_data:
+    raise UsageError(
+      f"the data has {in_data} classes but model.num_classes is "
+      f"{config.num_classes}; leave it out or raise it to {in_data}"
+    )
+  return config.num_classes or in_data

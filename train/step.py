@@ -1,0 +1,217 @@
+"""The training step and the evaluation step: one `shard_map` each."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax import lax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from ..collectives import (
+  ALL_DEVICES,
+  EvaluationSums,
+  device_varying,
+  evaluation_sums,
+  mean_gradients,
+  merge_running_statistics,
+)
+from ..model import EfficientNet
+from .config import Config
+from .ema import update_ema
+from .optimizer import l2_penalty
+from .state import TrainState, Variables, merge_variables, split_variables
+
+Metrics = dict[str, jax.Array]
+TrainStep = Callable[
+  [TrainState, jax.Array, jax.Array], tuple[TrainState, Metrics]
+]
+EvalStep = Callable[[Variables, jax.Array, jax.Array], EvaluationSums]
+
+
+class ImageScale(NamedTuple):
+  """How uint8 images become the network's input.
+
+  Attributes:
+    mean: To subtract from each channel, 0 to 255.
+    std: To divide each channel by, 0 to 255.
+  """
+
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+
+  def __call__(self, images: jax.Array) -> jax.Array:
+    """Images [n, h, w, c], normalised, in float32."""
+    mean = jnp.array(self.mean, jnp.float32)[None, None, None]
+    std = jnp.array(self.std, jnp.float32)[None, None, None]
+    return (images.astype(jnp.float32) - mean) / std
+
+
+def make_train_step(
+  model: EfficientNet,
+  optimizer: optax.GradientTransformation,
+  schedule: optax.Schedule,
+  *,
+  config: Config,
+  scale: ImageScale,
+  mesh: Mesh,
+) -> TrainStep:
+  """The jitted training step: images in, updated state out.
+
+  Each device takes the gradient of its own images' mean loss, with batch norm
+  over its group; gradients and running statistics are averaged over all
+  devices, and every device makes the same update. The random numbers of a step
+  depend on the seed, the step and the device only.
+
+  Args:
+    model: For its structure; its arrays are not used.
+    optimizer: What the weights are updated with.
+    schedule: For the reported learning rate, the optimizer's own.
+    config: Settings of the loss, the average and the seed.
+    scale: How images are normalised.
+    mesh: From `collectives.group_mesh`.
+
+  Returns:
+    A function of the state (donated), images uint8 `[n, h, w, c]` and labels
+    int32 `[n]`, both split over all devices, to the state after the step and
+    its metrics: float32 scalars `loss` (with L2), `learning_rate` and
+    `gradient_norm`.
+  """
+  model.train()
+  graph = nnx.graphdef(model)
+  momentum = model.stem_norm.momentum
+
+  def loss_of(params, variables, images, labels, key):
+    network = merge_variables(graph, variables._replace(params=params))
+    logits = network(scale(images), rngs=nnx.Rngs(dropout=key))
+    loss = cross_entropy(logits, labels, config.label_smoothing)
+    return loss, split_variables(network)
+
+  def local_step(state, images, labels):
+    variables = device_varying(state.variables)
+    (loss, updated), grads = jax.value_and_grad(loss_of, has_aux=True)(
+      variables.params, variables, images, labels, _key(config, state.step)
+    )
+    grads, loss = mean_gradients((grads, loss))
+    means, variances = _merge_statistics(updated, state.variables, momentum)
+    loss, grads = _add_l2(loss, grads, state.variables.params, config)
+    with jax.named_scope("update"):
+      updates, optimizer_state = optimizer.update(
+        grads, state.optimizer, state.variables.params
+      )
+      params = optax.apply_updates(state.variables.params, updates)
+    after = Variables(params, means, variances)
+    average = update_ema(
+      state.average,
+      after,
+      num_updates=state.step + 1,
+      max_decay=config.ema_decay,
+    )
+    metrics = {
+      "loss": loss,
+      "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
+      "gradient_norm": optax.global_norm(grads),
+    }
+    return TrainState(state.step + 1, after, optimizer_state, average), metrics
+
+  sharded = jax.shard_map(
+    local_step,
+    mesh=mesh,
+    in_specs=(P(), P(ALL_DEVICES), P(ALL_DEVICES)),
+    out_specs=(P(), P()),
+  )
+  return jax.jit(sharded, donate_argnums=0)
+
+
+def make_eval_step(
+  model: EfficientNet, *, scale: ImageScale, mesh: Mesh
+) -> EvalStep:
+  """The jitted evaluation step.
+
+  Args:
+    model: For its structure; its arrays are not used.
+    scale: How images are normalised.
+    mesh: From `collectives.group_mesh`.
+
+  Returns:
+    A function of the variables to evaluate, images uint8 `[n, h, w, c]` and
+    labels int32 `[n]` (-1 for padding) split over all devices, to the sums over
+    all of them.
+  """
+  model.eval()
+  graph = nnx.graphdef(model)
+
+  def local_step(variables, images, labels):
+    logits = merge_variables(graph, variables)(scale(images))
+    return evaluation_sums(logits, labels)
+
+  sharded = jax.shard_map(
+    local_step,
+    mesh=mesh,
+    in_specs=(P(), P(ALL_DEVICES), P(ALL_DEVICES)),
+    out_specs=P(),
+  )
+  return jax.jit(sharded)
+
+
+def cross_entropy(
+  logits: jax.Array, labels: jax.Array, smoothing: float
+) -> jax.Array:
+  """Mean cross-entropy in nats against smoothed labels.
+
+  The label has probability `1 - smoothing + smoothing / classes`, each other
+  class `smoothing / classes` (Szegedy et al. 2016, section 7).
+
+  Args:
+    logits: `[n, classes]` float32.
+    labels: `[n]` integer.
+    smoothing: In [0, 1).
+
+  Returns:
+    float32 scalar.
+
+  >>> import jax.numpy as jnp
+  >>> round(float(cross_entropy(jnp.zeros((1, 4)), jnp.array([2]), 0.1)), 4)
+  1.3863
+  """
+  log_probs = jax.nn.log_softmax(logits)
+  own = jnp.take_along_axis(log_probs, labels[:, None], axis=1)[:, 0]
+  smooth = jnp.mean(log_probs, axis=1)
+  return -jnp.mean((1 - smoothing) * own + smoothing * smooth)
+
+
+def _key(config: Config, step: jax.Array) -> jax.Array:
+  """This device's random numbers of this step."""
+  key = jax.random.fold_in(jax.random.key(config.seed), step)
+  return jax.random.fold_in(key, lax.axis_index(ALL_DEVICES))
+
+
+def _merge_statistics(
+  updated: Variables, old: Variables, momentum: float
+) -> tuple[Any, Any]:
+  """The running statistics of all groups, with what lies between them."""
+  # Lists: the two trees have the same layers but other names at the leaves.
+  means, variances = merge_running_statistics(
+    jax.tree.leaves(updated.means),
+    jax.tree.leaves(updated.variances),
+    old_means=jax.tree.leaves(old.means),
+    momentum=momentum,
+  )
+  return (
+    jax.tree.unflatten(jax.tree.structure(old.means), means),
+    jax.tree.unflatten(jax.tree.structure(old.variances), variances),
+  )
+
+
+def _add_l2(
+  loss: jax.Array, grads: Any, params: Any, config: Config
+) -> tuple[jax.Array, Any]:
+  coefficient = config.optimizer.l2
+  if coefficient == 0:
+    return loss, grads
+  penalty, decay = jax.value_and_grad(l2_penalty)(params)
+  grads = jax.tree.map(lambda g, d: g + coefficient * d, grads, decay)
+  return loss + coefficient * penalty, grads
