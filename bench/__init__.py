@@ -1,1 +1,1 @@
-""
+"""Benchmarks: `python -m podscale.bench`."""

@@ -9,13 +9,34 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jax import lax
 
-from ..model.spec import BlockSpec, ModelSpec, block_specs
+from ..model import EfficientNet, ModelSpec
+from ..model.spec import BlockSpec, block_specs
 
 Params = dict[Any, Any]
 
 _EPSILON = 1e-3
+
+
+class PlainEfficientNet(EfficientNet):
+  """The network computed by `plain_efficientnet`; training only.
+
+  It has the same variables, so the same training step takes it. It drops
+  nothing and leaves the running statistics as they are.
+  """
+
+  def __init__(self, spec: ModelSpec, **settings: Any):
+    super().__init__(spec, **settings)
+    self.spec = spec
+
+  def __call__(
+    self, images: jax.Array, *, rngs: nnx.Rngs | None = None
+  ) -> jax.Array:
+    """Logits; see `EfficientNet`."""
+    params = nnx.to_pure_dict(nnx.state(self, nnx.Param))
+    return plain_efficientnet(params, images.astype(self.dtype), self.spec)
 
 
 def plain_efficientnet(

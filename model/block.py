@@ -1,5 +1,7 @@
 """The inverted-residual block with squeeze-excite."""
 
+from collections.abc import Callable
+
 import jax
 from flax import nnx
 
@@ -14,6 +16,8 @@ from .layers import (
 )
 from .spec import BlockSpec
 
+Norm = Callable[[int], BatchNorm]
+
 
 class Block(nnx.Module):
   """Expand, depthwise, squeeze-excite, project, and add.
@@ -22,23 +26,23 @@ class Block(nnx.Module):
 
   Args:
     spec: Sizes of the block.
-    axis_name: See `BatchNorm`.
+    norm: Makes a batch norm of so many channels.
     rngs: For the initial weights.
   """
 
-  def __init__(self, spec: BlockSpec, *, axis_name: str | None, rngs: nnx.Rngs):
+  def __init__(self, spec: BlockSpec, *, norm: Norm, rngs: nnx.Rngs):
     self.has_expand = spec.expanded != spec.in_filters
     self.has_skip = spec.stride == 1 and spec.in_filters == spec.out_filters
     if self.has_expand:
       self.expand = Pointwise(spec.in_filters, spec.expanded, rngs=rngs)
-      self.expand_norm = BatchNorm(spec.expanded, axis_name=axis_name)
+      self.expand_norm = norm(spec.expanded)
     self.depthwise = Depthwise(
       spec.expanded, spec.kernel, spec.stride, rngs=rngs
     )
-    self.depthwise_norm = BatchNorm(spec.expanded, axis_name=axis_name)
+    self.depthwise_norm = norm(spec.expanded)
     self.squeeze_excite = SqueezeExcite(spec.expanded, spec.squeezed, rngs=rngs)
     self.project = Pointwise(spec.expanded, spec.out_filters, rngs=rngs)
-    self.project_norm = BatchNorm(spec.out_filters, axis_name=axis_name)
+    self.project_norm = norm(spec.out_filters)
     self.drop = StochasticDepth(spec.survival_prob)
 
   def __call__(

@@ -1,5 +1,7 @@
 """The network, [h, w, n, c] from the stem to the head."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -30,6 +32,7 @@ class EfficientNet(nnx.Module):
       and logits are float32.
     axis_name: Mesh axis over which batch norm shares its statistics inside
       `jax.shard_map`; None for each device alone.
+    momentum: Of batch norm's running statistics; see `BatchNorm`.
     rngs: For the initial weights.
   """
 
@@ -41,20 +44,22 @@ class EfficientNet(nnx.Module):
     channels: int = 3,
     dtype: DTypeLike = jnp.bfloat16,
     axis_name: str | None = None,
+    momentum: float = 0.99,
     rngs: nnx.Rngs,
   ):
     self.dtype = jnp.dtype(dtype)
     self.resolution = spec.resolution
+    norm = partial(BatchNorm, axis_name=axis_name, momentum=momentum)
     blocks = block_specs(spec)
     stem = round_filters(STEM_FILTERS, spec.width)
     head = round_filters(HEAD_FILTERS, spec.width)
     self.stem = Stem(channels, stem, spec.stem_stride, rngs=rngs)
-    self.stem_norm = BatchNorm(stem, axis_name=axis_name)
+    self.stem_norm = norm(stem)
     self.blocks = nnx.List(
-      [Block(block, axis_name=axis_name, rngs=rngs) for block in blocks]
+      [Block(block, norm=norm, rngs=rngs) for block in blocks]
     )
     self.head = Pointwise(blocks[-1].out_filters, head, rngs=rngs)
-    self.head_norm = BatchNorm(head, axis_name=axis_name)
+    self.head_norm = norm(head)
     self.dropout = nnx.Dropout(spec.dropout)
     limit = num_classes**-0.5
     self.classifier = Dense(

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from .arguments import parse
-from .errors import UsageError
+from .errors import NonFiniteError, UsageError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -24,9 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     configure_jax(config)
     train(config)
-  except UsageError as error:
+  except (UsageError, NonFiniteError) as error:
     print(f"podscale-train: {error}", file=sys.stderr)
-    return 2
+    return 2 if isinstance(error, UsageError) else 1
   return 0
 
 

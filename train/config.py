@@ -155,11 +155,15 @@ class BatchNormConfig:
   """Devices form groups that hold about so many images together."""
   group_size: int | None = None
   """Devices per group; when given, images_per_group is not used."""
+  momentum: float = 0.99
+  """Share of the running statistics that a step keeps. They start at mean 0
+  and variance 1, of which momentum ** steps is left: a short run needs less."""
 
   def __post_init__(self):
     _positive(
       images_per_group=self.images_per_group, group_size=self.group_size
     )
+    _fraction(momentum=self.momentum)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The one exception that is the user's to mend, not ours."""
+"""The exceptions that the command line turns into one line each."""
 
 import difflib
 from collections.abc import Iterable
@@ -10,6 +10,10 @@ class UsageError(ValueError):
   The command line prints its message as one line and exits with code 2; so the
   message holds the numbers and, where possible, the cure.
   """
+
+
+class NonFiniteError(RuntimeError):
+  """The loss or the gradient of a step is not finite; exit code 1."""
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:

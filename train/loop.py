@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,7 +20,7 @@ from ..collectives import ALL_DEVICES, EvaluationTotals
 from .checkpoint import Checkpoints, check_settings
 from .config import Config
 from .data import Batch, TrainBatches, eval_batches, train_batches
-from .errors import UsageError
+from .errors import NonFiniteError
 from .log import RunLog, run_record
 from .report import print_summary, write_curves
 from .setup import Run, create_model, set_up
@@ -28,7 +28,19 @@ from .state import TrainState, init_state
 from .step import EvalStep, Metrics, make_eval_step, make_train_step
 
 
-def train(config: Config, console: Console | None = None) -> EvaluationTotals:
+class Trained(NamedTuple):
+  """What a run ends with.
+
+  Attributes:
+    state: As the last step left it.
+    evaluation: Of the averaged variables, on the test split.
+  """
+
+  state: TrainState
+  evaluation: EvaluationTotals
+
+
+def train(config: Config, console: Console | None = None) -> Trained:
   """Trains and evaluates as `config` says, resuming what its workdir holds.
 
   Args:
@@ -36,11 +48,11 @@ def train(config: Config, console: Console | None = None) -> EvaluationTotals:
     console: Where to print; None is the terminal.
 
   Returns:
-    The last evaluation, of the averaged weights on the test split.
+    The state as the last step left it, and its evaluation.
 
   Raises:
-    UsageError: settings, data or workdir that cannot be used; or a loss that
-      is not finite.
+    UsageError: settings, data or workdir that cannot be used.
+    NonFiniteError: the loss or the gradient of a step is not finite.
   """
   console = console or Console()
   run = set_up(config)
@@ -127,7 +139,7 @@ def train(config: Config, console: Console | None = None) -> EvaluationTotals:
   if jax.process_index() == 0:
     write_curves(workdir)
     print_summary(workdir, console)
-  return totals
+  return Trained(state, totals)
 
 
 def evaluate(
@@ -181,7 +193,7 @@ def _finite(
   """The mean loss of the last steps and the other metrics of the last one.
 
   Raises:
-    UsageError: the loss or the gradient of one of them is not finite.
+    NonFiniteError: the loss or the gradient of one of them is not finite.
   """
   first = step - len(metrics) + 1
   for number, values in enumerate(metrics, first):
@@ -193,7 +205,7 @@ def _finite(
         if good is None
         else (f"the last good checkpoint is that of step {good}")
       )
-      raise UsageError(
+      raise NonFiniteError(
         f"step {number} is not finite (loss {values['loss']:g}, gradient norm "
         f"{values['gradient_norm']:g}, learning rate "
         f"{values['learning_rate']:g}); {where}"

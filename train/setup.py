@@ -146,6 +146,7 @@ def create_model(config: Config, run: Run, rngs: nnx.Rngs) -> EfficientNet:
     num_classes=run.num_classes,
     dtype=config.model.dtype,
     axis_name=MEMBER,
+    momentum=config.batch_norm.momentum,
     rngs=rngs,
   )
 

@@ -10,6 +10,7 @@ from flax import nnx
 from jax import lax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
+from jax.typing import ArrayLike
 
 from ..collectives import (
   ALL_DEVICES,
@@ -27,9 +28,9 @@ from .state import TrainState, Variables, merge_variables, split_variables
 
 Metrics = dict[str, jax.Array]
 TrainStep = Callable[
-  [TrainState, jax.Array, jax.Array], tuple[TrainState, Metrics]
+  [TrainState, ArrayLike, ArrayLike], tuple[TrainState, Metrics]
 ]
-EvalStep = Callable[[Variables, jax.Array, jax.Array], EvaluationSums]
+EvalStep = Callable[[Variables, ArrayLike, ArrayLike], EvaluationSums]
 
 
 class ImageScale(NamedTuple):
@@ -82,7 +83,7 @@ def make_train_step(
   """
   model.train()
   graph = nnx.graphdef(model)
-  momentum = model.stem_norm.momentum
+  momentum = config.batch_norm.momentum
 
   def loss_of(params, variables, images, labels, key):
     network = merge_variables(graph, variables._replace(params=params))

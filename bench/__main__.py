@@ -1,0 +1,90 @@
+"""The command line: `python -m podscale.bench step|kernels`."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from typing import Any
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+  """Runs one benchmark and prints its table; returns the exit code."""
+  args = _parser().parse_args(argv)
+  rows = args.run(args)
+  if args.json:
+    print(json.dumps(rows, indent=2))
+  else:
+    from .report import print_table
+
+    print_table(args.title, rows)
+  return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog="podscale-bench",
+    description="Benchmarks on the devices at hand; times are wall clock.",
+  )
+  commands = parser.add_subparsers(required=True, metavar="BENCHMARK")
+  step = commands.add_parser(
+    "step", help="a whole training step against plain JAX, on one device"
+  )
+  step.add_argument(
+    "--cpu-baseline",
+    action="store_true",
+    help="run on the CPU even where there is a TPU or GPU",
+  )
+  step.set_defaults(run=_run_step, title="training step, float32, one device")
+  kernels = commands.add_parser(
+    "kernels", help="each depthwise layer against plain JAX, with gradients"
+  )
+  kernels.set_defaults(
+    run=_run_kernels, title="depthwise layers, forward and backward, float32"
+  )
+  for command in (step, kernels):
+    command.add_argument(
+      "--model", default="b0", choices=[f"b{i}" for i in range(8)]
+    )
+    command.add_argument("--resolution", type=_positive, default=64)
+    command.add_argument("--batch-size", type=_positive, default=64)
+    command.add_argument("--runs", type=_positive, default=5)
+    command.add_argument(
+      "--json", action="store_true", help="print JSON instead of a table"
+    )
+  return parser
+
+
+def _positive(text: str) -> int:
+  value = int(text)
+  if value < 1:
+    raise argparse.ArgumentTypeError(f"must be above 0, got {value}")
+  return value
+
+
+def _run_step(args: argparse.Namespace) -> list[dict[str, Any]]:
+  import jax
+
+  if args.cpu_baseline:
+    jax.config.update("jax_platforms", "cpu")
+  from .step import compare_with_plain
+
+  return compare_with_plain(
+    args.model,
+    resolution=args.resolution,
+    batch_size=args.batch_size,
+    runs=args.runs,
+  )
+
+
+def _run_kernels(args: argparse.Namespace) -> list[dict[str, Any]]:
+  from .kernels import compare_depthwise
+
+  return compare_depthwise(
+    args.model,
+    resolution=args.resolution,
+    batch_size=args.batch_size,
+    runs=args.runs,
+  )
+
+
+if __name__ == "__main__":
+  raise SystemExit(main())

@@ -1,0 +1,96 @@
+"""The depthwise op on the device at hand, against plain JAX."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .. import kernels
+from .shapes import DepthwiseShape, depthwise_shapes
+from .timing import compile_and_time
+
+
+def compare_depthwise(
+  model: str, *, resolution: int | None, batch_size: int, runs: int
+) -> list[dict[str, Any]]:
+  """Times forward and backward of each depthwise layer of a network.
+
+  Both sides: the previous batch norm's affine and swish, the convolution, the
+  next batch norm's moments, and all gradients; float32.
+
+  Args:
+    model: Name in the family.
+    resolution: Height and width of the images; None takes the model's.
+    batch_size: Images.
+    runs: How many runs to time of each.
+
+  Returns:
+    A row per layer: seconds of both, their ratio, and the largest difference
+    of their results relative to the largest result.
+  """
+  return [
+    _row(shape, batch_size, runs)
+    for shape in depthwise_shapes(model, resolution)
+  ]
+
+
+def _row(shape: DepthwiseShape, batch_size: int, runs: int) -> dict[str, Any]:
+  args = _arguments(shape, batch_size)
+  functions = [_gradients(f, shape.stride) for f in (_plain, _ours)]
+  plain, ours = (compile_and_time(f, *args, runs=runs) for f in functions)
+  results = [jax.jit(f)(*args) for f in functions]
+  return {
+    "layer": str(shape),
+    "plain_s": plain.median,
+    "podscale_s": ours.median,
+    "ratio": plain.median / ours.median,
+    "difference": max(jax.tree.leaves(jax.tree.map(_difference, *results))),
+  }
+
+
+def _arguments(shape: DepthwiseShape, batch_size: int) -> list[jax.Array]:
+  size, channels, kernel, _ = shape
+  shapes = [
+    (size, size, batch_size, channels),
+    (kernel, kernel, channels),
+    (channels,),
+    (channels,),
+  ]
+  keys = jax.random.split(jax.random.key(0), len(shapes))
+  return [jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True)]
+
+
+def _ours(x, filters, scale, offset, stride):
+  y, moments = kernels.depthwise_conv_bn(
+    x, filters, scale, offset, activation="silu", stride=stride
+  )
+  return y, moments.mean, moments.m2
+
+
+def _plain(x, filters, scale, offset, stride):
+  z = jax.nn.silu(x * scale + offset)
+  y = lax.conv_general_dilated(
+    z,
+    filters[:, :, None],
+    (stride, stride),
+    "SAME",
+    feature_group_count=x.shape[3],
+    dimension_numbers=("HWNC", "HWIO", "HWNC"),
+  )
+  mean = y.mean((0, 1, 2))
+  return y, mean, jnp.square(y - mean).sum((0, 1, 2))
+
+
+def _gradients(function, stride):
+  """All gradients of a scalar that depends on every result."""
+
+  def scalar(*args):
+    y, mean, m2 = function(*args, stride)
+    return jnp.mean(y * y) + jnp.sum(jnp.sin(mean)) + jnp.mean(jnp.log1p(m2))
+
+  return jax.grad(scalar, argnums=(0, 1, 2, 3))
+
+
+def _difference(a: jax.Array, b: jax.Array) -> float:
+  return float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(a)))

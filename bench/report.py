@@ -1,0 +1,34 @@
+"""Tables of benchmark rows for people."""
+
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_table(title: str, rows: list[dict[str, Any]]) -> None:
+  """Prints rows with the same keys; lists are left to the JSON output.
+
+  A second row with `images_per_s` gets its ratio to the first printed below.
+  """
+  columns = [key for key, value in rows[0].items() if type(value) is not list]
+  table = Table(title=title)
+  for column in columns:
+    table.add_column(
+      column, justify="left" if _is_text(rows, column) else "right"
+    )
+  for row in rows:
+    table.add_row(*(_cell(row[column]) for column in columns))
+  console = Console()
+  console.print(table)
+  rates = [row["images_per_s"] for row in rows if "images_per_s" in row]
+  if len(rates) == 2:
+    console.print(f"ratio of images per second: {rates[1] / rates[0]:.2f}")
+
+
+def _is_text(rows: list[dict[str, Any]], column: str) -> bool:
+  return isinstance(rows[0][column], str)
+
+
+def _cell(value: Any) -> str:
+  return value if isinstance(value, str) else f"{value:.4g}"

@@ -1,0 +1,39 @@
+"""The layers that benchmarks and tests run on, from the family's table."""
+
+from typing import NamedTuple
+
+from ..model.spec import block_specs, model_spec
+
+
+class DepthwiseShape(NamedTuple):
+  """A depthwise layer: input height and width, channels, filter and stride."""
+
+  size: int
+  channels: int
+  kernel: int
+  stride: int
+
+  def __str__(self) -> str:
+    return (
+      f"{self.size}x{self.size}x{self.channels} "
+      f"{self.kernel}x{self.kernel} s{self.stride}"
+    )
+
+
+def depthwise_shapes(
+  model: str, resolution: int | None = None
+) -> list[DepthwiseShape]:
+  """The distinct depthwise layers of a network, in its order.
+
+  >>> [str(shape) for shape in depthwise_shapes("b0")[:2]]
+  ['112x112x32 3x3 s1', '112x112x96 3x3 s2']
+  """
+  spec = model_spec(model, resolution=resolution)
+  size = -(-spec.resolution // spec.stem_stride)
+  shapes = []
+  for block in block_specs(spec):
+    shapes.append(
+      DepthwiseShape(size, block.expanded, block.kernel, block.stride)
+    )
+    size = -(-size // block.stride)
+  return list(dict.fromkeys(shapes))

@@ -1,0 +1,132 @@
+"""The whole training step, ours against the same network in plain JAX."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from ..collectives import MEMBER, group_mesh
+from ..model import EfficientNet, model_spec
+from ..train.config import Config
+from ..train.data.source import IMAGENET_MEAN, IMAGENET_STD
+from ..train.optimizer import make_optimizer
+from ..train.presets import get_preset
+from ..train.schedule import make_schedule
+from ..train.state import init_state
+from ..train.step import ImageScale, make_train_step
+from .plain import PlainEfficientNet
+from .timing import Timing, compile_and_time
+
+_CLASSES = 1000
+
+
+def compare_with_plain(
+  model: str, *, resolution: int, batch_size: int, runs: int
+) -> list[dict[str, Any]]:
+  """Times both steps on one device, float32, nothing dropped.
+
+  The step is that of the model's preset, from uint8 images to the new weights,
+  average and statistics.
+
+  Args:
+    model: Name in the family.
+    resolution: Height and width of the images, in pixels.
+    batch_size: Images per step.
+    runs: How many runs to time of each.
+
+  Returns:
+    A row for "plain" and one for "podscale": seconds, images per second,
+    compile times, every sample, and the loss of the first step.
+  """
+  config = _config(model, resolution, batch_size)
+  return [
+    _row("plain", config, PlainEfficientNet, runs),
+    _row("podscale", config, EfficientNet, runs),
+  ]
+
+
+def _config(model: str, resolution: int, batch_size: int) -> Config:
+  preset = get_preset(model)
+  return dataclasses.replace(
+    preset,
+    batch_size=batch_size,
+    model=dataclasses.replace(
+      preset.model,
+      resolution=resolution,
+      dropout=0.0,
+      survival_prob=1.0,
+      dtype="float32",
+    ),
+  )
+
+
+def _row(name, config, network: type[EfficientNet], runs) -> dict[str, Any]:
+  timing, loss = _time_step(config, network, runs)
+  return {
+    "step": name,
+    "median_s": timing.median,
+    "min_s": min(timing.runs),
+    "max_s": max(timing.runs),
+    "images_per_s": config.batch_size / timing.median,
+    "lower_s": timing.lower,
+    "compile_s": timing.compile,
+    "loss": loss,
+    "samples_s": timing.runs,
+  }
+
+
+def _time_step(
+  config: Config, network: type[EfficientNet], runs: int
+) -> tuple[Timing, float]:
+  settings = config.model
+  spec = model_spec(
+    settings.name,
+    resolution=settings.resolution,
+    dropout=settings.dropout,
+    survival_prob=settings.survival_prob,
+  )
+
+  def create(rngs: nnx.Rngs) -> EfficientNet:
+    return network(
+      spec,
+      num_classes=_CLASSES,
+      dtype=settings.dtype,
+      axis_name=MEMBER,
+      rngs=rngs,
+    )
+
+  mesh = group_mesh(jax.devices()[:1])
+  schedule = make_schedule(
+    config.schedule,
+    batch_size=config.batch_size,
+    steps_per_epoch=100,
+    total_steps=1000,
+  )
+  optimizer = make_optimizer(config.optimizer, schedule)
+  step = make_train_step(
+    nnx.eval_shape(lambda: create(nnx.Rngs(0))),
+    optimizer,
+    schedule,
+    config=config,
+    scale=ImageScale(IMAGENET_MEAN, IMAGENET_STD),
+    mesh=mesh,
+  )
+  images, labels = _batch(config.batch_size, spec.resolution)
+
+  def fresh():
+    return init_state(create, optimizer, seed=0, mesh=mesh)
+
+  timing = compile_and_time(
+    step, fresh(), images, labels, runs=runs, carry=True
+  )
+  _, metrics = step(fresh(), images, labels)
+  return timing, float(metrics["loss"])
+
+
+def _batch(size: int, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+  random = np.random.default_rng(0)
+  shape = (size, resolution, resolution, 3)
+  images = random.integers(0, 256, shape, dtype=np.uint8)
+  return images, random.integers(0, _CLASSES, size, dtype=np.int32)

@@ -1,0 +1,207 @@
+"""The whole loop on eight devices: training, resuming, stopping, refusing."""
+
+import dataclasses
+import io
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from podscale.train.errors import NonFiniteError, UsageError
+from podscale.train.log import read_metrics
+from podscale.train.loop import train
+from podscale.train.presets import get_preset
+
+
+def smoke(workdir, **changes):
+  """Six steps of the smoke recipe with a checkpoint after three."""
+  settings = {
+    "epochs": 1.0,
+    "eval_every_epochs": 1.0,
+    "checkpoint_every_epochs": 0.5,
+    "workdir": str(workdir),
+  }
+  return dataclasses.replace(get_preset("smoke"), **(settings | changes))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compilation_cache(tmp_path_factory):
+  """The step is compiled once for all the runs here and in the children."""
+  folder = str(tmp_path_factory.mktemp("cache"))
+  before = jax.config.jax_compilation_cache_dir
+  jax.config.update("jax_compilation_cache_dir", folder)
+  yield folder
+  jax.config.update("jax_compilation_cache_dir", before)
+
+
+@pytest.fixture
+def console():
+  return Console(file=io.StringIO(), width=200)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+  """A run of six steps that nothing disturbed."""
+  workdir = tmp_path_factory.mktemp("straight") / "run"
+  output = io.StringIO()
+  trained = train(smoke(workdir), Console(file=output, width=200))
+  return workdir, trained, output.getvalue()
+
+
+def child(code, cache):
+  """Starts Python on `code`, which sees `smoke` and eight CPU devices."""
+  program = "import sys; from test_loop import *\n" + textwrap.dedent(code)
+  path = [os.path.dirname(__file__), os.environ.get("PYTHONPATH", "")]
+  environment = os.environ | {
+    "JAX_COMPILATION_CACHE_DIR": cache,
+    "JAX_NUM_CPU_DEVICES": "8",
+    "JAX_PLATFORMS": "cpu",
+    "PYTHONPATH": os.pathsep.join(path),
+  }
+  return subprocess.Popen(
+    [sys.executable, "-c", program],
+    env=environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def same_bits(a, b):
+  a, b = np.asarray(a), np.asarray(b)
+  return (a.dtype, a.shape) == (b.dtype, b.shape) and a.tobytes() == b.tobytes()
+
+
+def losses(workdir):
+  records = read_metrics(workdir / "metrics.jsonl")
+  return [(r["step"], r["loss"]) for r in records if r["kind"] == "train"]
+
+
+def test_a_run_leaves_logs_checkpoints_and_a_picture(straight):
+  workdir, trained, output = straight
+  run, *records = read_metrics(workdir / "metrics.jsonl")
+  assert run["kind"] == "run"
+  assert run["preset"] == "smoke"
+  assert run["device_count"] == 8
+  assert run["settings"]["batch_size"] == 64
+  assert [r["step"] for r in records if r["kind"] == "train"] == list(
+    range(1, 7)
+  )
+  (evaluation,) = [r for r in records if r["kind"] == "eval"]
+  assert evaluation["split"] == "test"
+  assert (evaluation["step"], evaluation["epoch"]) == (6, 1.0)
+  assert evaluation["examples"] == 1000
+  assert evaluation["top1"] == evaluation["correct"] / 1000
+  assert trained.evaluation.correct == evaluation["correct"]
+  assert sorted(p.name for p in (workdir / "checkpoints").iterdir()) == [
+    "3",
+    "6",
+  ]
+  assert (workdir / "curves.png").stat().st_size > 10_000
+  assert list((workdir / "tensorboard").iterdir())
+  assert "step 6/6" in output
+  assert int(trained.state.step) == 6
+
+
+def test_killed_after_three_steps_and_resumed_equals_straight(
+  straight, tmp_path, console, compilation_cache
+):
+  """Weights, optimizer, average, statistics, data order, random streams."""
+  workdir = tmp_path / "run"
+  killed = child(
+    f"""
+    from podscale.train.checkpoint import Checkpoints
+    save = Checkpoints.save
+    def save_and_die(self, step, state, data_state):
+      save(self, step, state, data_state)
+      self.wait()
+      os.kill(os.getpid(), signal.SIGKILL)
+    Checkpoints.save = save_and_die
+    train(smoke({str(workdir)!r}))
+    """,
+    compilation_cache,
+  )
+  output, _ = killed.communicate()
+  assert killed.returncode == -signal.SIGKILL, output
+  assert [step for step, _ in losses(workdir)] == [1, 2, 3]
+
+  resumed = train(smoke(workdir), console)
+
+  assert "resuming at step 3 of 6" in console.file.getvalue()
+  straight_workdir, expected, _ = straight
+  named = jax.tree.leaves_with_path(resumed.state)
+  different = [
+    jax.tree_util.keystr(path)
+    for (path, leaf), other in zip(
+      named, jax.tree.leaves(expected.state), strict=True
+    )
+    if not same_bits(leaf, other)
+  ]
+  assert different == []
+  assert len(named) > 100
+  assert losses(workdir) == losses(straight_workdir)
+  assert resumed.evaluation == expected.evaluation
+
+
+def test_sigterm_saves_and_exits_cleanly(tmp_path, compilation_cache):
+  workdir = tmp_path / "run"
+  process = child(
+    f"""
+    train(smoke({str(workdir)!r}, epochs=1000.0, eval_every_epochs=1000.0,
+                checkpoint_every_epochs=1000.0))
+    """,
+    compilation_cache,
+  )
+  assert process.stdout is not None
+  said = []
+  for line in process.stdout:
+    said.append(line)
+    if line.startswith("step 2/"):
+      process.send_signal(signal.SIGTERM)
+      break
+  said += process.stdout.readlines()
+  assert process.wait() == 0, "".join(said)
+  (stopped,) = [line for line in said if line.startswith("stopped by SIGTERM")]
+  step = int(stopped.split("at step ")[1].split(",")[0])
+  assert step >= 2
+  assert [p.name for p in (workdir / "checkpoints").iterdir()] == [str(step)]
+  assert losses(workdir)[-1][0] == step
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, console):
+  config = smoke(tmp_path / "run")
+  # Warmup starts at 0, so the first step's gradient is still finite.
+  schedule = dataclasses.replace(config.schedule, lr_per_256=1e38)
+  with pytest.raises(NonFiniteError) as error:
+    train(dataclasses.replace(config, schedule=schedule), console)
+  assert "is not finite (loss" in str(error.value)
+  assert "\n" not in str(error.value)
+  assert "no checkpoint is saved yet" in str(error.value)
+
+
+def test_other_settings_are_refused_and_nothing_is_changed(straight, console):
+  workdir, _, _ = straight
+  before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*")}
+  with pytest.raises(UsageError, match="seed: 0 there, 1 now"):
+    train(smoke(workdir, seed=1), console)
+  assert {p: p.stat().st_mtime_ns for p in workdir.rglob("*")} == before
+
+
+def test_a_finished_run_is_not_trained_again(straight, console):
+  workdir, trained, _ = straight
+  before = losses(workdir)
+  again = train(smoke(workdir), console)
+  assert losses(workdir) == before
+  assert again.evaluation == trained.evaluation
+
+
+def test_a_workdir_that_cannot_be_made_is_refused(tmp_path, console):
+  (tmp_path / "file").write_text("in the way")
+  with pytest.raises(UsageError, match="file/run"):
+    train(smoke(tmp_path / "file" / "run"), console)
