@@ -70,14 +70,13 @@ class BatchNorm(nnx.Module):
     """
     if self.use_running_average:
       one = jnp.float32(1)
-      moments = Moments(one, self.mean[...], self.var[...])
-    else:
-      if self.axis_name is not None:
-        moments = group_moments(moments, self.axis_name)
-      self._update(jax.lax.stop_gradient(moments))
-    return kernels.batch_norm_affine(
-      moments, self.scale[...], self.offset[...], epsilon=self.epsilon
-    )
+      return self._affine(Moments(one, self.mean[...], self.var[...]))
+    if self.axis_name is not None:
+      moments = group_moments(moments, self.axis_name)
+    # First, for it checks the shapes.
+    affine = self._affine(moments)
+    self._update(jax.lax.stop_gradient(moments))
+    return affine
 
   def __call__(
     self, x: jax.Array, *, activation: kernels.Activation = None
@@ -94,6 +93,11 @@ class BatchNorm(nnx.Module):
     scale, offset = self.affine(kernels.channel_moments(rows))
     y = kernels.batch_norm(rows, scale, offset, activation=activation)
     return y.reshape(x.shape)
+
+  def _affine(self, moments):
+    return kernels.batch_norm_affine(
+      moments, self.scale[...], self.offset[...], epsilon=self.epsilon
+    )
 
   def _update(self, moments):
     keep, take = self.momentum, 1 - self.momentum

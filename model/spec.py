@@ -56,13 +56,22 @@ class ModelSpec:
   stem_stride: int = 2
 
   def __post_init__(self):
+    for name in ("width", "depth"):
+      if not getattr(self, name) > 0:
+        raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+    if not 0 <= self.dropout < 1:
+      raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+    if not 0 < self.survival_prob <= 1:
+      raise ValueError(
+        f"survival_prob must be in (0, 1], got {self.survival_prob}"
+      )
     if self.stem_stride not in (1, 2):
       raise ValueError(f"stem_stride must be 1 or 2, got {self.stem_stride}")
     if self.resolution < self.total_stride:
+      cure = " or stem_stride=1" if self.stem_stride == 2 else ""
       raise ValueError(
         f"resolution {self.resolution} is too small: the strides divide it by "
-        f"{self.total_stride}; use at least {self.total_stride} pixels or "
-        f"stem_stride=1"
+        f"{self.total_stride}; use at least {self.total_stride} pixels{cure}"
       )
 
   @property

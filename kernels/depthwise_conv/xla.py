@@ -51,6 +51,9 @@ def _forward(x, filters, scale, offset, settings):
 
 
 def _backward(settings, residuals, cotangents):
+  # Without the barrier XLA would find the forward pass's activations again,
+  # and keep them until now instead of x.
+  residuals, cotangents = lax.optimization_barrier((residuals, cotangents))
   x, filters, scale, offset, y, moments = residuals
   dy, dmoments = cotangents
   layout = settings.layout
@@ -160,6 +163,8 @@ def _phase(dy, filters, rows, cols, p, q, layout):
     for i, a in reads_i
     for j, b in reads_j
   ]
+  if not terms:  # a 1x1 filter of stride 2 never reads these inputs
+    return jnp.zeros((height, width, *dy.shape[2:]), jnp.float32)
   return sum(terms[1:], terms[0])
 
 

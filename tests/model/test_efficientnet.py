@@ -1,0 +1,545 @@
+import doctest
+import functools
+import math
+
+import efficientnet_oracle
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from efficientnet_table import TABLE
+from flax import nnx
+from tolerance import assert_accurate
+
+from podscale.bench.plain import plain_efficientnet
+from podscale.model import (
+  BatchNorm,
+  EfficientNet,
+  ModelSpec,
+  efficientnet,
+  model_spec,
+)
+from podscale.model import efficientnet as efficientnet_module
+
+# For programs that run once: compiling is most of their time.
+quick_jit = functools.partial(
+  jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)
+
+# Width 0.05 has 8 or 16 channels everywhere, so that three blocks have a skip:
+# the first, which does not expand, and two that do. Width 0.5 has none. Depth
+# 0.25 is one block per stage.
+TINY = dict(width=0.05, depth=0.25, stem_stride=1, num_classes=10)
+
+
+@functools.cache
+def shapes(name, **options):
+  """The network without its arrays."""
+  return nnx.eval_shape(lambda: efficientnet(name, rngs=nnx.Rngs(0), **options))
+
+
+def filled(model, seed=0):
+  """Random weights for a network without arrays, as plain dicts.
+
+  Not as the layers draw them: all biases, offsets and scales are random too.
+  """
+  rng = np.random.default_rng(seed)
+
+  def fill(path, leaf):
+    name = path[-1].key
+    values = rng.normal(size=leaf.shape)
+    if name in ("kernel", "filters"):
+      values /= math.sqrt(max(1, leaf.size // leaf.shape[-1]))
+    if name in ("scale", "var"):
+      values = rng.uniform(0.5, 1.5, leaf.shape)
+    return jnp.asarray(values, leaf.dtype)
+
+  graph, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+  params, stats = (
+    jax.tree_util.tree_map_with_path(fill, nnx.to_pure_dict(tree))
+    for tree in (params, stats)
+  )
+  return graph, params, stats
+
+
+def run(graph, params, stats, images, *, rngs=None):
+  """Logits and the running statistics after them."""
+  model = nnx.merge(graph, nnx.State(params), nnx.State(stats), copy=True)
+  logits = model(images, rngs=rngs)
+  return logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+
+def random_images(count, size, seed=0):
+  rng = np.random.default_rng(seed)
+  return np.float32(rng.normal(size=(count, size, size, 3)))
+
+
+# The published family
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_parameters_are_the_published(name):
+  params = nnx.state(shapes(name), nnx.Param)
+  assert sum(x.size for x in jax.tree.leaves(params)) == TABLE[name].parameters
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_layers_are_the_published(name):
+  row, model = TABLE[name], shapes(name)
+  norms = [m for _, m in nnx.iter_modules(model) if isinstance(m, BatchNorm)]
+  assert len(norms) == row.norms
+  assert sum(norm.scale.size for norm in norms) == row.norm_channels
+  assert {(norm.momentum, norm.epsilon) for norm in norms} == {(0.99, 1e-3)}
+  assert len(model.blocks) == row.blocks
+  assert sum(block.has_skip for block in model.blocks) == row.skips
+  assert [block.has_expand for block in model.blocks] == [
+    i >= row.repeats[0] for i in range(row.blocks)
+  ]
+  assert model.stem.kernel.shape == (3, 3, 3, row.stem)
+  assert model.head.kernel.shape == (row.filters[-1], row.head)
+  assert model.classifier.kernel.shape == (row.head, 1000)
+  assert model.dropout.rate == row.dropout
+  assert model.resolution == row.resolution
+
+
+@pytest.mark.parametrize("name", ["b8", "l2"])
+def test_the_largest_build(name):
+  spec = model_spec(name)
+  # 2.2 and 4.3 times 32 and 1280; 3.6 and 5.3 times 1, 2, 2, 3, 3, 4, 1.
+  stem, head, blocks = {"b8": (72, 2816, 63), "l2": (136, 5504, 92)}[name]
+  model = shapes(name)
+  assert model.stem.kernel.shape[-1] == stem
+  assert model.head.kernel.shape[-1] == head
+  assert len(model.blocks) == blocks
+  graph, params, stats = nnx.split(model, nnx.Param, nnx.BatchStat)
+  size = spec.resolution
+  images = jax.ShapeDtypeStruct((2, size, size, 3), jnp.float32)
+
+  def call(params, stats, images):
+    model = nnx.merge(graph, params, stats, copy=True)
+    model.eval()
+    return model(images)
+
+  assert jax.eval_shape(call, params, stats, images).shape == (2, 1000)
+
+
+def test_survival_reaches_the_blocks():
+  model = shapes("b0")
+  for i, block in enumerate(model.blocks):
+    assert block.drop.survival_prob == pytest.approx(
+      1 - 0.2 * i / 16, abs=1e-15
+    )
+  assert model.blocks[0].drop.survival_prob == 1
+
+
+def test_squeeze_excite_counts_from_the_blocks_input():
+  for block in shapes("b3").blocks:
+    expanded = block.depthwise.filters.shape[-1]
+    inputs = block.expand.kernel.shape[0] if block.has_expand else expanded
+    squeeze = block.squeeze_excite
+    assert squeeze.reduce.kernel.shape == (expanded, inputs // 4)
+    assert squeeze.expand.kernel.shape == (inputs // 4, expanded)
+
+
+def test_only_squeeze_excite_and_classifier_have_biases():
+  params = nnx.to_pure_dict(nnx.state(shapes("b0"), nnx.Param))
+  paths = jax.tree_util.tree_leaves_with_path(params)
+  owners = {
+    path[-3].key if path[-3:-2] and path[-2].key == "reduce" else path[-2].key
+    for path, _ in paths
+    if path[-1].key == "bias"
+  }
+  assert owners == {"squeeze_excite", "expand", "classifier"}
+  biases = sum(path[-1].key == "bias" for path, _ in paths)
+  assert biases == 2 * len(params["blocks"]) + 1
+
+
+def test_sizes_are_free():
+  options = dict(
+    width=0.5, depth=0.5, resolution=96, stem_stride=1, channels=1, dropout=0.0
+  )
+  model = shapes("b1", num_classes=7, **options)
+  assert model.stem.kernel.shape == (3, 3, 1, 16)
+  assert model.stem.stride == 1
+  assert model.classifier.kernel.shape == (640, 7)
+  assert len(model.blocks) == 1 + 1 + 1 + 2 + 2 + 2 + 1
+  assert (model.resolution, model.dropout.rate) == (96, 0)
+
+
+# Initial weights
+
+
+@functools.cache
+def initial_values():
+  """Of a network of half the width: path -> array, float64."""
+
+  @quick_jit
+  def init(key):
+    options = dict(width=0.5, depth=0.25, num_classes=10)
+    model = efficientnet("b0", rngs=nnx.Rngs(key), **options)
+    return nnx.to_pure_dict(nnx.state(model))
+
+  leaves = jax.tree_util.tree_leaves_with_path(init(jax.random.key(0)))
+  for _, leaf in leaves:
+    assert leaf.dtype == jnp.float32
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="/"): np.float64(leaf)
+    for path, leaf in leaves
+  }
+
+
+def check_normal(values, std):
+  """Mean, spread and tails of normal numbers, their mean known to be 0."""
+  # Of n normal numbers, the mean deviates by std / sqrt(n) and the mean square
+  # by std**2 * sqrt(2 / n); five deviations are passed once in two million
+  # seeds.
+  n = values.size
+  assert abs(values.mean()) <= 5 * std / math.sqrt(n)
+  assert abs((values**2).mean() - std**2) <= 5 * std**2 * math.sqrt(2 / n)
+
+
+def test_convolutions_start_normal_by_their_fan_out():
+  normalised = {"stem": [], "depthwise": [], "pointwise": [], "squeeze": []}
+  for path, values in initial_values().items():
+    if path.startswith("classifier") or values.ndim == 1:
+      continue
+    if path == "stem/kernel":
+      kind, fan_out = "stem", 9 * values.shape[-1]
+    elif path.endswith("depthwise/filters"):
+      # TensorFlow's depthwise kernels have one output per channel.
+      kind, fan_out = "depthwise", values.shape[0] ** 2
+      assert fan_out in (9, 25)
+    else:
+      kind = "squeeze" if "squeeze_excite" in path else "pointwise"
+      fan_out = values.shape[-1]
+    std = math.sqrt(2 / fan_out)
+    check_normal(values, std)
+    normalised[kind].append(values.ravel() / std)
+  for values in map(np.concatenate, normalised.values()):
+    check_normal(values, 1)
+    # TensorFlow's truncated normal ends at 2.28 of its deviations; of the 432
+    # values of the stem, the fewest, nine lie beyond on average.
+    assert np.abs(values).max() > 2.28
+
+
+def test_classifier_starts_uniform_by_the_number_of_classes():
+  values = initial_values()["classifier/kernel"]
+  n, limit = values.size, 10**-0.5
+  assert np.abs(values).max() <= limit
+  # All n below (1 - 20 / n) limit: once in e**20 seeds.
+  assert np.abs(values).max() >= (1 - 20 / n) * limit
+  # The mean square is limit**2 / 3, with deviation limit**2 sqrt(4 / 45 / n).
+  assert abs(values.mean()) <= 5 * limit / math.sqrt(3 * n)
+  deviation = limit**2 * math.sqrt(4 / 45 / n)
+  assert abs((values**2).mean() - limit**2 / 3) <= 5 * deviation
+
+
+def test_the_rest_starts_at_zero_or_one():
+  start = {"bias": 0, "offset": 0, "mean": 0, "scale": 1, "var": 1}
+  seen = set()
+  for path, values in initial_values().items():
+    name = path.split("/")[-1]
+    if name in start:
+      assert (values == start[name]).all(), path
+      seen.add(name)
+    else:
+      assert name in ("kernel", "filters"), path
+  assert seen == set(start)
+
+
+def test_layers_start_differently():
+  leaves = [v for v in initial_values().values() if v.ndim > 1]
+  assert len({v.ravel()[0] for v in leaves}) == len(leaves)
+
+
+# Against plain JAX and float64
+
+
+def loss_and_gradients(logits_of, weights):
+  """A function of images and parameters to logits and all gradients, flat."""
+
+  def loss(params, images):
+    logits = logits_of(params, images)
+    return jnp.sum(logits * weights), logits
+
+  def both(images, params):
+    gradients, logits = jax.grad(loss, has_aux=True)(params, images)
+    return logits, gradients
+
+  return both
+
+
+def flat(logits, gradients):
+  # In one array: an error counts against the largest gradient of all. Some are
+  # zero in exact arithmetic, such as those of offsets that the next batch norm
+  # takes away.
+  leaves = [np.asarray(g).ravel() for g in jax.tree.leaves(gradients)]
+  return {"logits": np.asarray(logits), "gradients": np.concatenate(leaves)}
+
+
+@pytest.mark.parametrize(
+  ("options", "size", "skips"),
+  [
+    # Odd maps: 33, 17, 9, 5, 3, where 'SAME' pads on both sides.
+    (dict(width=0.05, stem_stride=1), 33, [0, 4, 6]),
+    # The stem and the first 3x3 and 5x5 depthwise see even maps: 40, 20, 10.
+    (dict(width=0.5, stem_stride=2), 40, []),
+  ],
+  ids=["with skip", "no skip"],
+)
+def test_equals_plain_jax_with_all_gradients(options, size, skips):
+  spec = model_spec(
+    "b0", depth=0.25, resolution=size, dropout=0.0, survival_prob=1.0, **options
+  )
+  build = functools.partial(EfficientNet, spec, num_classes=5)
+  model = nnx.eval_shape(lambda: build(dtype=jnp.float32, rngs=nnx.Rngs(0)))
+  assert [i for i, b in enumerate(model.blocks) if b.has_skip] == skips
+  graph, params, stats = filled(model)
+  images = random_images(3, size)
+  weights = np.random.default_rng(1).normal(size=(3, 5))
+
+  def by_model(params, images):
+    return run(graph, params, stats, images)[0]
+
+  def by_plain(params, images):
+    return plain_efficientnet(params, images, spec)
+
+  ours, plain = (
+    flat(*quick_jit(loss_and_gradients(f, np.float32(weights)))(images, params))
+    for f in (by_model, by_plain)
+  )
+  assert ours["logits"].dtype == np.float32
+
+  with jax.enable_x64(True):
+    in_float64 = quick_jit(
+      loss_and_gradients(
+        functools.partial(
+          efficientnet_oracle.logits, depth=0.25, stem_stride=spec.stem_stride
+        ),
+        weights,
+      )
+    )
+
+    def oracle(images, *leaves):
+      leaves = [np.float64(leaf) for leaf in leaves]
+      params_ = jax.tree.unflatten(jax.tree.structure(params), leaves)
+      return flat(*in_float64(np.float64(images), params_))
+
+    assert_accurate(ours, plain, oracle, images, *jax.tree.leaves(params))
+
+
+# The running network
+
+
+@functools.cache
+def tiny(dtype=jnp.bfloat16, **options):
+  model = shapes("b0", resolution=32, dtype=dtype, **TINY, **options)
+  return model
+
+
+def graphs(**options):
+  """In training and in evaluation, with one set of weights."""
+  model = tiny(**options)
+  model.train()
+  training, params, stats = filled(model)
+  model.eval()
+  return training, nnx.graphdef(model), params, stats
+
+
+@functools.cache
+def steps():
+  """The tiny network in training and evaluation, compiled, and its weights."""
+  training, evaluation, params, stats = graphs(dropout=0.5, survival_prob=0.5)
+  traces = []
+
+  @quick_jit
+  def train(params, stats, images, key):
+    traces.append("train")
+    rngs = nnx.Rngs(dropout=key)
+    return run(training, params, stats, images, rngs=rngs)
+
+  @quick_jit
+  def evaluate(params, stats, images):
+    traces.append("eval")
+    return run(evaluation, params, stats, images)
+
+  return train, evaluate, params, stats, traces
+
+
+def test_training_and_evaluation():
+  train, evaluate, params, stats, _ = steps()
+  images = random_images(4, 32)
+  logits, same = evaluate(params, stats, images)
+  assert logits.shape == (4, 10)
+  assert logits.dtype == jnp.float32
+  jax.tree.map(np.testing.assert_array_equal, same, stats)
+
+  key = jax.random.key(0)
+  first, updated = train(params, stats, images, key)
+  assert first.dtype == jnp.float32
+  assert np.isfinite(first).all()
+  # Every running mean and variance of every layer moves.
+  moved = jax.tree.map(lambda a, b: bool((a != b).any()), updated, stats)
+  assert all(jax.tree.leaves(moved))
+  assert (train(params, stats, images, key)[0] == first).all()
+  other = train(params, stats, images, jax.random.key(1))[0]
+  assert (np.asarray(other) != first).any(axis=1).all()
+  # An image's logits in evaluation depend on the image only; in training batch
+  # norm shares its statistics.
+  alone, _ = evaluate(params, stats, np.flip(images, axis=0))
+  np.testing.assert_array_equal(np.flip(alone, axis=0), logits)
+  changed = images.copy()
+  changed[0] += 1
+  assert (evaluate(params, stats, changed)[0][1:] == logits[1:]).all()
+  assert (train(params, stats, changed, key)[0][1:] != first[1:]).any()
+
+
+def test_second_call_does_not_recompile():
+  train, evaluate, params, stats, traces = steps()
+  for seed in range(3):
+    images = random_images(4, 32, seed)
+    _, stats = train(params, stats, images, jax.random.key(seed))
+    evaluate(params, stats, images)
+  assert sorted(traces) == ["eval", "train"]
+
+
+def test_train_and_eval_switch_every_layer():
+  model = tiny()
+  for switch, evaluating in ((model.eval, True), (model.train, False)):
+    switch()
+    for _, module in nnx.iter_modules(model):
+      for flag in ("use_running_average", "deterministic"):
+        assert getattr(module, flag, evaluating) is evaluating
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32])
+def test_dtypes(dtype, training):
+  train, evaluate, params, stats = graphs(dtype=dtype, survival_prob=0.5)
+  graph = train if training else evaluate
+  images = random_images(2, 32)
+
+  def vjp(params, images):
+    def logits(params):
+      rngs = nnx.Rngs(dropout=0) if training else None
+      return run(graph, params, stats, images, rngs=rngs)
+
+    logits, pull, updated = jax.vjp(logits, params, has_aux=True)
+    return logits, updated, pull, pull(logits)
+
+  logits, updated, pull, gradients = jax.eval_shape(vjp, params, images)
+  assert logits.dtype == jnp.float32
+  for leaf in jax.tree.leaves((params, updated, gradients)):
+    assert leaf.dtype == jnp.float32
+  # What is stored for the backward pass: activations are [h, w, n, c].
+  stored = [leaf for leaf in jax.tree.leaves(pull) if leaf.ndim == 4]
+  stored = [leaf for leaf in stored if leaf.shape[2] == 2]
+  assert len(stored) > 4 * len(params["blocks"])
+  assert {leaf.dtype for leaf in stored} == {jnp.dtype(dtype)}
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+def test_images_of_any_floating_dtype(dtype):
+  graph, params, stats = graphs()[1:]
+  images = jnp.zeros((2, 32, 32, 3), dtype)
+  logits = jax.eval_shape(functools.partial(run, graph), params, stats, images)
+  assert logits[0].dtype == jnp.float32
+
+
+def test_evaluation_repeats_training_on_the_same_statistics():
+  # With momentum 0 the running statistics are the last batch's.
+  build = lambda **options: nnx.eval_shape(  # noqa: E731
+    lambda: efficientnet(
+      "b0",
+      rngs=nnx.Rngs(0),
+      resolution=32,
+      dtype=jnp.float32,
+      dropout=0.0,
+      survival_prob=1.0,
+      **TINY,
+    )
+  )
+  model = build()
+  for _, module in nnx.iter_modules(model):
+    if isinstance(module, BatchNorm):
+      module.momentum = 0.0
+  training, params, stats = filled(model)
+  model.eval()
+  evaluation = nnx.graphdef(model)
+  images = random_images(4, 32)
+
+  @quick_jit
+  def both(params, stats, images):
+    logits, stats = run(training, params, stats, images)
+    return logits, run(evaluation, params, stats, images)[0]
+
+  logits, again = both(params, stats, images)
+  # The same operations on the same numbers.
+  np.testing.assert_array_equal(again, logits)
+
+
+# Mistakes
+
+
+def test_unknown_model_suggests():
+  with pytest.raises(
+    ValueError, match="unknown model 'B00'; did you mean 'b0'"
+  ):
+    efficientnet("B00", rngs=nnx.Rngs(0))
+
+
+@pytest.mark.parametrize(
+  ("options", "message"),
+  [
+    (dict(resolution=31), "resolution 31 is too small.*at least 32 pixels"),
+    (dict(width=0.0), "width must be above 0, got 0"),
+    (dict(depth=-1.0), "depth must be above 0, got -1"),
+    (dict(num_classes=0), "num_classes must be at least 1, got 0"),
+  ],
+)
+def test_values_out_of_range(options, message):
+  with pytest.raises(ValueError, match=message):
+    efficientnet("b0", rngs=nnx.Rngs(0), **options)
+
+
+@pytest.mark.parametrize(
+  ("images", "message"),
+  [
+    (np.zeros((2, 32, 32, 3), np.uint8), r"uint8 \(2, 32, 32, 3\); normalise"),
+    (np.zeros((2, 32, 32, 3), np.int32), "int32"),
+    (np.zeros((32, 32, 3), np.float32), r"float32 \(32, 32, 3\)"),
+  ],
+)
+def test_images_must_fit(images, message):
+  training, _, params, stats = graphs()
+  with pytest.raises(ValueError, match=message):
+    jax.eval_shape(functools.partial(run, training), params, stats, images)
+
+
+def test_training_needs_random_numbers():
+  images = random_images(2, 32)
+  # Either of the two that draw.
+  for options in (dict(survival_prob=1.0), dict(dropout=0.0)):
+    training, evaluation, params, stats = graphs(**options)
+    with pytest.raises(ValueError, match=r"rngs=nnx.Rngs\(...\).*eval"):
+      jax.eval_shape(functools.partial(run, training), params, stats, images)
+    jax.eval_shape(functools.partial(run, evaluation), params, stats, images)
+
+
+def test_a_spec_of_ones_own_builds():
+  spec = ModelSpec(
+    width=0.1, depth=0.25, resolution=64, dropout=0.0, survival_prob=1.0
+  )
+  model = nnx.eval_shape(
+    lambda: EfficientNet(spec, num_classes=3, rngs=nnx.Rngs(0))
+  )
+  graph, params, stats = filled(model)
+  images = random_images(2, 70)  # any size will do
+  logits = jax.eval_shape(functools.partial(run, graph), params, stats, images)
+  assert logits[0].shape == (2, 3)
+
+
+def test_examples_run():
+  result = doctest.testmod(efficientnet_module)
+  assert result.attempted > 0
+  assert result.failed == 0

@@ -1,0 +1,178 @@
+"""The ops of podscale.kernels in float64 NumPy, with their gradients.
+
+Written from the definitions, one output at a time, and without anything of
+podscale. Activations are [h, w, n, c]; `*_gradients` take the cotangents of
+the results, and return those of the arguments under the arguments' names.
+"""
+
+import numpy as np
+
+
+def depthwise_conv_bn(
+  x, filters, scale, offset, *, activation, stride, padding
+):
+  """y [ho, wo, n, c], and its count, mean and m2."""
+  x, filters, scale, offset = _float64(x, filters, scale, offset)
+  z = _activate(_affine(x, scale, offset), activation)
+  y = _convolve(z, filters, stride, padding)
+  return {"y": y, **moments(y)}
+
+
+def depthwise_conv_bn_gradients(
+  x, filters, scale, offset, dy, dmean, dm2, *, activation, stride, padding
+):
+  """dx, dfilters, dscale and doffset."""
+  x, filters, scale, offset, dy = _float64(x, filters, scale, offset, dy)
+  u = _affine(x, scale, offset)
+  z = _activate(u, activation)
+  y = _convolve(z, filters, stride, padding)
+  dy = dy + moments_gradient(y, dmean, dm2)
+  dz, dfilters = _convolve_gradients(z, filters, dy, stride, padding)
+  du = dz * _slope(u, activation)
+  gradients = _affine_gradients(x, scale, offset, du)
+  return {"dx": gradients.pop("dx"), "dfilters": dfilters, **gradients}
+
+
+def moments(x):
+  """count, mean [c] and m2 [c], the sum of squared deviations."""
+  (x,) = _float64(x)
+  mean = x.mean(axis=(0, 1, 2))
+  m2 = ((x - mean) ** 2).sum(axis=(0, 1, 2))
+  return {"count": np.float64(x[..., 0].size), "mean": mean, "m2": m2}
+
+
+def moments_gradient(x, dmean, dm2):
+  """dx."""
+  x, dmean, dm2 = _float64(x, dmean, dm2)
+  deviation = x - x.mean(axis=(0, 1, 2))
+  return dmean / x[..., 0].size + 2 * deviation * dm2
+
+
+def batch_norm_affine(count, mean, m2, gamma, beta, *, epsilon):
+  """scale and offset, [c] each."""
+  count, mean, m2, gamma, beta = _float64(count, mean, m2, gamma, beta)
+  scale = gamma / np.sqrt(m2 / count + epsilon)
+  return {"scale": scale, "offset": beta - mean * scale}
+
+
+def batch_norm_affine_gradients(
+  count, mean, m2, gamma, beta, dscale, doffset, *, epsilon
+):
+  """dmean, dm2, dgamma and dbeta; the count is a constant."""
+  count, mean, m2, gamma, beta, dscale, doffset = _float64(
+    count, mean, m2, gamma, beta, dscale, doffset
+  )
+  inverse = 1 / np.sqrt(m2 / count + epsilon)
+  dscale = dscale - mean * doffset
+  return {
+    "dmean": -gamma * inverse * doffset,
+    "dm2": dscale * gamma * -0.5 * inverse**3 / count,
+    "dgamma": dscale * inverse,
+    "dbeta": doffset,
+  }
+
+
+def batch_norm(x, scale, offset, *, activation):
+  """y, and its spatial mean [n, c]."""
+  x, scale, offset = _float64(x, scale, offset)
+  y = _activate(_affine(x, scale, offset), activation)
+  return {"y": y, "mean": y.mean(axis=(0, 1))}
+
+
+def batch_norm_gradients(x, scale, offset, dy, dmean, *, activation):
+  """dx, dscale and doffset; dmean is that of the spatial mean."""
+  x, scale, offset, dy, dmean = _float64(x, scale, offset, dy, dmean)
+  dy = dy + dmean / (x.shape[0] * x.shape[1])
+  du = dy * _slope(_affine(x, scale, offset), activation)
+  return _affine_gradients(x, scale, offset, du)
+
+
+def _float64(*arrays):
+  return [None if a is None else np.asarray(a, np.float64) for a in arrays]
+
+
+def _affine(x, scale, offset):
+  return x * (1 if scale is None else scale) + (0 if offset is None else offset)
+
+
+def _affine_gradients(x, scale, offset, du):
+  gradients = {"dx": du * (1 if scale is None else scale)}
+  if scale is not None:
+    gradients["dscale"] = (du * x).sum(axis=(0, 1, 2))
+  if offset is not None:
+    gradients["doffset"] = du.sum(axis=(0, 1, 2))
+  return gradients
+
+
+def _activate(u, activation):
+  if activation == "silu":
+    return u / (1 + np.exp(-u))
+  if activation == "relu":
+    return np.where(u > 0, u, 0)
+  assert activation is None
+  return u
+
+
+def _slope(u, activation):
+  if activation == "silu":
+    sigmoid = 1 / (1 + np.exp(-u))
+    return sigmoid + u * sigmoid * (1 - sigmoid)
+  if activation == "relu":
+    return np.where(u > 0, 1, 0)
+  assert activation is None
+  return np.ones_like(u)
+
+
+def output_size_and_padding(size, kernel, stride, padding):
+  """(outputs, zeros before, zeros after) as in TensorFlow's documentation.
+
+  `tf.nn`, "Notes on padding": SAME has ceil(size / stride) outputs, as few
+  zeros as they need, and the odd one of them behind.
+  """
+  if padding == "VALID":
+    return -(-(size - kernel + 1) // stride), 0, 0
+  if size % stride == 0:
+    total = max(kernel - stride, 0)
+  else:
+    total = max(kernel - size % stride, 0)
+  return -(-size // stride), total // 2, total - total // 2
+
+
+def _pad(z, kernel, stride, padding):
+  """z with its zeros, and the (row, column) of each output."""
+  rows, top, bottom = output_size_and_padding(
+    z.shape[0], kernel, stride, padding
+  )
+  columns, left, right = output_size_and_padding(
+    z.shape[1], kernel, stride, padding
+  )
+  padded = np.pad(z, ((top, bottom), (left, right), (0, 0), (0, 0)))
+  return padded, list(np.ndindex(rows, columns)), (top, left)
+
+
+def _patch(row, column, kernel, stride):
+  """Which rows and columns of the padded input an output sees."""
+  top, left = row * stride, column * stride
+  return np.s_[top : top + kernel, left : left + kernel]
+
+
+def _convolve(z, filters, stride, padding):
+  kernel = len(filters)
+  z, outputs, _ = _pad(z, kernel, stride, padding)
+  rows, columns = np.max(outputs, axis=0) + 1
+  y = np.empty((rows, columns, *z.shape[2:]))
+  for a, b in outputs:
+    seen = z[_patch(a, b, kernel, stride)]
+    y[a, b] = np.einsum("ijnc,ijc->nc", seen, filters)
+  return y
+
+
+def _convolve_gradients(z, filters, dy, stride, padding):
+  kernel, (height, width) = len(filters), z.shape[:2]
+  z, outputs, (top, left) = _pad(z, kernel, stride, padding)
+  dz, dfilters = np.zeros_like(z), np.zeros_like(filters)
+  for a, b in outputs:
+    patch = _patch(a, b, kernel, stride)
+    dz[patch] += np.einsum("nc,ijc->ijnc", dy[a, b], filters)
+    dfilters += np.einsum("nc,ijnc->ijc", dy[a, b], z[patch])
+  return dz[top : top + height, left : left + width], dfilters

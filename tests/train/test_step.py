@@ -1,0 +1,179 @@
+"""The training and evaluation steps."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from podscale.collectives import EvaluationTotals, group_mesh
+from podscale.model import EfficientNet, model_spec
+from podscale.train.optimizer import l2_penalty, make_optimizer
+from podscale.train.presets import get_preset
+from podscale.train.state import init_state, merge_variables
+from podscale.train.step import (
+  ImageScale,
+  cross_entropy,
+  make_eval_step,
+  make_train_step,
+)
+
+BATCH = 32
+CLASSES = 10
+SPEC = model_spec(
+  "b0",
+  width=0.25,
+  depth=0.25,
+  resolution=32,
+  stem_stride=1,
+  dropout=0.0,
+  survival_prob=1.0,
+)
+SCALE = ImageScale((120.0, 110.0, 100.0), (60.0, 50.0, 40.0))
+CONFIG = dataclasses.replace(
+  get_preset("smoke"),
+  batch_size=BATCH,
+  optimizer=dataclasses.replace(get_preset("smoke").optimizer, l2=1e-3),
+)
+
+
+def create(rngs, spec=SPEC):
+  return EfficientNet(
+    spec,
+    num_classes=CLASSES,
+    dtype=jnp.float32,
+    axis_name="member",
+    rngs=rngs,
+  )
+
+
+def schedule(step):
+  return 0.5 + 0.1 * jnp.asarray(step, jnp.float32)
+
+
+def build(devices, group_size, spec=SPEC):
+  mesh = group_mesh(jax.devices()[:devices], group_size)
+  optimizer = make_optimizer(CONFIG.optimizer, schedule)
+  template = nnx.eval_shape(lambda: create(nnx.Rngs(0), spec))
+  step = make_train_step(
+    template, optimizer, schedule, config=CONFIG, scale=SCALE, mesh=mesh
+  )
+  state = init_state(
+    lambda rngs: create(rngs, spec), optimizer, seed=0, mesh=mesh
+  )
+  return step, state, template, mesh
+
+
+def batch(seed):
+  random = np.random.default_rng(seed)
+  images = random.integers(0, 256, (BATCH, 32, 32, 3), dtype=np.uint8)
+  return images, random.integers(0, CLASSES, BATCH, dtype=np.int32)
+
+
+@pytest.fixture(scope="module")
+def three_steps_on_one_device():
+  step, state, _, _ = build(1, 1)
+  return run(step, state)
+
+
+def run(step, state):
+  metrics = []
+  for seed in range(3):
+    state, values = step(state, *batch(seed))
+    metrics.append(jax.device_get(values))
+  assert step._cache_size() == 1
+  return jax.device_get(state), metrics
+
+
+def test_eight_devices_in_one_group_equal_one_device(three_steps_on_one_device):
+  expected, expected_metrics = three_steps_on_one_device
+  step, state, _, _ = build(8, 8)
+  actual, metrics = run(step, state)
+  for values, other in zip(metrics, expected_metrics, strict=True):
+    # The first two steps differ by the order of float32 sums over at most
+    # 32 * 32 * 32 values; the third has gone through two updates.
+    np.testing.assert_allclose(values["loss"], other["loss"], rtol=1e-4)
+    np.testing.assert_allclose(
+      values["gradient_norm"], other["gradient_norm"], rtol=1e-3
+    )
+    assert values["learning_rate"] == other["learning_rate"]
+  for name in ("variables", "average"):
+    for (path, a), b in zip(
+      jax.tree.leaves_with_path(getattr(actual, name)),
+      jax.tree.leaves(getattr(expected, name)),
+      strict=True,
+    ):
+      scale = max(np.abs(b).max(), 0.1)
+      np.testing.assert_allclose(
+        a, b, rtol=0, atol=1e-3 * scale, err_msg=jax.tree_util.keystr(path)
+      )
+
+
+def test_the_loss_holds_the_l2_penalty(three_steps_on_one_device):
+  _, metrics = three_steps_on_one_device
+  _, state, template, _ = build(1, 1)
+  template.train()
+  network = merge_variables(nnx.graphdef(template), state.variables)
+  images, labels = batch(0)
+  # One group of one device: the axis must exist for batch norm.
+  logits = jax.vmap(network, axis_name="member")(
+    SCALE(jnp.asarray(images))[None]
+  )
+  expected = cross_entropy(logits[0], jnp.asarray(labels), 0.1)
+  expected += 1e-3 * l2_penalty(state.variables.params)
+  np.testing.assert_allclose(metrics[0]["loss"], expected, rtol=1e-5)
+
+
+def test_the_state_is_donated_and_counts_its_steps():
+  step, state, _, _ = build(8, 2)
+  after, _ = step(state, *batch(0))
+  assert int(after.step) == 1
+  assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
+
+
+def test_random_numbers_depend_on_seed_and_step_only():
+  spec = dataclasses.replace(SPEC, dropout=0.5, survival_prob=0.5)
+  losses = []
+  for _ in range(2):
+    step, state, _, _ = build(8, 2, spec)
+    run_losses = []
+    for _ in range(2):
+      # The same images and nearly the same weights: what differs is dropped.
+      state, metrics = step(state, *batch(0))
+      run_losses.append(float(metrics["loss"]))
+    losses.append(run_losses)
+  assert losses[0] == losses[1]
+  assert losses[0][0] != losses[0][1]
+
+
+@pytest.mark.parametrize("real", [1, 9, 32])
+def test_evaluation_counts_each_real_example_once(real):
+  _, state, template, mesh = build(8, 2)
+  eval_step = make_eval_step(template, scale=SCALE, mesh=mesh)
+  images, labels = batch(5)
+  padded = np.where(np.arange(BATCH) < real, labels, -1).astype(np.int32)
+  totals = EvaluationTotals()
+  totals.add(eval_step(state.average, images, padded))
+  template.eval()
+  network = merge_variables(nnx.graphdef(template), state.average)
+  logits = np.asarray(network(SCALE(jnp.asarray(images))))[:real]
+  assert totals.examples == real
+  assert totals.correct == np.sum(logits.argmax(1) == labels[:real])
+
+
+def test_cross_entropy_against_float64():
+  random = np.random.default_rng(0)
+  logits = random.normal(size=(7, 5)) * 3
+  labels = random.integers(0, 5, 7)
+  target = np.full((7, 5), 0.1 / 5) + 0.9 * np.eye(5)[labels]
+  log_probs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+  expected = -(target * log_probs).sum(1).mean()
+  actual = cross_entropy(jnp.float32(logits), jnp.int32(labels), 0.1)
+  np.testing.assert_allclose(actual, expected, rtol=1e-6)
+
+
+def test_images_are_normalised_per_channel():
+  images = jnp.full((1, 1, 1, 3), 180, jnp.uint8)
+  np.testing.assert_allclose(SCALE(images)[0, 0, 0], [1.0, 1.4, 2.0], rtol=1e-6)
