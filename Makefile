@@ -37,7 +37,7 @@ $(BIN)/python:
 	  fi; \
 	done; \
 	echo "podscale needs Python 3.12 or newer; found" \
-	  "$$(python3 --version 2>&1 || echo no python3)." \
+	  "$$(python3 --version 2>/dev/null || echo no python3)." \
 	  "Install it, or name one: make PYTHON=/path/to/python3.12" >&2; \
 	exit 1
 

@@ -9,6 +9,9 @@ from typing import Any
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs one benchmark and prints its table; returns the exit code."""
   args = _parser().parse_args(argv)
+  from ..train.devices import keep_freed_memory
+
+  keep_freed_memory()
   rows = args.run(args)
   if args.json:
     print(json.dumps(rows, indent=2))

@@ -7,12 +7,10 @@ import jax.numpy as jnp
 
 Activation = Literal["silu", "relu"] | None
 
-NAMES = ("silu", "relu", None)
 
-
-def check_activation_name(op: str, activation: Activation) -> None:
-  """Raises ValueError when `activation` is not one of `NAMES`."""
-  if activation not in NAMES:
+def check_activation(op: str, activation: Activation) -> None:
+  """Raises ValueError for an activation that there is not."""
+  if activation not in ("silu", "relu", None):
     raise ValueError(
       f"{op}: activation must be 'silu', 'relu' or None, got {activation!r}"
     )

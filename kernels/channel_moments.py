@@ -5,7 +5,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from .layout import Layout, check_activation, per_channel, sum_axes
+from .layout import Layout, check_image, per_channel, sum_axes
 from .moments import Moments
 from .sums import channel_sums
 
@@ -31,7 +31,7 @@ def channel_moments(x: jax.Array, *, layout: Layout = "HWNC") -> Moments:
   >>> float(count), float(mean[0]), float(m2[0])
   (4.0, 1.5, 5.0)
   """
-  check_activation("channel_moments", x, layout)
+  check_image("channel_moments", x, layout)
   return _channel_moments(x, layout)
 
 

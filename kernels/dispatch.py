@@ -2,12 +2,12 @@
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 Implementation = Literal["xla", "pallas_tpu"]
 Requested = Implementation | Sequence[Implementation] | None
 
-NAMES: tuple[Implementation, ...] = ("xla", "pallas_tpu")
+NAMES: tuple[Implementation, ...] = get_args(Implementation)
 
 
 def dispatch[Result](

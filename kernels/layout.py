@@ -3,6 +3,7 @@
 from typing import Literal
 
 import jax
+import jax.numpy as jnp
 
 Layout = Literal["HWNC", "HWCN"]
 
@@ -25,13 +26,13 @@ def sum_axes(layout: Layout) -> tuple[int, int, int]:
 
 
 def per_channel(vector: jax.Array, layout: Layout) -> jax.Array:
-  """A `[c]` vector, shaped to broadcast against `[h, w, n, c]` or its twin."""
+  """A `[c]` vector, shaped to broadcast against an activation."""
   shape = [1, 1, 1, 1]
   shape[channel_axis(layout)] = vector.shape[0]
   return vector.reshape(shape)
 
 
-def check_activation(
+def check_image(
   op: str, x: jax.Array, layout: Layout, **vectors: jax.Array | None
 ) -> None:
   """Checks an activation and the per-channel vectors that go with it.
@@ -45,7 +46,7 @@ def check_activation(
     raise ValueError(
       f"{op}: x must have 4 dimensions ({layout}), got shape {x.shape}"
     )
-  if not jax.numpy.issubdtype(x.dtype, jax.numpy.floating):
+  if not jnp.issubdtype(x.dtype, jnp.floating):
     raise ValueError(f"{op}: x must be of a floating dtype, got {x.dtype}")
   if 0 in x.shape:
     raise ValueError(f"{op}: x is empty, shape {x.shape}")
@@ -56,5 +57,5 @@ def check_activation(
         f"{op}: {name} must have shape ({channels},) for x of shape {x.shape} "
         f"in {layout}, got {vector.shape}"
       )
-    if vector is not None and vector.dtype != jax.numpy.float32:
+    if vector is not None and vector.dtype != jnp.float32:
       raise ValueError(f"{op}: {name} must be float32, got {vector.dtype}")

@@ -53,8 +53,8 @@ def _blocked_sums(terms, arrays, layout):
   arrays = lax.optimization_barrier(arrays)
   axis = batch_axis(layout)
   batch = arrays[0].shape[axis]
-  blocks = min(_CPU_BLOCKS, batch)
-  size = batch // blocks
+  size = -(-batch // _CPU_BLOCKS)
+  blocks = batch // size
   cut = [
     [lax.slice_in_dim(a, b * size, (b + 1) * size, axis=axis) for a in arrays]
     for b in range(blocks)

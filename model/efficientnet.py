@@ -47,6 +47,8 @@ class EfficientNet(nnx.Module):
     momentum: float = 0.99,
     rngs: nnx.Rngs,
   ):
+    if num_classes < 1:
+      raise ValueError(f"num_classes must be at least 1, got {num_classes}")
     self.dtype = jnp.dtype(dtype)
     self.resolution = spec.resolution
     norm = partial(BatchNorm, axis_name=axis_name, momentum=momentum)

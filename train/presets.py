@@ -85,7 +85,7 @@ def _demo() -> Config:
     _REFERENCE,
     preset="demo",
     batch_size=256,
-    epochs=12,
+    epochs=7,
     eval_batch_size=512,
     cpu_devices=8,
     model=ModelConfig(
@@ -95,14 +95,17 @@ def _demo() -> Config:
       resolution=32,
       stem_stride=1,
       dropout=0.1,
-      survival_prob=0.9,
+      survival_prob=0.95,
       dtype="float32",
     ),
-    data=DataConfig(source="fashion-mnist", crop="shift", flip=True),
+    # The garments are centred, and seven epochs are too few to learn shifts.
+    data=DataConfig(source="fashion-mnist", crop="none", flip=True),
     optimizer=_LARS,
     # The rate tends to a share of the peak, 4, as in the paper's recipes.
     schedule=replace(_polynomial(4.0, 1), end_learning_rate=0.02),
-    batch_norm=BatchNormConfig(group_size=2),
+    # In 273 steps a momentum of 0.99 would keep 6 % of the initial variance
+    # of 1, which is more than many layers have.
+    batch_norm=BatchNormConfig(group_size=2, momentum=0.9),
   )
 
 

@@ -4,9 +4,9 @@ from typing import Literal, overload
 
 import jax
 
-from ..activation import Activation, check_activation_name
+from ..activation import Activation, check_activation
 from ..dispatch import Requested, dispatch
-from ..layout import Layout, check_activation
+from ..layout import Layout, check_image
 from ..manual_axes import match_varying
 from . import xla
 
@@ -48,9 +48,9 @@ def batch_norm(
 ):
   """Normalisation and activation, with the spatial mean where it is wanted.
 
-  Equivalent to `y = activation(x * scale + offset).astype(x.dtype)`, and
-  `y.mean((0, 1))` in float32 for squeeze-excite. Only x is kept for the
-  backward pass, whose per-channel sums share one pass with dx.
+  With `y = activation(x * scale + offset)` in float32, returns
+  `y.astype(x.dtype)` and, for squeeze-excite, `y.mean((0, 1))`. Of the arrays
+  of this size only x is kept for the backward pass.
 
   Args:
     x: `[h, w, n, c]` (HWNC) or `[h, w, c, n]` (HWCN), floating.
@@ -76,8 +76,8 @@ def batch_norm(
   >>> y.shape, mean.shape, mean[0, 0].item()
   ((2, 2, 3, 8), (3, 8), 3.0)
   """
-  check_activation(_OP, x, layout, scale=scale, offset=offset)
-  check_activation_name(_OP, activation)
+  check_image(_OP, x, layout, scale=scale, offset=offset)
+  check_activation(_OP, activation)
   x, scale, offset = match_varying(x, scale, offset)
   settings = xla.Settings(activation, pool, layout)
   with jax.named_scope(_OP):

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from ..activation import Activation, check_activation_name
+from ..activation import Activation, check_activation
 from ..dispatch import Requested, dispatch
-from ..layout import Layout, channel_axis, check_activation
+from ..layout import Layout, channel_axis, check_image
 from ..manual_axes import match_varying
 from ..moments import Moments
 from . import xla
@@ -34,8 +34,9 @@ def depthwise_conv_bn(
       z = activation(x * scale + offset).astype(x.dtype)
       y = lax.conv_general_dilated(
         z, filters[:, :, None], (stride, stride), padding,
-        feature_group_count=c, dimension_numbers=("HWNC", "HWIO", "HWNC"))
-      return y, channel_moments(y)
+        feature_group_count=c, dimension_numbers=("HWNC", "HWIO", "HWNC"),
+        preferred_element_type=jnp.float32)
+      return y.astype(x.dtype), channel_moments(y)
 
   `scale` and `offset` are what is pending of the batch norm before the
   convolution, the moments are what the batch norm behind it needs. Only x and
@@ -71,8 +72,8 @@ def depthwise_conv_bn(
   >>> y.shape, y[0, 0, 0, 0].item(), moments.count.item()
   ((2, 2, 2, 8), 9.0, 8.0)
   """
-  check_activation(_OP, x, layout, scale=scale, offset=offset)
-  check_activation_name(_OP, activation)
+  check_image(_OP, x, layout, scale=scale, offset=offset)
+  check_activation(_OP, activation)
   _check_filters(x, filters, layout)
   if stride not in (1, 2):
     raise ValueError(f"{_OP}: stride must be 1 or 2, got {stride}")

@@ -59,6 +59,7 @@ def _backward(settings, residuals, cotangents):
   layout = settings.layout
   rows, cols = _windows(x, filters, settings)
   dy = dy.astype(jnp.float32) + moments_cotangent(dmoments, y, moments, layout)
+  # Materialised, for each tap reads it again; rounded as any activation is.
   dy = lax.optimization_barrier(dy.astype(x.dtype))
   z = _padded_input(x, scale, offset, rows, cols, settings)
   dfilters = _filter_gradient(z, dy, rows, cols, layout)
@@ -105,14 +106,14 @@ def _tap(z, i, j, rows: Window, cols: Window):
 def _convolve(z, filters, rows, cols, layout):
   """The sum over taps in float32; z is padded."""
   taps = [
-    _tap(z, i, j, rows, cols) * _coefficient(filters, i, j, layout)
+    _tap(z, i, j, rows, cols) * _filter_tap(filters, i, j, layout)
     for i in range(rows.kernel)
     for j in range(cols.kernel)
   ]
   return sum(taps[1:], taps[0])
 
 
-def _coefficient(filters, i, j, layout):
+def _filter_tap(filters, i, j, layout):
   return per_channel(filters[i, j].astype(jnp.float32), layout)
 
 
@@ -159,7 +160,7 @@ def _phase(dy, filters, rows, cols, p, q, layout):
   width = -(-cols.size // cols.stride)
   terms = [
     dy[a : a + height, b : b + width].astype(jnp.float32)
-    * _coefficient(filters, i, j, layout)
+    * _filter_tap(filters, i, j, layout)
     for i, a in reads_i
     for j, b in reads_j
   ]

@@ -18,7 +18,7 @@ from . import xla
 PyTree = Any
 Scalar = float | jax.Array
 
-IMPLEMENTATIONS = {"xla": xla.update}
+_IMPLEMENTATIONS = {"xla": xla.update}
 
 
 def lars_update(
@@ -120,7 +120,7 @@ def lars_update(
   with jax.named_scope("lars_update"):
     w, v = dispatch(
       "lars_update",
-      IMPLEMENTATIONS,
+      _IMPLEMENTATIONS,
       implementation,
       w,
       g,

@@ -108,7 +108,7 @@ def test_values_and_gradients(shape, layout, dtype, activation):
   check(shape, layout, dtype, activation)
 
 
-@settings(max_examples=6, deadline=None, derandomize=True, database=None)
+@settings(max_examples=4, deadline=None, derandomize=True, database=None)
 @given(
   shape=st.tuples(*[st.integers(1, 5)] * 2, st.integers(1, 40), st.just(3)),
   layout=st.sampled_from(["HWNC", "HWCN"]),
@@ -129,6 +129,15 @@ def test_pooling_is_an_extra():
     return y, *vjp(dy)
 
   jax.tree.map(np.testing.assert_array_equal, run(False), run(True))
+
+
+def test_the_spatial_mean_is_that_before_rounding():
+  x, scale, offset, *_ = draw((3, 4, 2, 3), BF16)
+  op = partial(batch_norm, activation="silu", pool=True)
+  _, mean = op(x, scale, offset)
+  _, want = op(x.astype(F32), scale, offset)
+  # The same float32 arithmetic, but for the order of twelve additions.
+  np.testing.assert_allclose(mean, want, rtol=0, atol=12 * 2.0**-24 * 4)
 
 
 def test_only_x_is_kept_for_the_backward_pass():

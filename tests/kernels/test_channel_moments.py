@@ -54,16 +54,21 @@ def check(shape, layout, dtype):
   assert {actual[m].dtype for m in ("count", "mean", "m2")} == {jnp.dtype(F32)}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("layout", ["HWNC", "HWCN"])
 @pytest.mark.parametrize(
-  "shape", [(2, 3, 17, 130), (5, 1, 7, 3), (1, 4, 33, 1), (1, 1, 1, 3)]
+  "shape, layout, dtype",
+  [
+    ((2, 3, 17, 130), "HWNC", "float32"),
+    ((1, 4, 33, 1), "HWCN", "float32"),
+    ((1, 1, 1, 3), "HWNC", "float32"),
+    ((5, 1, 7, 3), "HWNC", "bfloat16"),
+    ((2, 3, 17, 130), "HWCN", "bfloat16"),
+  ],
 )
 def test_values_and_gradients(shape, layout, dtype):
   check(shape, layout, dtype)
 
 
-@settings(max_examples=8, deadline=None, derandomize=True, database=None)
+@settings(max_examples=5, deadline=None, derandomize=True, database=None)
 @given(
   shape=st.tuples(*[st.integers(1, 5)] * 2, st.integers(1, 40), st.just(2)),
   layout=st.sampled_from(["HWNC", "HWCN"]),

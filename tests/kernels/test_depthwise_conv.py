@@ -134,7 +134,9 @@ def check(case):
 # Few, for each compiles two programs; but every activation meets every choice
 # of scale and offset, and each value of the other settings most others. Batches
 # that divide into blocks and that do not, one channel and more than 128, images
-# odd, even, and smaller than the filter.
+# odd, even, and smaller than the filter. In bfloat16 relu goes without an
+# affine: which side of 0 a value is on would hang on the rounding of x, and
+# with it the floor of the tolerance.
 CASES = [
   Case(3, 1, "SAME", (5, 4, 7, 3)),
   Case(3, 1, "VALID", (4, 5, 1, 130), "HWCN", "float32", None, "offset"),
@@ -147,7 +149,7 @@ CASES = [
   Case(7, 2, "SAME", (8, 5, 1, 1), activation="relu", affine="offset"),
   Case(1, 2, "SAME", (3, 4, 2, 3), activation=None),
   Case(3, 1, "SAME", (1, 1, 1, 1), affine=""),
-  Case(3, 1, "SAME", (6, 5, 17, 3), dtype="bfloat16"),
+  Case(3, 1, "SAME", (6, 5, 3, 3), dtype="bfloat16"),
   Case(3, 2, "VALID", (5, 6, 7, 3), "HWCN", "bfloat16", "relu", ""),
   Case(5, 2, "SAME", (7, 6, 1, 130), "HWCN", "bfloat16"),
 ]
@@ -160,7 +162,7 @@ def test_values_and_gradients(case):
   check(case)
 
 
-@settings(max_examples=8, deadline=None, derandomize=True, database=None)
+@settings(max_examples=6, deadline=None, derandomize=True, database=None)
 @given(
   kernel=st.sampled_from([1, 3]),
   stride=st.sampled_from([1, 2]),

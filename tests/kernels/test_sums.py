@@ -14,8 +14,9 @@ def terms(x, dy):
   return x * dy, x + 1
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("layout", ["HWNC", "HWCN"])
+@pytest.mark.parametrize(
+  "layout, dtype", [("HWNC", "float32"), ("HWCN", "bfloat16")]
+)
 @pytest.mark.parametrize("n", [1, 7, 16, 17, 33, 40])
 def test_every_image_counts_once(n, layout, dtype):
   rng = np.random.default_rng(n)

@@ -1,11 +1,10 @@
 import dataclasses
-import doctest
 import math
 
 import pytest
 from efficientnet_table import TABLE
 
-from podscale.model import FAMILY, ModelSpec, model_spec, spec
+from podscale.model import FAMILY, ModelSpec, model_spec
 from podscale.model.spec import (
   HEAD_FILTERS,
   STAGES,
@@ -197,9 +196,3 @@ def test_checks_hold_without_the_family():
 def test_unknown_name_suggests(name, near):
   with pytest.raises(ValueError, match=f"unknown model '{name}'.*{near}"):
     model_spec(name)
-
-
-def test_examples_run():
-  result = doctest.testmod(spec)
-  assert result.attempted > 0
-  assert result.failed == 0
