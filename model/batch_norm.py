@@ -89,7 +89,8 @@ class BatchNorm(nnx.Module):
     Raises:
       ValueError: the number of channels or the dtype does not fit.
     """
-    rows = x.reshape(1, -1, 1, x.shape[-1])
+    # As the batch, the axis that the sums on CPU are blocked along.
+    rows = x.reshape(1, 1, -1, x.shape[-1])
     scale, offset = self.affine(kernels.channel_moments(rows))
     y = kernels.batch_norm(rows, scale, offset, activation=activation)
     return y.reshape(x.shape)

@@ -117,6 +117,7 @@ def efficientnet(
   channels: int = 3,
   dtype: DTypeLike = jnp.bfloat16,
   axis_name: str | None = None,
+  momentum: float = 0.99,
   width: float | None = None,
   depth: float | None = None,
   resolution: int | None = None,
@@ -133,6 +134,7 @@ def efficientnet(
     channels: Of the images.
     dtype: Of convolution inputs and stored activations.
     axis_name: Mesh axis over which batch norm shares its statistics.
+    momentum: Of batch norm's running statistics.
     width: Multiplier of all channel counts; None, here and below, takes the
       family's value.
     depth: Multiplier of the blocks per stage.
@@ -147,13 +149,10 @@ def efficientnet(
   Raises:
     ValueError: an unknown name, or values that do not fit each other.
 
-  >>> import jax.numpy as jnp
-  >>> from flax import nnx
-  >>> model = efficientnet(
-  ...   "b0", num_classes=10, width=0.25, depth=0.25, rngs=nnx.Rngs(0))
-  >>> model.eval()
-  >>> model(jnp.ones((2, 64, 64, 3))).shape
-  (2, 10)
+  >>> import jax
+  >>> model = nnx.eval_shape(lambda: efficientnet("b0", rngs=nnx.Rngs(0)))
+  >>> sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
+  5288548
   """
   spec = model_spec(
     name,
@@ -170,5 +169,6 @@ def efficientnet(
     channels=channels,
     dtype=dtype,
     axis_name=axis_name,
+    momentum=momentum,
     rngs=rngs,
   )

@@ -114,7 +114,7 @@ def make_train_step(
     metrics = {
       "loss": loss,
       "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
-      "gradient_norm": optax.global_norm(grads),
+      "gradient_norm": optax.tree.norm(grads),
     }
     return TrainState(state.step + 1, after, optimizer_state, average), metrics
 

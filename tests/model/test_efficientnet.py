@@ -285,12 +285,31 @@ def loss_and_gradients(logits_of, weights):
   return both
 
 
-def flat(logits, gradients):
-  # In one array: an error counts against the largest gradient of all. Those of
-  # the offsets after a projection are zero in exact arithmetic, for the next
-  # batch norm takes away what they add.
+def flat(outcome):
+  """Gradients in one array: errors count against the largest of them all."""
+  logits, gradients = outcome
   leaves = [np.asarray(g).ravel() for g in jax.tree.leaves(gradients)]
   return {"logits": np.asarray(logits), "gradients": np.concatenate(leaves)}
+
+
+def response(function, *arguments):
+  """How far the results move when every input moves by one ulp, up or down.
+
+  That is the least that float32 can tell apart, and has in it the rounding of
+  the function itself.
+  """
+  rng = np.random.default_rng(2)
+
+  def moved(leaf):
+    sign = np.float32(rng.choice([-1, 1], leaf.shape))
+    return np.nextafter(leaf, leaf + sign)
+
+  still = flat(function(*arguments))
+  draws = [flat(function(*jax.tree.map(moved, arguments))) for _ in range(4)]
+  return {
+    name: max(np.abs(draw[name] - value).max() for draw in draws)
+    for name, value in still.items()
+  }
 
 
 def test_equals_plain_jax_with_all_gradients():
@@ -303,7 +322,8 @@ def test_equals_plain_jax_with_all_gradients():
   assert [i for i, b in enumerate(model.blocks) if b.has_skip] == [6]
   graph, params, stats = filled(model)
   images = random_images(3, size)
-  weights = np.random.default_rng(1).normal(size=(3, CLASSES))
+  rng = np.random.default_rng(1)
+  weights = np.float32(rng.normal(size=(3, CLASSES)))
 
   def by_model(params, images):
     return run(graph, params, stats, images)[0]
@@ -312,31 +332,25 @@ def test_equals_plain_jax_with_all_gradients():
     return plain_efficientnet(params, images, spec)
 
   ours, plain = (
-    flat(*quick_jit(loss_and_gradients(f, np.float32(weights)))(images, params))
-    for f in (by_model, by_plain)
+    quick_jit(loss_and_gradients(f, weights)) for f in (by_model, by_plain)
   )
-  assert ours["logits"].dtype == np.float32
+  result, want = flat(ours(images, params)), flat(plain(images, params))
+  assert result["logits"].dtype == np.float32
+  unit = response(plain, images, params)
+  # As in tolerance.py, twice what the plain form cannot help.
+  for name in want:
+    assert np.abs(result[name] - want[name]).max() <= 2 * unit[name], name
 
-  by_oracle = functools.partial(
-    efficientnet_oracle.logits, depth=depth, stem_stride=2
-  )
-  with jax.enable_x64(True):
-    in_float64 = quick_jit(loss_and_gradients(by_oracle, weights))
-
-    def oracle(images, *leaves):
-      return flat(*in_float64(*wide(images, params, leaves)))
-
-    assert_accurate(ours, plain, oracle, images, *jax.tree.leaves(params))
-    _, exact = in_float64(*wide(images, params, jax.tree.leaves(params)))
-
-  # And no other gradient is so small that an error in it would not count.
-  largest = np.abs(ours["gradients"]).max()
-  for path, leaf in jax.tree_util.tree_leaves_with_path(exact):
+  # No gradient is so small that an error in it would pass, but for those that
+  # are zero in exact arithmetic: what the last offset of a block adds, the
+  # next batch norm takes away.
+  _, gradients = plain(images, params)
+  for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
     path = jax.tree_util.keystr(path, simple=True, separator="/")
     if path.endswith("project_norm/offset"):
-      assert np.abs(leaf).max() <= 1e-12 * largest
+      assert np.abs(leaf).max() <= 2 * unit["gradients"]
     else:
-      assert np.abs(leaf).max() >= 1e-3 * largest, path
+      assert np.abs(leaf).max() >= 200 * unit["gradients"], path
 
 
 def test_equals_plain_jax_on_odd_maps_with_a_skip_at_once():
@@ -356,11 +370,7 @@ def test_equals_plain_jax_on_odd_maps_with_a_skip_at_once():
     logits, batch_stats = run(training, params, stats, images)
     return logits, run(evaluation, params, batch_stats, images)[0]
 
-  logits, evaluated = by_model(images, params)
-  # With momentum 0 the running statistics are the last batch's, and evaluation
-  # on that batch is the same operations on the same numbers.
-  np.testing.assert_array_equal(evaluated, logits)
-
+  logits, evaluated = map(np.asarray, by_model(images, params))
   plain = quick_jit(functools.partial(plain_efficientnet, spec=spec))
   by_oracle = functools.partial(
     efficientnet_oracle.logits, depth=0.25, stem_stride=1
@@ -369,11 +379,14 @@ def test_equals_plain_jax_on_odd_maps_with_a_skip_at_once():
     in_float64 = quick_jit(lambda images, params: by_oracle(params, images))
 
     def oracle(images, *leaves):
-      return {"logits": np.asarray(in_float64(*wide(images, params, leaves)))}
+      exact = np.asarray(in_float64(*wide(images, params, leaves)))
+      return {"training": exact, "evaluation": exact}
 
+    # With momentum 0 the running statistics are the last batch's, so that
+    # evaluation on that batch gives the same.
     assert_accurate(
-      {"logits": np.asarray(logits)},
-      {"logits": plain(params, images)},
+      {"training": logits, "evaluation": evaluated},
+      dict.fromkeys(("training", "evaluation"), plain(params, images)),
       oracle,
       *(images, *jax.tree.leaves(params)),
     )
