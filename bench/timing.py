@@ -15,11 +15,13 @@ class Timing(NamedTuple):
     lower: Tracing and lowering.
     compile: Compiling what was lowered.
     runs: Each timed run, in order.
+    first: What the warm-up run returned.
   """
 
   lower: float
   compile: float
   runs: list[float]
+  first: Any
 
   @property
   def median(self) -> float:
@@ -48,10 +50,11 @@ def compile_and_time(
   compiled = lowered.compile()
   compiled_at = time.perf_counter()
   seconds = []
-  for _ in range(runs + 1):
+  first = result = jax.block_until_ready(compiled(*args))
+  for _ in range(runs):
+    if carry:
+      args = (result[0], *args[1:])
     begin = time.perf_counter()
     result = jax.block_until_ready(compiled(*args))
     seconds.append(time.perf_counter() - begin)
-    if carry:
-      args = (result[0], *args[1:])
-  return Timing(lowered_at - start, compiled_at - lowered_at, seconds[1:])
+  return Timing(lowered_at - start, compiled_at - lowered_at, seconds, first)
