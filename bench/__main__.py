@@ -68,25 +68,20 @@ def _run_step(args: argparse.Namespace) -> list[dict[str, Any]]:
 
   if args.cpu_baseline:
     jax.config.update("jax_platforms", "cpu")
-  from .step import compare_with_plain
+  from .step import compare_with_plain, step_config
 
-  return compare_with_plain(
-    args.model,
-    resolution=args.resolution,
-    batch_size=args.batch_size,
-    runs=args.runs,
+  config = step_config(
+    args.model, resolution=args.resolution, batch_size=args.batch_size
   )
+  return compare_with_plain(config, runs=args.runs)
 
 
 def _run_kernels(args: argparse.Namespace) -> list[dict[str, Any]]:
   from .kernels import compare_depthwise
+  from .shapes import depthwise_shapes
 
-  return compare_depthwise(
-    args.model,
-    resolution=args.resolution,
-    batch_size=args.batch_size,
-    runs=args.runs,
-  )
+  shapes = depthwise_shapes(args.model, args.resolution)
+  return compare_depthwise(shapes, batch_size=args.batch_size, runs=args.runs)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The depthwise op on the device at hand, against plain JAX."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -7,21 +8,20 @@ import jax.numpy as jnp
 from jax import lax
 
 from .. import kernels
-from .shapes import DepthwiseShape, depthwise_shapes
+from .shapes import DepthwiseShape
 from .timing import compile_and_time
 
 
 def compare_depthwise(
-  model: str, *, resolution: int | None, batch_size: int, runs: int
+  shapes: Iterable[DepthwiseShape], *, batch_size: int, runs: int
 ) -> list[dict[str, Any]]:
-  """Times forward and backward of each depthwise layer of a network.
+  """Times forward and backward of depthwise layers.
 
   Both sides: the previous batch norm's affine and swish, the convolution, the
   next batch norm's moments, and all gradients; float32.
 
   Args:
-    model: Name in the family.
-    resolution: Height and width of the images; None takes the model's.
+    shapes: The layers.
     batch_size: Images.
     runs: How many runs to time of each.
 
@@ -29,10 +29,7 @@ def compare_depthwise(
     A row per layer: seconds of both, their ratio, and the largest difference
     of their results relative to the largest result.
   """
-  return [
-    _row(shape, batch_size, runs)
-    for shape in depthwise_shapes(model, resolution)
-  ]
+  return [_row(shape, batch_size, runs) for shape in shapes]
 
 
 def _row(shape: DepthwiseShape, batch_size: int, runs: int) -> dict[str, Any]:
@@ -69,7 +66,7 @@ def _ours(x, filters, scale, offset, stride):
 
 
 def _plain(x, filters, scale, offset, stride):
-  z = jax.nn.silu(x * scale + offset)
+  z = jax.nn.silu(x * scale[None, None, None] + offset[None, None, None])
   y = lax.conv_general_dilated(
     z,
     filters[:, :, None],
@@ -79,7 +76,8 @@ def _plain(x, filters, scale, offset, stride):
     dimension_numbers=("HWNC", "HWIO", "HWNC"),
   )
   mean = y.mean((0, 1, 2))
-  return y, mean, jnp.square(y - mean).sum((0, 1, 2))
+  deviations = y - mean[None, None, None]
+  return y, mean, jnp.square(deviations).sum((0, 1, 2))
 
 
 def _gradients(function, stride):

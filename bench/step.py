@@ -8,12 +8,13 @@ import numpy as np
 from flax import nnx
 
 from ..collectives import MEMBER, group_mesh
-from ..model import EfficientNet, model_spec
+from ..model import EfficientNet
 from ..train.config import Config
 from ..train.data.source import IMAGENET_MEAN, IMAGENET_STD
 from ..train.optimizer import make_optimizer
 from ..train.presets import get_preset
 from ..train.schedule import make_schedule
+from ..train.setup import resolve_model
 from ..train.state import init_state
 from ..train.step import ImageScale, make_train_step
 from .plain import PlainEfficientNet
@@ -22,32 +23,34 @@ from .timing import Timing, compile_and_time
 _CLASSES = 1000
 
 
-def compare_with_plain(
-  model: str, *, resolution: int, batch_size: int, runs: int
-) -> list[dict[str, Any]]:
-  """Times both steps on one device, float32, nothing dropped.
+def compare_with_plain(config: Config, *, runs: int) -> list[dict[str, Any]]:
+  """Times both steps on one device.
 
-  The step is that of the model's preset, from uint8 images to the new weights,
-  average and statistics.
+  The step takes uint8 images to the new weights, average and statistics.
 
   Args:
-    model: Name in the family.
-    resolution: Height and width of the images, in pixels.
-    batch_size: Images per step.
+    config: Settings of the step, such as `step_config` makes. What is dropped
+      in training is dropped by ours only.
     runs: How many runs to time of each.
 
   Returns:
     A row for "plain" and one for "podscale": seconds, images per second,
     compile times, every sample, and the loss of the first step.
   """
-  config = _config(model, resolution, batch_size)
   return [
     _row("plain", config, PlainEfficientNet, runs),
     _row("podscale", config, EfficientNet, runs),
   ]
 
 
-def _config(model: str, resolution: int, batch_size: int) -> Config:
+def step_config(model: str, *, resolution: int, batch_size: int) -> Config:
+  """The model's preset, in float32 and with nothing dropped.
+
+  Args:
+    model: Name in the family.
+    resolution: Height and width of the images, in pixels.
+    batch_size: Images per step.
+  """
   preset = get_preset(model)
   return dataclasses.replace(
     preset,
@@ -80,19 +83,13 @@ def _row(name, config, network: type[EfficientNet], runs) -> dict[str, Any]:
 def _time_step(
   config: Config, network: type[EfficientNet], runs: int
 ) -> tuple[Timing, float]:
-  settings = config.model
-  spec = model_spec(
-    settings.name,
-    resolution=settings.resolution,
-    dropout=settings.dropout,
-    survival_prob=settings.survival_prob,
-  )
+  spec = resolve_model(config.model)
 
   def create(rngs: nnx.Rngs) -> EfficientNet:
     return network(
       spec,
       num_classes=_CLASSES,
-      dtype=settings.dtype,
+      dtype=config.model.dtype,
       axis_name=MEMBER,
       rngs=rngs,
     )

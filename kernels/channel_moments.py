@@ -14,7 +14,7 @@ def channel_moments(x: jax.Array, *, layout: Layout = "HWNC") -> Moments:
   """Per-channel count, mean and sum of squared deviations of `x`.
 
   Equivalent to `Moments(n, mean, jnp.square(x - mean).sum((0, 1, 2)))` with
-  `mean = x.mean((0, 1, 2))`, in one pass over x.
+  `mean = x.mean((0, 1, 2))`, but reads x once, after its middle row.
 
   Args:
     x: `[h, w, n, c]` (HWNC) or `[h, w, c, n]` (HWCN), floating.
@@ -63,7 +63,8 @@ def moments_cotangent(
   """What the cotangents of x's moments send to x, in float32.
 
   With n values per channel, d(mean)/dx = 1/n and d(m2)/dx = 2 (x - mean): a
-  per-channel affine of x.
+  per-channel affine of x. The count depends on x's shape only, so its
+  cotangent is not used.
   """
   slope = 2 * dmoments.m2
   constant = dmoments.mean / moments.count - slope * moments.mean

@@ -84,13 +84,10 @@ class EfficientNet(nnx.Module):
       `[n, num_classes]` float32.
 
     Raises:
-      ValueError: images of another rank or dtype, or no rngs in training.
+      ValueError: images of another rank, dtype or number of channels, or no
+        rngs in training.
     """
-    if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
-      raise ValueError(
-        "images must be [n, h, w, c] and floating, got "
-        f"{images.dtype} {images.shape}; normalise uint8 images first"
-      )
+    _check_images(images, channels=self.stem.kernel.shape[2])
     raw, moments = self.stem(images.astype(self.dtype))
     pending = self.stem_norm.affine(moments)
     x = raw
@@ -107,6 +104,19 @@ class EfficientNet(nnx.Module):
     if self.dropout.deterministic or self.dropout.rate == 0:
       return features
     return self.dropout(features, rngs=require_rngs(rngs))
+
+
+def _check_images(images: jax.Array, channels: int) -> None:
+  if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
+    raise ValueError(
+      "images must be [n, h, w, c] and floating, got "
+      f"{images.dtype} {images.shape}; normalise uint8 images first"
+    )
+  if images.shape[3] != channels:
+    raise ValueError(
+      f"images of shape {images.shape} have {images.shape[3]} channels, the "
+      f"network takes {channels}; it is made for others with channels="
+    )
 
 
 def efficientnet(

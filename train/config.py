@@ -51,18 +51,7 @@ class ModelConfig:
   """Of convolution inputs and stored activations."""
 
   def __post_init__(self):
-    _positive(
-      width=self.width,
-      depth=self.depth,
-      resolution=self.resolution,
-      stem_stride=self.stem_stride,
-      num_classes=self.num_classes,
-    )
-    _fraction(dropout=self.dropout)
-    if not 0 < self.survival_prob <= 1:
-      raise UsageError(
-        f"survival_prob must be in (0, 1], got {self.survival_prob}"
-      )
+    _positive(num_classes=self.num_classes)  # `ModelSpec` checks the others
 
 
 @dataclass(frozen=True)

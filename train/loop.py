@@ -33,11 +33,13 @@ class Trained(NamedTuple):
 
   Attributes:
     state: As the last step left it.
-    evaluation: Of the averaged variables, on the test split.
+    evaluation: The last of the averaged variables, on the test split: of
+      `state`, but where a signal stopped the run, which is not evaluated
+      again. None if it was stopped before the first.
   """
 
   state: TrainState
-  evaluation: EvaluationTotals
+  evaluation: EvaluationTotals | None
 
 
 def train(config: Config, console: Console | None = None) -> Trained:
@@ -48,7 +50,7 @@ def train(config: Config, console: Console | None = None) -> Trained:
     console: Where to print; None is the terminal.
 
   Returns:
-    The state as the last step left it, and its evaluation.
+    The state as the last step left it, and the last evaluation.
 
   Raises:
     UsageError: settings, data or workdir that cannot be used.
@@ -102,18 +104,21 @@ def train(config: Config, console: Console | None = None) -> Trained:
     # --- Steps -------------------------------------------------------------
     evaluate_every = _interval(config.eval_every_epochs, run)
     save_every = _interval(config.checkpoint_every_epochs, run)
-    totals = None
+    totals: EvaluationTotals | None = None
     pending: list[Metrics] = []
     clock = time.perf_counter()
-    while step < run.total_steps and not stop:
+    stopping = False
+    while step < run.total_steps and not stopping:
       images, labels = _to_devices(next(batches), run.mesh)
       state, metrics = train_step(state, images, labels)
       step += 1
       pending.append(metrics)
       last = step == run.total_steps
-      evaluates = last or step % evaluate_every == 0
-      saves = last or step % save_every == 0
-      if evaluates or saves or stop or step % config.log_every_steps == 0:
+      # Read once: a signal may come between any two lines below.
+      stopping = bool(stop) and not last
+      evaluates = last or (step % evaluate_every == 0 and not stopping)
+      saves = last or stopping or step % save_every == 0
+      if evaluates or saves or step % config.log_every_steps == 0:
         values = _finite(jax.device_get(pending), step, checkpoints)
         seconds = time.perf_counter() - clock
         rate = len(pending) * config.batch_size / seconds
@@ -127,14 +132,13 @@ def train(config: Config, console: Console | None = None) -> Trained:
         clock = time.perf_counter()
 
     # --- The end -----------------------------------------------------------
-    if step < run.total_steps:
-      checkpoints.save(step, state, batches.state())
+    if stopping:
       checkpoints.wait()
       log.message(
         f"stopped by {stop[0]} at step {step}, saved; to go on: the same "
         f"command with --workdir {workdir}"
       )
-    if totals is None:
+    elif totals is None:  # resumed where nothing was left to train
       totals = evaluate(eval_step, state, config, run)
   if jax.process_index() == 0:
     write_curves(workdir)

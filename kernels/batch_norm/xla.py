@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from ..activation import Activation
 from ..layout import Layout
 from ..prologue import prologue, prologue_gradient
+from ..recompute import recompute_from
 
 
 class Settings(NamedTuple):
@@ -39,9 +39,7 @@ def _forward(x, scale, offset, settings):
 
 
 def _backward(settings, residuals, cotangent):
-  # Without the barrier XLA would find the forward pass's activations again,
-  # and keep them until now instead of x.
-  residuals, cotangent = lax.optimization_barrier((residuals, cotangent))
+  residuals, cotangent = recompute_from(residuals, cotangent)
   x, scale, offset = residuals
   if settings.pool:
     dy, dmean = cotangent

@@ -16,6 +16,7 @@ from ..channel_moments import moments_cotangent, moments_of
 from ..layout import Layout, per_channel
 from ..moments import Moments
 from ..prologue import prologue, prologue_gradient
+from ..recompute import recompute_from
 from ..sums import channel_sums
 from .shapes import Padding, Window, window
 
@@ -51,9 +52,7 @@ def _forward(x, filters, scale, offset, settings):
 
 
 def _backward(settings, residuals, cotangents):
-  # Without the barrier XLA would find the forward pass's activations again,
-  # and keep them until now instead of x.
-  residuals, cotangents = lax.optimization_barrier((residuals, cotangents))
+  residuals, cotangents = recompute_from(residuals, cotangents)
   x, filters, scale, offset, y, moments = residuals
   dy, dmoments = cotangents
   layout = settings.layout

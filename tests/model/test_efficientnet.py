@@ -532,6 +532,7 @@ def test_values_out_of_range(options, message):
     (np.zeros((2, 32, 32, 3), np.uint8), r"uint8 \(2, 32, 32, 3\); normalise"),
     (np.zeros((2, 32, 32, 3), np.int32), "int32"),
     (np.zeros((32, 32, 3), np.float32), r"float32 \(32, 32, 3\)"),
+    (np.zeros((2, 32, 32, 1), np.float32), "have 1 channels, the network take"),
   ],
 )
 def test_images_must_fit(images, message):

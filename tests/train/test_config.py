@@ -18,12 +18,6 @@ from podscale.train.errors import UsageError
 @pytest.mark.parametrize(
   "kind, field, value",
   [
-    (ModelConfig, "width", 0),
-    (ModelConfig, "resolution", -32),
-    (ModelConfig, "stem_stride", 0),
-    (ModelConfig, "dropout", 1.0),
-    (ModelConfig, "survival_prob", 0.0),
-    (ModelConfig, "survival_prob", 1.5),
     (ModelConfig, "num_classes", 0),
     (DataConfig, "train_examples", 0),
     (OptimizerConfig, "momentum", 1.0),

@@ -59,6 +59,7 @@ def test_groups_by_images():
     ({"model": model(resolution=15)}, "resolution 15 is too small"),
     ({"model": model(resolution=31, stem_stride=2)}, "at least 32 pixels"),
     ({"model": model(stem_stride=3)}, "stem_stride must be 1 or 2, got 3"),
+    ({"model": model(survival_prob=1.5)}, "survival_prob must be in (0, 1]"),
     ({"data": DataConfig(source="imagenet")}, "not built yet"),
     ({"data": DataConfig(source="folder")}, "data.path"),
   ],

@@ -1,0 +1,39 @@
+"""The command line of the benchmarks."""
+
+import json
+
+import pytest
+
+from podscale.bench.__main__ import main
+
+
+@pytest.mark.parametrize(
+  ("words", "said"),
+  [
+    ([], "required: BENCHMARK"),
+    (["stp"], "invalid choice: 'stp'"),
+    (["step", "--runs", "0"], "must be above 0, got 0"),
+    (["kernels", "--batch-size", "many"], "many"),
+    (["step", "--model", "b9"], "invalid choice: 'b9'"),
+  ],
+)
+def test_mistakes_are_one_line_and_exit_2(words, said, capsys):
+  with pytest.raises(SystemExit) as exit:
+    main(words)
+  assert exit.value.code == 2
+  assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_kernels_prints_a_row_for_each_layer_as_json(capsys):
+  words = "kernels --resolution 32 --batch-size 2 --runs 1 --json"
+  assert main(words.split()) == 0
+  rows = json.loads(capsys.readouterr().out)
+  assert len(rows) == 12
+  assert set(rows[0]) == {
+    "layer",
+    "plain_s",
+    "podscale_s",
+    "ratio",
+    "difference",
+  }
