@@ -1,0 +1,104 @@
+"""What the depthwise kernels know of a call when they are traced."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+
+from ..activation import Activation
+from ..tpu.registers import LANES, TILE
+from .config import Blocks
+from .shapes import Window
+
+# Up to so many rows, those that meet padding are convolved by code of their
+# own, which leaves the padding's taps out.
+_OWN_CODE_ROWS = 16
+
+
+class Geometry(NamedTuple):
+  """Sizes of a call and how the grid cuts it; `i` counts blocks of rows.
+
+  Attributes:
+    rows: Window over the image's rows.
+    cols: Window over its columns.
+    batch: Images.
+    channels: Channels.
+    blocks: Sizes of a grid step.
+    activation: Of the prologue.
+  """
+
+  rows: Window
+  cols: Window
+  batch: int
+  channels: int
+  blocks: Blocks
+  activation: Activation
+
+  @property
+  def grid(self) -> tuple[int, int, int]:
+    """Steps over channels, images and rows."""
+    return (
+      pl.cdiv(self.channels, LANES),
+      pl.cdiv(self.batch, self.blocks.images),
+      pl.cdiv(self.rows.out, self.blocks.rows),
+    )
+
+  @property
+  def whole(self) -> bool:
+    """Whether a step has all rows of its images, and so needs no halo."""
+    return self.grid[2] == 1
+
+  @property
+  def trims_rows(self) -> bool:
+    """Whether rows at the border have code without the padding's taps."""
+    return self.whole and self.rows.out <= _OWN_CODE_ROWS
+
+  @property
+  def in_rows(self) -> int:
+    """Input rows of a step."""
+    if self.whole:
+      return self.rows.size
+    return self.blocks.rows * self.rows.stride
+
+  @property
+  def out_rows(self) -> int:
+    """Output rows of a step."""
+    return self.rows.out if self.whole else self.blocks.rows
+
+  def input_block(self) -> pl.BlockSpec:
+    """Of an array of the input's shape."""
+    shape = (self.in_rows, self.cols.size, self.blocks.images, LANES)
+    return pl.BlockSpec(shape, lambda c, n, i: (i, 0, n, c))
+
+  def output_block(self) -> pl.BlockSpec:
+    """Of an array of the output's shape."""
+    shape = (self.out_rows, self.cols.out, self.blocks.images, LANES)
+    return pl.BlockSpec(shape, lambda c, n, i: (i, 0, n, c))
+
+  def input_row(self, offset: int) -> pl.BlockSpec:
+    """One input row, `offset` rows from the start of a step's block."""
+    return self._row(self.in_rows, offset, self.cols.size, self.rows.size)
+
+  def output_row(self, offset: int) -> pl.BlockSpec:
+    """One output row, `offset` rows from the start of a step's block."""
+    return self._row(self.out_rows, offset, self.cols.out, self.rows.out)
+
+  def _row(self, block, offset, width, size):
+    def index(c, n, i):
+      # A row beyond the image is not used; any that exists will do.
+      return jnp.clip(i * block + offset, 0, size - 1), 0, n, c
+
+    return pl.BlockSpec((1, width, self.blocks.images, LANES), index)
+
+  def vector_block(self) -> pl.BlockSpec:
+    """Of a per-channel vector `[1, c]`."""
+    return pl.BlockSpec((1, LANES), lambda c, n, i: (0, c))
+
+  def filters_block(self) -> pl.BlockSpec:
+    """Of the filters `[k, k, c]`."""
+    k = self.rows.kernel
+    return pl.BlockSpec((k, k, LANES), lambda c, n, i: (0, 0, c))
+
+  def buffer_shape(self, rows: int, cols: int) -> tuple[int, ...]:
+    """Of a float32 buffer for `rows` by `cols` positions."""
+    return rows, cols, self.blocks.packed // TILE[0], *TILE

@@ -1,0 +1,1 @@
+"""What the Pallas TPU kernels share: registers, the prologue, the chip."""

@@ -1,0 +1,70 @@
+"""The pending batch norm on a kernel's way in, on registers.
+
+For silu, `u = x * scale + offset` is taken half: with h = u / 2,
+silu(u) = h * (1 + tanh(h)), and the half costs nothing when it is in scale and
+offset already.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from ..activation import Activation
+from .registers import broadcast
+
+
+class Prologue(NamedTuple):
+  """Scale and offset in every sublane, halved for silu; None where absent."""
+
+  scale: jax.Array | None
+  offset: jax.Array | None
+  activation: Activation
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    """The activation of a register."""
+    u = self._affine(x)
+    if self.activation == "silu":
+      return u * (1 + jnp.tanh(u))
+    if self.activation == "relu":
+      return jnp.maximum(u, 0)
+    return u
+
+  def with_slope(self, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    """The activation, and its derivative by the full u; None is 1.
+
+    Silu's slope is twice the derivative: `slope_factor` has the half.
+    """
+    u = self._affine(x)
+    if self.activation == "silu":
+      t = jnp.tanh(u)
+      more = 1 + t
+      return u * more, more * (1 + u * (1 - t))
+    if self.activation == "relu":
+      return jnp.maximum(u, 0), jnp.where(u > 0, 1.0, 0.0)
+    return u, None
+
+  @property
+  def slope_factor(self) -> float:
+    """What the slopes of `with_slope` are to be multiplied by."""
+    return 0.5 if self.activation == "silu" else 1.0
+
+  def _affine(self, x):
+    u = x if self.scale is None else x * self.scale
+    return u if self.offset is None else u + self.offset
+
+
+def load_prologue(scale_ref, offset_ref, activation: Activation) -> Prologue:
+  """The prologue of one block of channels, from `[1, 128]` refs or None."""
+  half = 0.5 if activation == "silu" else 1.0
+
+  def register(ref, absent):
+    if ref is not None:
+      return broadcast(ref[...] * half)
+    return absent
+
+  # Without a scale silu still takes half of x.
+  absent = None if half == 1 else broadcast(jnp.full((1, 128), half))
+  return Prologue(
+    register(scale_ref, absent), register(offset_ref, None), activation
+  )
