@@ -207,12 +207,9 @@ def _fill(g: Geometry, refs, i, images, masks) -> None:
 
   def fill(to_row, y_ref, dy_ref, row):
     def chunk(first, size, _):
-      columns = range(first, first + size) if isinstance(first, int) else [
-        first + col for col in range(size)
-      ]
-      # All loads, then all stores: the compiler keeps their order.
-      y = [load(y_ref, row, col, images) for col in columns]
-      dy = [load(dy_ref, row, col, images) for col in columns]
+      columns = [first + col for col in range(size)]
+      y = load(y_ref, row, columns, images)
+      dy = load(dy_ref, row, columns, images)
       for col, ys, dys in zip(columns, y, dy, strict=True):
         q = [slope * a + (b + constant) for a, b in zip(ys, dys, strict=True)]
         for p, register in enumerate(masked(q, masks)):
@@ -292,10 +289,8 @@ def _row(
 
   def chunk(first, cells, sums, columns=None):
     columns = columns or cells * stride
-    x = [
-      masked(load(refs.x, row, first * stride + col, images), masks)
-      for col in range(columns)
-    ]
+    places = [first * stride + col for col in range(columns)]
+    x = [masked(r, masks) for r in load(refs.x, row, places, images)]
     dx = []
     for p in range(len(x[0])):
       values, sums = _registers(
@@ -303,8 +298,8 @@ def _row(
         [registers[p] for registers in x], p, sums,
       )
       dx.append(values)
-    for col, registers in enumerate(zip(*dx, strict=True)):
-      store(refs.dx, row, first * stride + col, images, list(registers))
+    by_column = [list(registers) for registers in zip(*dx, strict=True)]
+    store(refs.dx, row, first * stride, images, by_column)
     return sums
 
   cells, rest = divmod(g.cols.size, stride)

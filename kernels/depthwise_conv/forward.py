@@ -171,8 +171,7 @@ def _activate(g: Geometry, refs, i, images) -> None:
 
   def activate(to_row, ref, row):
     def chunk(first, size, _):
-      # All loads, then all stores: the compiler keeps their order.
-      x = [load(ref, row, first + col, images) for col in range(size)]
+      x = load(ref, row, [first + col for col in range(size)], images)
       z = [[prologue(register) for register in column] for column in x]
       for col, registers in enumerate(z):
         for p, register in enumerate(registers):
@@ -213,8 +212,7 @@ def _convolve(g: Geometry, refs, i, images, masks) -> None:
   def row(taps, row, sums):
     def chunk(first, size, sums):
       columns = _outputs(g, refs.activated, filters, taps, row, first, size)
-      for col, registers in enumerate(columns):
-        store(refs.y, row, first + col, images, registers)
+      store(refs.y, row, first, images, columns)
       return _add_moments(columns, pivot, masks, sums)
 
     return column_chunks(g.cols.out, g.blocks.columns, chunk, sums)

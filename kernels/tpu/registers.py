@@ -5,6 +5,8 @@ slices and shifts whole arrays is not. So the kernels read an activation one
 column at a time, as a list of registers.
 """
 
+from collections.abc import Iterable
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -32,16 +34,29 @@ def broadcast(vector: jax.Array) -> jax.Array:
   return jnp.broadcast_to(vector.astype(jnp.float32), TILE)
 
 
-def load(ref, row, column, rows) -> Registers:
-  """`ref[row, column, rows]` in float32, cut into registers."""
-  value = ref[row, column, rows].astype(jnp.float32)
+def load(ref, row, columns: Iterable, images) -> list[Registers]:
+  """`ref[row, column, images]` of each column, in float32.
+
+  All are read before any is converted: the compiler keeps the order of loads
+  and stores, and on some chips converts through memory.
+  """
+  values = [ref[row, column, images] for column in columns]
+  return [_cut(value.astype(jnp.float32)) for value in values]
+
+
+def _cut(value: jax.Array) -> Registers:
   return [value[i : i + SUBLANES] for i in range(0, value.shape[0], SUBLANES)]
 
 
-def store(ref, row, column, rows, registers: Registers) -> None:
-  """The inverse of `load`; rounds to ref's dtype."""
-  whole = registers[0] if len(registers) == 1 else jnp.concatenate(registers)
-  ref[row, column, rows] = whole.astype(ref.dtype)
+def store(ref, row, first, images, columns: list[Registers]) -> None:
+  """The inverse of `load`, from column `first` on; rounds to ref's dtype."""
+  values = [_join(registers).astype(ref.dtype) for registers in columns]
+  for column, value in enumerate(values):
+    ref[row, first + column, images] = value
+
+
+def _join(registers: Registers) -> jax.Array:
+  return registers[0] if len(registers) == 1 else jnp.concatenate(registers)
 
 
 def batch_masks(first, batch: int, rows: int) -> list[jax.Array] | None:

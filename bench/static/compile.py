@@ -1,0 +1,154 @@
+"""Compiling for a TPU that is not there, with libtpu's dump of the bundles."""
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import itertools
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ...train.errors import UsageError, unknown_name
+from .chips import CHIPS
+
+if TYPE_CHECKING:
+  import jax
+
+# Compiling needs no TPU, but libtpu looks for one, and for others who use it.
+_ENVIRONMENT = {
+  "TPU_SKIP_MDS_QUERY": "1",
+  "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+  "TPU_WORKER_HOSTNAMES": "localhost",
+  "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+}
+# Without the expression the dump of one kernel has 50 to 160 MB.
+_FLAGS = (
+  "--xla_jf_dump_llo_text=true",
+  "--xla_jf_dump_hlo_text=false",
+  "--xla_jf_dump_llo_pass_label_regex=(final_bundles|deduplication"
+  "|static-per-bundle-utilization|overlay-graph)",
+)
+_numbers = itertools.count()
+_folder: tempfile.TemporaryDirectory[str] | None = None
+
+
+class Compilation(NamedTuple):
+  """A compiled program.
+
+  Attributes:
+    hlo: The compiled HLO text.
+    seconds: What compiling took, tracing and lowering not included.
+    folder: Holds what libtpu dumped.
+  """
+
+  hlo: str
+  seconds: float
+  folder: Path
+
+
+@contextlib.contextmanager
+def compiled(
+  function: Callable[..., Any], *args: Any, chip: str
+) -> Iterator[Compilation]:
+  """Compiles a function for one core; the dump is deleted on leaving.
+
+  Args:
+    function: To be jitted.
+    *args: Trees of `jax.ShapeDtypeStruct`.
+    chip: One of `CHIPS`.
+
+  Raises:
+    UsageError: The chip is not known, or libtpu is missing or dumps nothing.
+  """
+  if chip not in CHIPS:
+    raise unknown_name("chip", chip, CHIPS)
+  folder = _dump_folder()
+  import jax
+
+  sharding = jax.sharding.SingleDeviceSharding(_device(chip))
+  args = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), args
+  )
+  lowered = jax.jit(_fresh(function)).lower(*args)
+  try:
+    with _compilation_cache_off():
+      start = time.perf_counter()
+      executable = lowered.compile()
+      seconds = time.perf_counter() - start
+    if not any(folder.glob("*-final_bundles.txt")):
+      raise UsageError(
+        f"libtpu {libtpu_version()} dumped no bundles: either this process "
+        "loaded it before, or it no longer knows --xla_jf_dump_to (0.0.44 to "
+        "0.0.52 do)"
+      )
+    yield Compilation(executable.as_text() or "", seconds, folder)
+  finally:
+    for path in folder.iterdir():
+      path.unlink()
+
+
+def _dump_folder() -> Path:
+  """The folder of this process; libtpu reads its flags once, when loaded."""
+  global _folder
+  if importlib.util.find_spec("libtpu") is None:
+    raise UsageError(
+      "judging programs for a TPU needs its compiler, libtpu, which is not "
+      "installed: pip install 'podscale[tpu]'"
+    )
+  if _folder is None:
+    _folder = tempfile.TemporaryDirectory(prefix="podscale-bundles-")
+    for name, value in _ENVIRONMENT.items():
+      os.environ.setdefault(name, value)
+    given = os.environ.get("LIBTPU_INIT_ARGS", "")
+    flags = (given, f"--xla_jf_dump_to={_folder.name}", *_FLAGS)
+    os.environ["LIBTPU_INIT_ARGS"] = " ".join(flags).strip()
+  return Path(_folder.name)
+
+
+def _device(chip: str) -> "jax.Device":
+  """A core that can be compiled for, but not used."""
+  from jax.experimental import topologies
+
+  name = CHIPS[chip].topology
+  try:
+    topology = topologies.get_topology_desc(platform="tpu", topology_name=name)
+  except RuntimeError as error:
+    reason = str(error).partition("\n")[0]
+    raise UsageError(
+      f"libtpu {libtpu_version()} does not compile for {name}: {reason}"
+    ) from error
+  return topology.devices[0]
+
+
+def _fresh(function: Callable[..., Any]) -> Callable[..., Any]:
+  """The function under a new name, so that no cache has it compiled."""
+
+  def judged(*args: Any) -> Any:
+    return function(*args)
+
+  judged.__name__ = f"judged_{next(_numbers)}"
+  return judged
+
+
+@contextlib.contextmanager
+def _compilation_cache_off() -> Iterator[None]:
+  """Nothing is dumped of what comes from the cache."""
+  import jax
+  from jax.experimental.compilation_cache import compilation_cache
+
+  before = jax.config.jax_enable_compilation_cache
+  compilation_cache.reset_cache()
+  jax.config.update("jax_enable_compilation_cache", False)
+  try:
+    yield
+  finally:
+    compilation_cache.reset_cache()
+    jax.config.update("jax_enable_compilation_cache", before)
+
+
+def libtpu_version() -> str:
+  """The version that is installed."""
+  return importlib.metadata.version("libtpu")

@@ -1,0 +1,177 @@
+"""Cycles that bundles wait for each other, from the utilisation tables.
+
+v2 and v3 say `vdelay N` where a bundle must wait. Later chips interlock, and
+the compiler leaves the empty bundles of its schedule out. Beside the final
+bundles it dumps two tables of slots used, one row per bundle: of the schedule
+(`pre-delay_hlo`) and of what was left of it (`final_hlo`). Laying one beside
+the other gives the empty bundles back.
+"""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+type Row = list[int]
+
+_COUNTED = 3  # From this column on, a row counts operations; before, occupancy.
+_LONGEST_GROUP = 400
+_FILE = re.compile(
+  r"(.*)-\d+-(pre-delay|final)_hlo-static-per-bundle-utilization\.txt$"
+)
+
+
+class Utilisation(NamedTuple):
+  """One table.
+
+  Attributes:
+    units: Names of its columns.
+    capacities: Slots of each unit in a bundle.
+    rows: Slots used by each bundle.
+  """
+
+  units: list[str]
+  capacities: tuple[int, ...]
+  rows: list[Row]
+
+
+class Interlocks(NamedTuple):
+  """Time and slots of each bundle of a kernel.
+
+  Attributes:
+    extra: Cycles beyond one.
+    units: Names of the columns of `rows`, empty without tables.
+    capacities: Slots of each unit in a bundle.
+    rows: Slots used, those of the bundles left out included.
+    aligned: Whether every cycle is accounted for.
+  """
+
+  extra: list[int]
+  units: list[str]
+  capacities: tuple[int, ...]
+  rows: list[Row]
+  aligned: bool
+
+
+def utilisation_files(folder: Path) -> dict[tuple[str, str], Path]:
+  """The tables in a folder, by kernel (as its file begins) and kind."""
+  matches = ((_FILE.match(path.name), path) for path in folder.iterdir())
+  return {(match[1], match[2]): path for match, path in matches if match}
+
+
+def read_utilisation(text: str) -> Utilisation:
+  """Reads one table.
+
+  Raises:
+    ValueError: It does not name its columns.
+
+  >>> read_utilisation('''== CAPACITY:
+  ... MATMUL, VALU
+  ...      4     2
+  ... == UTILIZATION:
+  ... 0 1
+  ... ''')
+  Utilisation(units=['MATMUL', 'VALU'], capacities=(4, 2), rows=[[0, 1]])
+  """
+  lines = text.splitlines()
+  heads = [i for i, line in enumerate(lines) if line.startswith("MATMUL")]
+  if not heads:
+    raise ValueError("a utilisation table without the names of its columns")
+  head = heads[0]
+  return Utilisation(
+    lines[head].replace(" ", "").split(","),
+    tuple(map(int, lines[head + 1].split())),
+    [list(map(int, line.split())) for line in lines if line[:1].isdigit()],
+  )
+
+
+def interlocks(
+  delays: list[int],
+  scheduled: Utilisation | None,
+  final: Utilisation | None,
+) -> Interlocks:
+  """The cycles of each bundle, from its own delay and both tables.
+
+  Args:
+    delays: What each bundle waits by itself.
+    scheduled: The table of the schedule.
+    final: The table of the final bundles.
+  """
+  units = scheduled.units if scheduled else []
+  capacities = scheduled.capacities if scheduled else ()
+  before = scheduled.rows if scheduled else []
+  rows = final.rows if final and len(final.rows) == len(delays) else []
+  groups = align(before, rows) if before and rows else None
+  if groups:
+    all_units = range(len(units))
+    rows = [
+      before[start]
+      if end == start + 1
+      else [sum(before[i][c] for i in range(start, end)) for c in all_units]
+      for start, end in groups
+    ]
+  if len(before) == len(delays) + sum(delays):  # `delays` says it all
+    return Interlocks(delays, units, capacities, rows, True)
+  if not groups:
+    return Interlocks(delays, units, capacities, rows, False)
+  extra = [
+    max(end - start - 1, 0) + delay
+    for (start, end), delay in zip(groups, delays, strict=True)
+  ]
+  return Interlocks(extra, units, capacities, rows, True)
+
+
+def align(before: list[Row], final: list[Row]) -> list[tuple[int, int]] | None:
+  """The rows of the schedule that each final bundle stands for.
+
+  Final bundles leave out empty rows and now and then merge or swap neighbours,
+  so both are walked in groups that close when their sums agree. Rows left out
+  are charged to the next bundle that does something.
+
+  Returns:
+    `(first, end)` per final bundle, or None where they do not align.
+
+  >>> align([[0, 0, 0, 1], [0, 0, 0, 0], [0, 0, 0, 2]],
+  ...       [[0, 0, 0, 1], [0, 0, 0, 2]])
+  [(0, 1), (1, 3)]
+  """
+  # Some columns show occupancy too, whose totals differ.
+  columns = [
+    c
+    for c in range(_COUNTED, len(final[0]))
+    if sum(row[c] for row in before) == sum(row[c] for row in final)
+  ]
+  if not columns:
+    return None
+  before = [[row[c] for c in columns] for row in before]
+  final = [[row[c] for c in columns] for row in final]
+  groups: list[tuple[int, int]] = []
+  i = f = 0
+  while f < len(final):
+    if i < len(before) and before[i] == final[f]:  # as nearly all are
+      groups.append((i, i + 1))
+      i, f = i + 1, f + 1
+      continue
+    want = have = [0] * len(columns)
+    g, j = f, i
+    while g == f or want != have:
+      if g == len(final) or g - f > _LONGEST_GROUP:
+        return None
+      want = _add(want, final[g])
+      g += 1
+      if not any(want) and j < len(before) and not any(before[j]):
+        j += 1
+      missing = sum(want) - sum(have)
+      while j < len(before) and missing > 0:
+        have = _add(have, before[j])
+        missing -= sum(before[j])
+        j += 1
+    for bundle in range(f, g):
+      end = j if bundle == g - 1 else min(i + 1, j)
+      groups.append((i, end))
+      i = end
+    f = g
+  return groups
+
+
+def _add(a: Row, b: Row) -> Row:
+  return [x + y for x, y in zip(a, b, strict=True)]

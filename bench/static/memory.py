@@ -1,0 +1,200 @@
+"""DMAs over one HBM channel, the flags that they raise, and scalar memory.
+
+A DMA takes its bytes over the bandwidth, after those issued before it, and the
+latency; reads and writes share the channel, and a copy from HBM to HBM crosses
+it twice. Transfers inside the chip take the latency alone. Waiting for a flag
+stalls until the DMAs that raise it have brought what is waited for.
+"""
+
+import dataclasses
+import re
+from collections import Counter, defaultdict
+from typing import Any
+
+from .addresses import is_private, page
+from .bundles import Operation
+from .chips import Chip
+from .unknown import UNKNOWN
+
+_SPACES = {"hbm", "vmem", "smem", "cmem"}
+_WORDS_PER_GRANULE = 4  # bytes in a word of scalar memory
+# v2 and v3 describe a DMA in eight words; bits of two say which memories.
+_DESCRIBED_ROUTES = {
+  (512, 512): "hbm->hbm",
+  (512, 1024): "hbm->vmem",
+  (1024, 512): "vmem->hbm",
+  (1024, 1024): "vmem->vmem",
+}
+
+
+@dataclasses.dataclass
+class Traffic:
+  """What one kernel moved, over all its calls."""
+
+  dmas: int = 0
+  stall_cycles: float = 0.0
+  bytes: Counter[str] = dataclasses.field(default_factory=Counter)
+  notes: Counter[str] = dataclasses.field(default_factory=Counter)
+
+  @property
+  def hbm_bytes(self) -> int:
+    """Bytes over the HBM channel."""
+    return sum(n * route.count("hbm") for route, n in self.bytes.items())
+
+
+class Memory:
+  """The state of scalar memory, flags and channel of one core.
+
+  Attributes:
+    words: Scalar memory by address.
+    traffic: Where DMAs and stalls are counted: that of the running kernel.
+  """
+
+  def __init__(self, chip: Chip, pages: set[int]):
+    """Makes an idle channel.
+
+    Args:
+      chip: Whose channel.
+      pages: Of the addresses on this core; flags elsewhere are other cores'.
+    """
+    self._chip = chip
+    self._pages = pages
+    self._free_at = 0.0
+    self._flags: Counter[int] = Counter()
+    # Per flag: (arrival, or start if the size is unknown; granules; route).
+    self._pending: dict[int, list[tuple[float, int | None, str]]]
+    self._pending = defaultdict(list)
+    self.words: dict[Any, Any] = {}
+    self.traffic = Traffic()
+
+  def add_to_flag(self, o: Operation, flag: Any, value: Any) -> None:
+    """`vsyncadd`; the value is signed."""
+    if flag is UNKNOWN or value is UNKNOWN:
+      self.traffic.notes[f"{o.name} of unknown flag or value"] += 1
+    else:
+      self._flags[flag] += _signed(value)
+
+  def set_flag(self, o: Operation, flag: Any, value: Any) -> None:
+    """`vsyncset` and what clears a flag."""
+    if flag is UNKNOWN or value is UNKNOWN:
+      self.traffic.notes[f"{o.name} of unknown flag or value"] += 1
+    else:
+      self._flags[flag] = value
+
+  def wait(self, now: float, o: Operation, flag: Any, needed: Any) -> float:
+    """The time at which the flag has `needed` granules."""
+    notes = self.traffic.notes
+    if flag is UNKNOWN or needed is UNKNOWN:
+      notes[f"{o.name} {o.note} on unknown flag or value"] += 1
+      return now
+    needed, until = _signed(needed), now
+    queue = sorted(self._pending[flag], key=lambda dma: dma[0])
+    while self._flags[flag] < needed and queue:
+      at, granules, route = queue.pop(0)
+      if granules is None:
+        granules = needed - self._flags[flag]
+        at = self._transfer(at, granules, route)
+      self._flags[flag] += granules
+      until = max(until, at)
+    self._pending[flag] = queue
+    if self._flags[flag] < needed:
+      notes[f"{o.name} {o.note} never satisfied here, taken as free"] += 1
+      self._flags[flag] = needed
+    self.traffic.stall_cycles += until - now
+    return until
+
+  def start(
+    self, now: float, o: Operation, route: str, size: Any, flag: Any, to: Any
+  ) -> None:
+    """Starts a DMA.
+
+    Args:
+      now: Cycle.
+      o: The operation.
+      route: Such as `hbm->vmem`.
+      size: In granules.
+      flag: Raised by the size on arrival.
+      to: Address in scalar memory that is overwritten, None where it is not.
+    """
+    on_this_core = flag is not UNKNOWN and page(flag) in self._pages
+    if not on_this_core or set(route.split("->")) - _SPACES:
+      self._not_modelled(o, route)
+      return
+    self._begin(now, route, size, flag)
+    if route.endswith("smem") and to is not None and to is not UNKNOWN:
+      granules = 16 if size is UNKNOWN else size or 16
+      for i in range(granules * self._chip.granule // _WORDS_PER_GRANULE):
+        self.words.pop(to + i, None)
+
+  def start_described(self, now: float, o: Operation, at: Any) -> None:
+    """Starts a DMA of v2 or v3, which eight words of scalar memory describe."""
+    word = self.words.get
+    target, source = word(at + 1, UNKNOWN), word(at + 4, UNKNOWN)
+    size, flag = word(at + 6, UNKNOWN), word(at + 7, UNKNOWN)
+    # The upper half of an end is its core; this is core 0.
+    if source is UNKNOWN or target is UNKNOWN or (source | target) >> 16:
+      self._not_modelled(o, "to or from another core")
+      return
+    route = _DESCRIBED_ROUTES.get((source & 0xFE00, target & 0xFE00))
+    if not route:
+      self._not_modelled(o, "to or from an unknown memory")
+      return
+    # Size and flag share their words with other bits.
+    self._begin(now, route, size & 0x3FFFFF, flag & ~0x1C00)
+
+  def release(self) -> None:
+    """Forgets what belonged to the kernel that ended."""
+    for state in self.words, self._flags, self._pending:
+      for address in [a for a in state if is_private(a)]:
+        del state[address]
+
+  def hold_back(self, until: float) -> None:
+    """Has the channel free at `until` at the latest."""
+    self._free_at = min(self._free_at, until)
+
+  def _begin(self, now: float, route: str, size: Any, flag: Any) -> None:
+    if size is UNKNOWN:
+      self.traffic.notes[f"DMA {route} of unknown size: from its wait"] += 1
+      self._pending[flag].append((now, None, route))
+    elif size:
+      arrival = self._transfer(now, size, route)
+      self._pending[flag].append((arrival, size, route))
+
+  def _not_modelled(self, o: Operation, route: str) -> None:
+    note = f"{o.name} {route} not modelled (remote, host or unknown target)"
+    self.traffic.notes[note] += 1
+
+  def _transfer(self, issued: float, granules: int, route: str) -> float:
+    """Moves granules; returns when the last byte has arrived."""
+    size = granules * self._chip.granule
+    crossings = route.split("->").count("hbm")
+    self.traffic.dmas += 1
+    self.traffic.bytes[route] += size
+    if not crossings:
+      self.traffic.notes[f"DMA {route} on the chip: only its latency"] += 1
+      return issued + self._chip.latency
+    start = max(issued, self._free_at)
+    self._free_at = start + crossings * size / self._chip.bytes_per_cycle
+    return self._free_at + self._chip.latency
+
+
+def dma_route(o: Operation, spaces: dict[str, str]) -> str:
+  """Where a DMA goes from and to, as far as the program says.
+
+  Args:
+    o: `dma.hbm_to_vmem`, or `dma.general` with its ends among its labels.
+    spaces: The memory that each register points to.
+  """
+  if o.name != "dma.general":
+    return o.name.removeprefix("dma.").replace("_to_", "->")
+  said = re.search(r"\b(\w+)-to-(\w+)", o.note)
+  ends = []
+  for i, label in enumerate(("src", "dst"), start=1):
+    register = o.labels.get(label)
+    space = spaces.get(register) if isinstance(register, str) else None
+    ends.append(space or (said and said[i]))
+  return f"{ends[0]}->{ends[1]}"
+
+
+def _signed(word: int) -> int:
+  return word - (1 << 32) if word & 0x80000000 else word
