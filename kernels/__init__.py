@@ -3,16 +3,20 @@
 from .activation import Activation
 from .batch_norm import batch_norm, batch_norm_affine
 from .channel_moments import channel_moments
+from .choice import Choice
 from .depthwise_conv import depthwise_conv_bn
+from .describe import describe
 from .lars import lars_update
 from .moments import Moments
 
 __all__ = [
   "Activation",
+  "Choice",
   "Moments",
   "batch_norm",
   "batch_norm_affine",
   "channel_moments",
   "depthwise_conv_bn",
+  "describe",
   "lars_update",
 ]

@@ -1,18 +1,25 @@
 """The public depthwise convolution."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
 from ..activation import Activation, check_activation
+from ..choice import Choice
 from ..dispatch import Requested, dispatch
 from ..layout import Layout, channel_axis, check_image
 from ..manual_axes import match_varying
 from ..moments import Moments
-from . import xla
+from . import automatic, pallas_tpu, xla
+from .settings import Settings
 from .shapes import Padding
 
 _OP = "depthwise_conv_bn"
-_IMPLEMENTATIONS = {"xla": xla.depthwise_conv_bn}
+_IMPLEMENTATIONS: dict[str, Callable[..., tuple[jax.Array, Moments]]] = {
+  "xla": xla.depthwise_conv_bn,
+  "pallas_tpu": pallas_tpu.depthwise_conv_bn,
+}
 
 
 def depthwise_conv_bn(
@@ -72,30 +79,50 @@ def depthwise_conv_bn(
   >>> y.shape, y[0, 0, 0, 0].item(), moments.count.item()
   ((2, 2, 2, 8), 9.0, 8.0)
   """
-  check_image(_OP, x, layout, scale=scale, offset=offset)
-  check_activation(_OP, activation)
-  _check_filters(x, filters, layout)
-  if stride not in (1, 2):
-    raise ValueError(f"{_OP}: stride must be 1 or 2, got {stride}")
+  settings = Settings(activation, stride, padding, layout)
+  _check(x, filters, scale, offset, settings)
+  x, filters, scale, offset = match_varying(x, filters, scale, offset)
+  with jax.named_scope(_OP):
+    if implementation is None:
+      return automatic.depthwise_conv_bn(x, filters, scale, offset, settings)
+    return dispatch(
+      _OP,
+      _IMPLEMENTATIONS,
+      implementation,
+      *(x, filters, scale, offset, settings),
+    )
+
+
+def describe(
+  x: jax.Array,
+  filters: jax.Array,
+  scale: jax.Array | None = None,
+  offset: jax.Array | None = None,
+  *,
+  activation: Activation = None,
+  stride: int = 1,
+  padding: Padding = "SAME",
+  layout: Layout = "HWNC",
+) -> Choice:
+  """What `depthwise_conv_bn` runs without a named implementation."""
+  settings = Settings(activation, stride, padding, layout)
+  _check(x, filters, scale, offset, settings)
+  return automatic.choose(x, filters, settings)
+
+
+def _check(x, filters, scale, offset, settings: Settings) -> None:
+  check_image(_OP, x, settings.layout, scale=scale, offset=offset)
+  check_activation(_OP, settings.activation)
+  _check_filters(x, filters, settings.layout)
+  if settings.stride not in (1, 2):
+    raise ValueError(f"{_OP}: stride must be 1 or 2, got {settings.stride}")
+  padding = settings.padding
   if padding not in ("SAME", "VALID"):
     raise ValueError(f"{_OP}: padding must be SAME or VALID, got {padding!r}")
   if padding == "VALID" and min(x.shape[:2]) < filters.shape[0]:
     raise ValueError(
       f"{_OP}: x of shape {x.shape} is smaller than the filters "
       f"{filters.shape}, and padding is VALID"
-    )
-  x, filters, scale, offset = match_varying(x, filters, scale, offset)
-  settings = xla.Settings(activation, stride, padding, layout)
-  with jax.named_scope(_OP):
-    return dispatch(
-      _OP,
-      _IMPLEMENTATIONS,
-      implementation,
-      x,
-      filters,
-      scale,
-      offset,
-      settings,
     )
 
 

@@ -7,8 +7,9 @@ inputs: each meets the outputs that it had a part in, which gives its own
 gradient and its part of the filters'.
 """
 
+import math
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from ..moments import Moments
-from ..tpu.call import tpu_call
-from ..tpu.columns import UNROLLED, column_chunks
+from ..tpu.call import Result, tpu_call
+from ..tpu.columns import column_chunks
 from ..tpu.prologue import Prologue, load_prologue
 from ..tpu.registers import (
   TILE,
@@ -30,7 +31,7 @@ from ..tpu.registers import (
   store,
   zeros,
 )
-from .geometry import Geometry
+from .geometry import Geometry, vmem_of
 from .taps import Range, input_ranges, phase_taps
 
 Gradients = tuple[jax.Array, jax.Array, jax.Array | None, jax.Array | None]
@@ -65,10 +66,10 @@ def backward(
     "dmean": dmoments.mean,
     "dm2": dmoments.m2,
   }
-  for name, vector in vectors.items():
-    if vector is not None:
-      inputs[name] = (vector[None], g.vector_block())
-  outputs = {
+  for name, given in vectors.items():
+    if given is not None:
+      inputs[name] = (given[None], g.vector_block())
+  outputs: dict[str, Result] = {
     "dx": (x.shape, x.dtype, g.input_block()),
     "dfilters": (filters.shape, filters.dtype, g.filters_block()),
   }
@@ -104,6 +105,18 @@ def _cost(x, y, k) -> pl.CostEstimate:
     flops=4 * k * k * y.size + 16 * x.size,
     transcendentals=x.size,
     bytes_accessed=(2 * x.size + 2 * y.size) * x.dtype.itemsize,
+  )
+
+
+def vmem_bytes(g: Geometry, dtype: jnp.dtype) -> int:
+  """What a grid step takes of VMEM, but for the per-channel vectors."""
+  halo = 2 * len(_halo(g)) * vmem_of((1, *g.output_shape[1:]), dtype)
+  buffer = 4 * math.prod(g.buffer_shape(*_buffer_size(g)))
+  return (
+    2 * vmem_of(g.input_shape, dtype)
+    + 2 * vmem_of(g.output_shape, dtype)
+    + halo
+    + buffer
   )
 
 
@@ -218,9 +231,7 @@ def _fill(g: Geometry, refs, i, images, masks) -> None:
     column_chunks(g.cols.out, g.blocks.activated, chunk)
 
   if g.whole:
-    loop(
-      0, g.out_rows, lambda row: fill(before[0] + row, refs.y, refs.dy, row)
-    )
+    loop(0, g.out_rows, lambda row: fill(before[0] + row, refs.y, refs.dy, row))
     return
   there = jnp.minimum(g.out_rows, g.rows.out - i * g.out_rows)
   loop(0, there, lambda row: fill(before[0] + row, refs.y, refs.dy, row))
@@ -240,9 +251,8 @@ def _fill(g: Geometry, refs, i, images, masks) -> None:
 def _row_ranges(g: Geometry, i, phase: int) -> list[Range]:
   if g.trims_rows:
     return input_ranges(g.rows, phase)
-  if g.whole:
-    there = g.rows.size
-  else:
+  there: Any = g.rows.size
+  if not g.whole:
     there = jnp.minimum(g.in_rows, g.rows.size - i * g.in_rows)
   # `//` would ask which chip this is.
   stop = lax.div(there - phase + g.rows.stride - 1, g.rows.stride)
@@ -252,7 +262,6 @@ def _row_ranges(g: Geometry, i, phase: int) -> list[Range]:
 class _Sums(NamedTuple):
   """What is summed over a step's inputs, in registers."""
 
-  filters: dict[tuple[int, int], jax.Array]
   scale: jax.Array
   offset: jax.Array
 
@@ -265,13 +274,11 @@ def _gradients(g: Geometry, refs, i, images, masks) -> None:
   filters = [[broadcast(refs.filters[a, b : b + 1]) for b in k] for a in k]
   for phase in range(g.rows.stride):
     for start, stop, taps in _row_ranges(g, i, phase):
-      body = partial(_row, g, refs, prologue, filters, images, masks, phase, taps)
-      sums = _Sums(
-        {(a, b): zeros() for a in taps for b in k}, zeros(), zeros()
+      body = partial(
+        _row, g, refs, prologue, filters, images, masks, phase, taps
       )
+      sums = _Sums(zeros(), zeros())
       sums = lax.fori_loop(start, stop, body, sums)
-      for (a, b), register in sums.filters.items():
-        refs.filter_sums[a, b] += register
       refs.scale_sums[...] += sums.scale
       refs.offset_sums[...] += sums.offset
 
@@ -294,8 +301,15 @@ def _row(
     dx = []
     for p in range(len(x[0])):
       values, sums = _registers(
-        g, refs.effective, prologue, filters, rows, first,
-        [registers[p] for registers in x], p, sums,
+        g,
+        refs,
+        prologue,
+        filters,
+        rows,
+        first,
+        [registers[p] for registers in x],
+        p,
+        sums,
       )
       dx.append(values)
     by_column = [list(registers) for registers in zip(*dx, strict=True)]
@@ -307,19 +321,22 @@ def _row(
   return chunk(cells, 1, sums, columns=rest) if rest else sums
 
 
-def _registers(g, effective, prologue, filters, rows, first, x, p, sums):
+def _registers(g, refs, prologue, filters, rows, first, x, p, sums):
   """The gradients of some columns' inputs, and what they add to the sums."""
   both = [prologue.with_slope(register) for register in x]
   z = [activation for activation, _ in both]
   dz = [None] * len(x)
-  filter_sums = dict(sums.filters)
   for a, row in rows.items():
+    filter_sums: dict[int, jax.Array] = {}
     for m, meets in _meetings(g, first, len(x)).items():
-      q = effective[row, first + m + _reach(g.cols).before, p]
+      q = refs.effective[row, first + m + _reach(g.cols).before, p]
       for col, b in meets:
         term = q * filters[a][b]
         dz[col] = term if dz[col] is None else dz[col] + term
-        filter_sums[a, b] = filter_sums[a, b] + q * z[col]
+        part = q * z[col]
+        filter_sums[b] = filter_sums[b] + part if b in filter_sums else part
+    for b, part in filter_sums.items():
+      refs.filter_sums[a, b] += part
   scale_sum, offset_sum = sums.scale, sums.offset
   dx = []
   for col, (_, slope) in enumerate(both):
@@ -330,7 +347,7 @@ def _registers(g, effective, prologue, filters, rows, first, x, p, sums):
     scale_sum = scale_sum + du * x[col]
     # The scale of the prologue has silu's half, as the slope would need it.
     dx.append(du if prologue.scale is None else du * prologue.scale)
-  return dx, _Sums(filter_sums, scale_sum, offset_sum)
+  return dx, _Sums(scale_sum, offset_sum)
 
 
 def _meetings(g: Geometry, first, columns: int):

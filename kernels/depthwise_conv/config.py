@@ -8,12 +8,13 @@ class Blocks:
   """What one grid step works on.
 
   Attributes:
-    rows: Output rows of a step (forward), or their input rows divided by the
-      stride (backward). A step that has all rows needs no halo.
+    rows: Output rows of a step; its input rows are `stride` times as many. A
+      step that has all rows needs no halo.
     images: Images of a step, a multiple of `packed`.
-    packed: Images loaded together: 16, or 8 where registers are few.
-    columns: Columns convolved at a time, in registers.
-    activated: Columns activated at a time.
+    packed: Images loaded together: 16, or 8.
+    columns: Output columns (backward: input columns divided by the stride)
+      that are convolved at a time, in registers.
+    activated: Columns at a time on their way into the buffer.
   """
 
   rows: int

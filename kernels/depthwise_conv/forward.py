@@ -5,6 +5,7 @@ the activated rows to a float32 buffer with a border of zeros, then convolves
 row by row, some columns at a time.
 """
 
+import math
 from functools import partial
 
 import jax
@@ -15,7 +16,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from ..moments import Moments
 from ..tpu.call import tpu_call
-from ..tpu.columns import UNROLLED, column_chunks
+from ..tpu.columns import column_chunks
 from ..tpu.prologue import load_prologue
 from ..tpu.registers import (
   SUBLANES,
@@ -27,7 +28,7 @@ from ..tpu.registers import (
   store,
   zeros,
 )
-from .geometry import Geometry
+from .geometry import Geometry, vmem_of
 from .taps import Range, output_ranges
 
 
@@ -44,9 +45,9 @@ def forward(
   for j, row in enumerate(_halo(g)):
     inputs[f"halo{j}"] = (x, g.input_row(row))
   inputs["filters"] = (filters, g.filters_block())
-  for name, vector in (("scale", scale), ("offset", offset)):
-    if vector is not None:
-      inputs[name] = (vector[None], g.vector_block())
+  for name, given in (("scale", scale), ("offset", offset)):
+    if given is not None:
+      inputs[name] = (given[None], g.vector_block())
   y_shape = (g.rows.out, g.cols.out, g.batch, g.channels)
   vector = ((1, g.channels), jnp.float32, g.vector_block())
   results = tpu_call(
@@ -60,9 +61,7 @@ def forward(
       "m2": vector,
     },
     scratch={
-      "activated": pltpu.VMEM(
-        g.buffer_shape(*_buffer_size(g)), jnp.float32
-      ),
+      "activated": pltpu.VMEM(g.buffer_shape(*_buffer_size(g)), jnp.float32),
       "sums": pltpu.VMEM(TILE, jnp.float32),
       "squares": pltpu.VMEM(TILE, jnp.float32),
       "pivot": pltpu.VMEM(TILE, jnp.float32),
@@ -72,6 +71,18 @@ def forward(
   )
   count = jnp.float32(g.rows.out * g.cols.out * g.batch)
   return results["y"], Moments(count, results["mean"][0], results["m2"][0])
+
+
+def vmem_bytes(g: Geometry, dtype: jnp.dtype) -> int:
+  """What a grid step takes of VMEM, but for the per-channel vectors."""
+  halo = len(_halo(g)) * vmem_of((1, *g.input_shape[1:]), dtype)
+  buffer = 4 * math.prod(g.buffer_shape(*_buffer_size(g)))
+  return (
+    vmem_of(g.input_shape, dtype)
+    + vmem_of(g.output_shape, dtype)
+    + halo
+    + buffer
+  )
 
 
 def _halo(g: Geometry) -> list[int]:
@@ -186,9 +197,7 @@ def _activate(g: Geometry, refs, i, images) -> None:
   there = jnp.minimum(g.in_rows, g.rows.size - i * g.in_rows)
   loop(0, there, lambda row: activate(low + row, refs.x, row))
   if g.rows.size % g.in_rows:
-    loop(
-      there, g.in_rows, lambda row: _clear_row(g, refs.activated, low + row)
-    )
+    loop(there, g.in_rows, lambda row: _clear_row(g, refs.activated, low + row))
   for j, row in enumerate(_halo(g)):
     inside = (i * g.in_rows + row >= 0) & (i * g.in_rows + row < g.rows.size)
     halo = getattr(refs, f"halo{j}")

@@ -1,5 +1,6 @@
 """What the depthwise kernels know of a call when they are traced."""
 
+import math
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -65,30 +66,31 @@ class Geometry(NamedTuple):
     """Output rows of a step."""
     return self.rows.out if self.whole else self.blocks.rows
 
+  @property
+  def input_shape(self) -> tuple[int, ...]:
+    """Of a step's block of an array of the input's shape."""
+    return self.in_rows, self.cols.size, self.blocks.images, LANES
+
+  @property
+  def output_shape(self) -> tuple[int, ...]:
+    """Of a step's block of an array of the output's shape."""
+    return self.out_rows, self.cols.out, self.blocks.images, LANES
+
   def input_block(self) -> pl.BlockSpec:
     """Of an array of the input's shape."""
-    shape = (self.in_rows, self.cols.size, self.blocks.images, LANES)
-    return pl.BlockSpec(shape, lambda c, n, i: (i, 0, n, c))
+    return pl.BlockSpec(self.input_shape, lambda c, n, i: (i, 0, n, c))
 
   def output_block(self) -> pl.BlockSpec:
     """Of an array of the output's shape."""
-    shape = (self.out_rows, self.cols.out, self.blocks.images, LANES)
-    return pl.BlockSpec(shape, lambda c, n, i: (i, 0, n, c))
+    return pl.BlockSpec(self.output_shape, lambda c, n, i: (i, 0, n, c))
 
   def input_row(self, offset: int) -> pl.BlockSpec:
     """One input row, `offset` rows from the start of a step's block."""
-    return self._row(self.in_rows, offset, self.cols.size, self.rows.size)
+    return _row(self.input_shape, offset, self.rows.size)
 
   def output_row(self, offset: int) -> pl.BlockSpec:
     """One output row, `offset` rows from the start of a step's block."""
-    return self._row(self.out_rows, offset, self.cols.out, self.rows.out)
-
-  def _row(self, block, offset, width, size):
-    def index(c, n, i):
-      # A row beyond the image is not used; any that exists will do.
-      return jnp.clip(i * block + offset, 0, size - 1), 0, n, c
-
-    return pl.BlockSpec((1, width, self.blocks.images, LANES), index)
+    return _row(self.output_shape, offset, self.rows.out)
 
   def vector_block(self) -> pl.BlockSpec:
     """Of a per-channel vector `[1, c]`."""
@@ -102,3 +104,16 @@ class Geometry(NamedTuple):
   def buffer_shape(self, rows: int, cols: int) -> tuple[int, ...]:
     """Of a float32 buffer for `rows` by `cols` positions."""
     return rows, cols, self.blocks.packed // TILE[0], *TILE
+
+
+def _row(block: tuple[int, ...], offset: int, size: int) -> pl.BlockSpec:
+  def index(c, n, i):
+    # A row beyond the image is not used; any that exists will do.
+    return jnp.clip(i * block[0] + offset, 0, size - 1), 0, n, c
+
+  return pl.BlockSpec((1, *block[1:]), index)
+
+
+def vmem_of(shape: tuple[int, ...], dtype: jnp.dtype) -> int:
+  """Bytes of a block that is fetched while the one before it is used."""
+  return 2 * math.prod(shape) * jnp.dtype(dtype).itemsize

@@ -5,29 +5,19 @@ every platform, and XLA:CPU's own grouped convolution is many times slower.
 """
 
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..activation import Activation
 from ..channel_moments import moments_cotangent, moments_of
-from ..layout import Layout, per_channel
+from ..layout import per_channel
 from ..moments import Moments
 from ..prologue import prologue, prologue_gradient
 from ..recompute import recompute_from
 from ..sums import channel_sums
-from .shapes import Padding, Window, window
-
-
-class Settings(NamedTuple):
-  """What of a call is known when it is traced."""
-
-  activation: Activation
-  stride: int
-  padding: Padding
-  layout: Layout
+from .settings import Settings
+from .shapes import Window, window
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))

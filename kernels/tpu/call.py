@@ -8,6 +8,9 @@ import jax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+_ANY_ORDER = pltpu.GridDimensionSemantics.PARALLEL
+_IN_ORDER = pltpu.GridDimensionSemantics.ARBITRARY
+
 Operand = tuple[jax.Array, pl.BlockSpec]
 Result = tuple[tuple[int, ...], Any, pl.BlockSpec]
 
@@ -55,7 +58,7 @@ def tpu_call(
     ],
     scratch_shapes=list(scratch.values()),
     compiler_params=pltpu.CompilerParams(
-      dimension_semantics=("parallel",) + ("arbitrary",) * (len(grid) - 1),
+      dimension_semantics=[_ANY_ORDER, *[_IN_ORDER] * (len(grid) - 1)],
       vmem_limit_bytes=vmem_limit_bytes,
     ),
     cost_estimate=cost,

@@ -1,0 +1,47 @@
+"""Which TPU a kernel is for, and how much VMEM it has."""
+
+from typing import NamedTuple
+
+from jax.experimental.pallas import tpu as pltpu
+
+# Of VMEM, what a kernel leaves to the compiler.
+_SPARE = 1 / 16
+
+
+class Chip(NamedTuple):
+  """A generation.
+
+  Attributes:
+    name: 'v3', 'v5e', ..., or 'unknown'.
+    vmem_bytes: What a kernel may take.
+  """
+
+  name: str
+  vmem_bytes: int
+
+  @property
+  def vector_registers(self) -> int:
+    """32 up to v3, 64 since."""
+    return 32 if self.name in ("v2", "v3", "unknown") else 64
+
+
+def target_chip() -> Chip:
+  """The chip that is compiled for: what all of them have where not known.
+
+  It is that of the default device, or of the mesh that is in use: to compile
+  for a TPU elsewhere, trace under `jax.sharding.use_abstract_mesh` with an
+  `AbstractDevice`.
+  """
+  try:
+    info = pltpu.get_tpu_info()
+  except ValueError:  # not a TPU
+    smallest = pltpu.get_tpu_info_for_chip(pltpu.ChipVersion.TPU_V3, 1)
+    return Chip("unknown", _usable(smallest.vmem_capacity_bytes))
+  name = info.chip_version.value
+  if name[0] != "v":
+    name = f"tpu{name}"
+  return Chip(name, _usable(info.vmem_capacity_bytes))
+
+
+def _usable(capacity: int) -> int:
+  return int(capacity * (1 - _SPARE))
