@@ -1,9 +1,10 @@
 # make demo   create the environment and train the demo
 # make test   create the environment with the test extras, check and test
+# make test-tpu-compile   all depthwise kernels through the TPU's compiler
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow test-tpu-compile lint bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -14,6 +15,12 @@ test: lint
 
 test-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -m slow
+
+# An environment of its own: with libtpu installed JAX looks for a TPU.
+test-tpu-compile:
+	$(MAKE) VENV=.venv-tpu .venv-tpu/.installed-test
+	.venv-tpu/bin/python -m pip install --quiet --editable '.[test,tpu]'
+	.venv-tpu/bin/python -m pytest -m libtpu
 
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
@@ -50,4 +57,4 @@ $(VENV)/.installed-test: pyproject.toml | $(BIN)/python
 	@touch $@ $(VENV)/.installed
 
 clean:
-	rm -rf $(VENV) build dist src/*.egg-info
+	rm -rf $(VENV) .venv-tpu build dist src/*.egg-info

@@ -2,8 +2,17 @@
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from ..train.errors import UsageError
+from .static import CHIPS
+
+if TYPE_CHECKING:
+  from .shapes import DepthwiseShape
+
+_RESOLUTION = 64  # pixels; small enough for a CPU
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -12,7 +21,11 @@ def main(argv: Sequence[str] | None = None) -> int:
   from ..train.devices import keep_freed_memory
 
   keep_freed_memory()
-  rows = args.run(args)
+  try:
+    rows = args.run(args)
+  except UsageError as error:
+    print(f"podscale-bench: {error}", file=sys.stderr)
+    return 2
   if args.json:
     print(json.dumps(rows, indent=2))
   else:
@@ -43,11 +56,19 @@ def _parser() -> argparse.ArgumentParser:
   kernels.set_defaults(
     run=_run_kernels, title="depthwise layers, forward and backward, float32"
   )
-  for command in (step, kernels):
+  kernels.add_argument(
+    "--chip",
+    choices=CHIPS,
+    help="estimate for this TPU with its compiler alone, in bfloat16",
+  )
+  models = [f"b{i}" for i in range(8)]
+  for command, names in ((step, models), (kernels, [*models, "all"])):
+    command.add_argument("--model", default="b0", choices=names)
     command.add_argument(
-      "--model", default="b0", choices=[f"b{i}" for i in range(8)]
+      "--resolution",
+      type=_positive,
+      help="in pixels; 64, or the model's own with --chip",
     )
-    command.add_argument("--resolution", type=_positive, default=64)
     command.add_argument("--batch-size", type=_positive, default=64)
     command.add_argument("--runs", type=_positive, default=5)
     command.add_argument(
@@ -71,17 +92,42 @@ def _run_step(args: argparse.Namespace) -> list[dict[str, Any]]:
   from .step import compare_with_plain, step_config
 
   config = step_config(
-    args.model, resolution=args.resolution, batch_size=args.batch_size
+    args.model,
+    resolution=args.resolution or _RESOLUTION,
+    batch_size=args.batch_size,
   )
   return compare_with_plain(config, runs=args.runs)
 
 
 def _run_kernels(args: argparse.Namespace) -> list[dict[str, Any]]:
-  from .kernels import compare_depthwise
-  from .shapes import depthwise_shapes
+  if args.chip:
+    from .kernel_estimates import estimate_depthwise
 
-  shapes = depthwise_shapes(args.model, args.resolution)
+    shapes = _shapes(args.model, args.resolution)
+    args.title = (
+      f"depthwise layers, {args.batch_size} images, bfloat16: ESTIMATES for "
+      f"{args.chip} by its compiler"
+    )
+    return estimate_depthwise(
+      shapes, batch_size=args.batch_size, chip=args.chip
+    )
+  from .kernels import compare_depthwise
+
+  resolution = args.resolution
+  if args.model != "all":
+    resolution = resolution or _RESOLUTION
+  shapes = _shapes(args.model, resolution)
   return compare_depthwise(shapes, batch_size=args.batch_size, runs=args.runs)
+
+
+def _shapes(model: str, resolution: int | None) -> "list[DepthwiseShape]":
+  from .shapes import depthwise_shapes, family_shapes
+
+  if model != "all":
+    return depthwise_shapes(model, resolution)
+  if resolution is not None:
+    raise UsageError("--model all has its own resolutions: no --resolution")
+  return family_shapes()
 
 
 if __name__ == "__main__":

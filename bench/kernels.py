@@ -34,7 +34,7 @@ def compare_depthwise(
 
 def _row(shape: DepthwiseShape, batch_size: int, runs: int) -> dict[str, Any]:
   args = _arguments(shape, batch_size)
-  functions = [_gradients(f, shape.stride) for f in (_plain, _ours)]
+  functions = [_gradients(f, shape.stride) for f in (plain_depthwise, _ours)]
   plain, ours = (compile_and_time(f, *args, runs=runs) for f in functions)
   results = [jax.jit(f)(*args) for f in functions]
   return {
@@ -65,19 +65,26 @@ def _ours(x, filters, scale, offset, stride):
   return y, moments.mean, moments.m2
 
 
-def _plain(x, filters, scale, offset, stride):
-  z = jax.nn.silu(x * scale[None, None, None] + offset[None, None, None])
+def plain_depthwise(x, filters, scale, offset, stride):
+  """What `depthwise_conv_bn` with silu computes, as anyone would write it."""
+  z = jax.nn.silu(
+    x.astype(jnp.float32) * scale[None, None, None] + offset[None, None, None]
+  )
   y = lax.conv_general_dilated(
-    z,
+    z.astype(x.dtype),
     filters[:, :, None],
     (stride, stride),
     "SAME",
     feature_group_count=x.shape[3],
     dimension_numbers=("HWNC", "HWIO", "HWNC"),
-  )
-  mean = y.mean((0, 1, 2))
-  deviations = y - mean[None, None, None]
-  return y, mean, jnp.square(deviations).sum((0, 1, 2))
+    preferred_element_type=jnp.float32,
+  ).astype(x.dtype)
+  # E[y^2] - E[y]^2 as TensorFlow's fused batch norm has it: one pass over y.
+  values = y.astype(jnp.float32)
+  count = y.size // y.shape[3]
+  mean = values.mean((0, 1, 2))
+  squares = jnp.square(values).sum((0, 1, 2))
+  return y, mean, squares - count * mean * mean
 
 
 def _gradients(function, stride):

@@ -1,5 +1,6 @@
 """Tables of benchmark rows for people."""
 
+import statistics
 from typing import Any
 
 from rich.console import Console
@@ -9,7 +10,8 @@ from rich.table import Table
 def print_table(title: str, rows: list[dict[str, Any]]) -> None:
   """Prints rows with the same keys; lists are left to the JSON output.
 
-  A second row with `images_per_s` gets its ratio to the first printed below.
+  A second row with `images_per_s` gets its ratio to the first printed below,
+  columns of ratios their geometric mean.
   """
   columns = [key for key, value in rows[0].items() if type(value) is not list]
   table = Table(title=title)
@@ -24,6 +26,10 @@ def print_table(title: str, rows: list[dict[str, Any]]) -> None:
   rates = [row["images_per_s"] for row in rows if "images_per_s" in row]
   if len(rates) == 2:
     console.print(f"ratio of images per second: {rates[1] / rates[0]:.2f}")
+  for column in columns:
+    if column.endswith("ratio"):
+      mean = statistics.geometric_mean(row[column] for row in rows)
+      console.print(f"{column}, geometric mean: {mean:.3f}")
 
 
 def _is_text(rows: list[dict[str, Any]], column: str) -> bool:

@@ -37,3 +37,14 @@ def depthwise_shapes(
     )
     size = -(-size // block.stride)
   return list(dict.fromkeys(shapes))
+
+
+def family_shapes() -> list[DepthwiseShape]:
+  """The distinct depthwise layers of B0 to B7, each at its own resolution.
+
+  >>> len(family_shapes())
+  110
+  """
+  models = (f"b{i}" for i in range(8))
+  shapes = [shape for model in models for shape in depthwise_shapes(model)]
+  return list(dict.fromkeys(shapes))

@@ -52,6 +52,11 @@ class Chip(NamedTuple):
     return self.hbm_gb_per_s * 1e3 / self.mhz
 
   @property
+  def vector_slots(self) -> int:
+    """Vector ALU operations in one bundle."""
+    return self.capacities[3]
+
+  @property
   def latency(self) -> float:
     """Latency of a DMA in cycles."""
     return self.latency_us * self.mhz

@@ -51,14 +51,16 @@ class Compilation(NamedTuple):
 
 @contextlib.contextmanager
 def compiled(
-  function: Callable[..., Any], *args: Any, chip: str
+  function: Callable[..., Any], *args: Any, chip: str, free_layouts: bool
 ) -> Iterator[Compilation]:
   """Compiles a function for one core; the dump is deleted on leaving.
 
   Args:
-    function: To be jitted.
+    function: To be jitted; it is traced for the chip.
     *args: Trees of `jax.ShapeDtypeStruct`.
     chip: One of `CHIPS`.
+    free_layouts: The compiler chooses the layouts of arguments and results;
+      otherwise they are row-major.
 
   Raises:
     UsageError: The chip is not known, or libtpu is missing or dumps nothing.
@@ -66,13 +68,8 @@ def compiled(
   if chip not in CHIPS:
     raise unknown_name("chip", chip, CHIPS)
   folder = _dump_folder()
-  import jax
 
-  sharding = jax.sharding.SingleDeviceSharding(_device(chip))
-  args = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), args
-  )
-  lowered = jax.jit(_fresh(function)).lower(*args)
+  lowered = _lower(_fresh(function), args, _device(chip), free_layouts)
   try:
     with _compilation_cache_off():
       start = time.perf_counter()
@@ -121,6 +118,31 @@ def _device(chip: str) -> "jax.Device":
       f"libtpu {libtpu_version()} does not compile for {name}: {reason}"
     ) from error
   return topology.devices[0]
+
+
+def _lower(function, args, device, free_layouts):
+  """Traces for a device that can be compiled for only."""
+  import jax
+  from jax.experimental.layout import Format, Layout
+
+  sharding = jax.sharding.SingleDeviceSharding(device)
+
+  def layout(x):
+    order = Layout.AUTO if free_layouts else Layout(tuple(range(x.ndim)))
+    return Format(order, sharding)
+
+  kind = jax.sharding.AbstractDevice(
+    device_kind=device.device_kind, num_cores=1, platform="tpu"
+  )
+  mesh = jax.sharding.AbstractMesh((), (), abstract_device=kind)
+  with jax.sharding.use_abstract_mesh(mesh):
+    results = jax.eval_shape(function, *args)
+    jitted = jax.jit(
+      function,
+      in_shardings=jax.tree.map(layout, args),
+      out_shardings=jax.tree.map(layout, results),
+    )
+    return jitted.lower(*args)
 
 
 def _fresh(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -39,16 +39,23 @@ class Judged(NamedTuple):
   hlo: str
 
 
-def judge(function: Callable[..., Any], *args: Any, chip: str) -> Judged:
+def judge(
+  function: Callable[..., Any],
+  *args: Any,
+  chip: str,
+  free_layouts: bool = False,
+) -> Judged:
   """Compiles a function for one core of a TPU and predicts what it costs.
 
   Nothing runs on a device. libtpu reads its flags once: the first call must
   come before anything else in the process compiles for a TPU.
 
   Args:
-    function: To be jitted.
+    function: To be jitted; it is traced for the chip.
     *args: Trees of `jax.ShapeDtypeStruct`, without shardings.
     chip: One of `CHIPS`.
+    free_layouts: The compiler chooses the layouts of arguments and results,
+      as it does inside a larger program; otherwise they are row-major.
 
   Returns:
     The prediction. It was never compared with hardware.
@@ -57,7 +64,9 @@ def judge(function: Callable[..., Any], *args: Any, chip: str) -> Judged:
     UsageError: The chip is not known, or libtpu is missing, or what it dumps
       is nothing or not understood.
   """
-  with compiled(function, *args, chip=chip) as compilation:
+  with compiled(
+    function, *args, chip=chip, free_layouts=free_layouts
+  ) as compilation:
     try:
       program = simulate_program(
         compilation.folder, CHIPS[chip], compilation.hlo

@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 from jax.experimental.pallas import tpu as pltpu
 
-# Of VMEM, what a kernel leaves to the compiler.
-_SPARE = 1 / 16
+# Of VMEM, what a kernel leaves to the compiler. On v3 a kernel counted at
+# 15.7 of 16 MiB did not fit.
+_SPARE = 1 / 8
 
 
 class Chip(NamedTuple):

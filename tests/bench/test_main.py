@@ -15,6 +15,8 @@ from podscale.bench.__main__ import main
     (["step", "--runs", "0"], "must be above 0, got 0"),
     (["kernels", "--batch-size", "many"], "many"),
     (["step", "--model", "b9"], "invalid choice: 'b9'"),
+    (["step", "--model", "all"], "invalid choice: 'all'"),
+    (["kernels", "--chip", "v9"], "invalid choice: 'v9'"),
   ],
 )
 def test_mistakes_are_one_line_and_exit_2(words, said, capsys):
@@ -22,6 +24,12 @@ def test_mistakes_are_one_line_and_exit_2(words, said, capsys):
     main(words)
   assert exit.value.code == 2
   assert said in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_all_models_have_their_own_resolutions(capsys):
+  words = ["kernels", "--chip", "v5e", "--model", "all", "--resolution", "64"]
+  assert main(words) == 2
+  assert "no --resolution" in capsys.readouterr().err
 
 
 @pytest.mark.slow
