@@ -35,16 +35,20 @@ def channel_moments(x: jax.Array, *, layout: Layout = "HWNC") -> Moments:
   return _channel_moments(x, layout)
 
 
-def moments_of(x: jax.Array, layout: Layout) -> Moments:
+def moments_of(
+  x: jax.Array, layout: Layout, pivot: jax.Array | None = None
+) -> Moments:
   """The moments, from sums of deviations from a pivot.
 
-  The pivot is the mean of the middle row. The mean of a subset that is 1/h of
-  the data lies at most sqrt(h - 1) standard deviations from the mean of all,
-  so at most h times the result cancels in `m2`, whatever the mean is.
+  The pivot is the mean of the middle row, where none is given. The mean of a
+  subset that is 1/h of the data lies at most sqrt(h - 1) standard deviations
+  from the mean of all, so at most h times the result cancels in `m2`, whatever
+  the mean is.
   """
   x = x.astype(jnp.float32)
-  middle = x[x.shape[0] // 2][None]
-  pivot = jnp.mean(middle, axis=sum_axes(layout), keepdims=True)
+  if pivot is None:
+    middle = x[x.shape[0] // 2][None]
+    pivot = jnp.mean(middle, axis=sum_axes(layout), keepdims=True)
 
   def deviations(x):
     d = x - pivot

@@ -38,8 +38,11 @@ def prologue_gradient(
   du = dz.astype(jnp.float32) * derivative(u, activation)
   if scale is None and offset is None:
     return du.astype(x.dtype), None, None
-  # Read by two loops below, and costly to compute twice.
-  du = lax.optimization_barrier(du)
+  # Read by two loops on CPU, and costly to compute twice. XLA:TPU fuses all of
+  # it to one pass, where a barrier would write du to memory in float32.
+  du = lax.platform_dependent(
+    du, cpu=lax.optimization_barrier, default=lambda du: du
+  )
   dscale, doffset = channel_sums(
     lambda du, x: (du * x.astype(jnp.float32), du), du, x, layout=layout
   )

@@ -109,15 +109,10 @@ def exact(x, filters, scale, offset, dy, dmean, dm2, **settings):
   }
 
 
-def check(case, implementation=None):
-  """Judges values and gradients by the float64 oracle."""
+def check(case, op=depthwise_conv_bn):
+  """Judges an op's values and gradients by the float64 oracle."""
   inputs = draw(case)
-  op = partial(
-    depthwise_conv_bn,
-    layout=case.layout,
-    implementation=implementation,
-    **case.settings,
-  )
+  op = partial(op, layout=case.layout, **case.settings)
   actual = jax.jit(partial(everything, op, case.layout))(*inputs)
   reference = partial(plain, **case.settings)
   assert_accurate(

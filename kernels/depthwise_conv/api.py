@@ -11,14 +11,15 @@ from ..dispatch import Requested, dispatch
 from ..layout import Layout, channel_axis, check_image
 from ..manual_axes import match_varying
 from ..moments import Moments
-from . import automatic, pallas_tpu, xla
-from .settings import Settings
+from . import op
+from .automatic import automatic_call, choose, pallas_call, xla_call
+from .call import Call, Settings
 from .shapes import Padding
 
 _OP = "depthwise_conv_bn"
-_IMPLEMENTATIONS: dict[str, Callable[..., tuple[jax.Array, Moments]]] = {
-  "xla": xla.depthwise_conv_bn,
-  "pallas_tpu": pallas_tpu.depthwise_conv_bn,
+_IMPLEMENTATIONS: dict[str, Callable[..., Call]] = {
+  "xla": lambda x, filters, settings: xla_call(settings),
+  "pallas_tpu": pallas_call,
 }
 
 
@@ -84,13 +85,12 @@ def depthwise_conv_bn(
   x, filters, scale, offset = match_varying(x, filters, scale, offset)
   with jax.named_scope(_OP):
     if implementation is None:
-      return automatic.depthwise_conv_bn(x, filters, scale, offset, settings)
-    return dispatch(
-      _OP,
-      _IMPLEMENTATIONS,
-      implementation,
-      *(x, filters, scale, offset, settings),
-    )
+      call = automatic_call(x, filters, settings)
+    else:
+      call = dispatch(
+        _OP, _IMPLEMENTATIONS, implementation, x, filters, settings
+      )
+    return op.depthwise_conv_bn(x, filters, scale, offset, call)
 
 
 def describe(
@@ -107,7 +107,7 @@ def describe(
   """What `depthwise_conv_bn` runs without a named implementation."""
   settings = Settings(activation, stride, padding, layout)
   _check(x, filters, scale, offset, settings)
-  return automatic.choose(x, filters, settings)
+  return choose(x, filters, settings)
 
 
 def _check(x, filters, scale, offset, settings: Settings) -> None:

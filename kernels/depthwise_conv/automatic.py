@@ -2,20 +2,43 @@
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 
 from ..choice import Choice
-from ..moments import Moments
 from ..tpu.chip import target_chip
 from ..tpu.registers import LANES
-from . import pallas_tpu, xla
-from .settings import Settings
+from . import pallas_tpu
+from .call import Call, Settings
 
 # Where the kernels, forward and backward together, were ahead of XLA in every
 # layer of B0 to B7 with 64 images, in bfloat16: the least share of the lanes
 # that the channels have to use. `python -m podscale.bench kernels --chip v5e`
 # prints the figures.
 _LEAST_LANES = {"v5e": 0.37, "v6e": 0.37}
+
+
+def automatic_call(
+  x: jax.Array, filters: jax.Array, settings: Settings
+) -> Call:
+  """The call of the implementation that `choose` names."""
+  if choose(x, filters, settings).implementation == "xla":
+    return xla_call(settings)
+  plan = pallas_tpu.plan(x, filters, settings)
+  return Call(settings, "pallas_tpu", "taps", plan)
+
+
+def xla_call(settings: Settings) -> Call:
+  """The call of the implementation 'xla'."""
+  return Call(settings, "conv", "taps")
+
+
+def pallas_call(x: jax.Array, filters: jax.Array, settings: Settings) -> Call:
+  """The call of the implementation 'pallas_tpu'.
+
+  Raises:
+    NotImplementedError: the kernels cannot do this.
+  """
+  plan = pallas_tpu.plan(x, filters, settings)
+  return Call(settings, "pallas_tpu", "pallas_tpu", plan)
 
 
 def choose(x: jax.Array, filters: jax.Array, settings: Settings) -> Choice:
@@ -47,25 +70,4 @@ def choose(x: jax.Array, filters: jax.Array, settings: Settings) -> Choice:
     chip,
     f"measured ahead of XLA on {chip}",
     {"forward": plan.forward.blocks, "backward": plan.backward.blocks},
-  )
-
-
-def depthwise_conv_bn(
-  x: jax.Array,
-  filters: jax.Array,
-  scale: jax.Array | None,
-  offset: jax.Array | None,
-  settings: Settings,
-) -> tuple[jax.Array, Moments]:
-  """The faster implementation on the platform that this is lowered for."""
-  if choose(x, filters, settings).implementation == "xla":
-    return xla.depthwise_conv_bn(x, filters, scale, offset, settings)
-
-  def on(implementation):
-    return lambda *arrays: implementation(*arrays, settings)
-
-  return lax.platform_dependent(
-    *(x, filters, scale, offset),
-    tpu=on(pallas_tpu.depthwise_conv_bn),
-    default=on(xla.depthwise_conv_bn),
   )

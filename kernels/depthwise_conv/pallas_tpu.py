@@ -6,13 +6,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..moments import Moments
 from ..tpu.chip import Chip, target_chip
-from . import backward, forward
+from . import backward as backward_kernel
+from . import forward as forward_kernel
+from .call import Call, Gradients, Residuals, Results, Settings
 from .config import Blocks
 from .geometry import Geometry
 from .heuristics import choose_blocks
-from .settings import Settings
 from .shapes import window
 
 _KERNELS = (3, 5, 7)
@@ -52,10 +52,10 @@ def plan(x: jax.Array, filters: jax.Array, settings: Settings) -> Plan:
   choose = partial(choose_blocks, g, x.dtype, chip)
   return Plan(
     chip,
-    g._replace(blocks=choose(columns=14, vmem_bytes=forward.vmem_bytes)),
+    g._replace(blocks=choose(columns=14, vmem_bytes=forward_kernel.vmem_bytes)),
     g._replace(
       blocks=choose(
-        columns=14 if width <= 16 else 8, vmem_bytes=backward.vmem_bytes
+        columns=14 if width <= 16 else 8, vmem_bytes=backward_kernel.vmem_bytes
       )
     ),
   )
@@ -65,37 +65,30 @@ def _cannot(what: str) -> None:
   raise NotImplementedError(f"depthwise_conv_bn: pallas_tpu has no {what}")
 
 
-def depthwise_conv_bn(
+def forward(
   x: jax.Array,
   filters: jax.Array,
   scale: jax.Array | None,
   offset: jax.Array | None,
-  settings: Settings,
-) -> tuple[jax.Array, Moments]:
+  call: Call,
+) -> Results:
   """See `podscale.kernels.depthwise_conv_bn`."""
-  return _planned(x, filters, scale, offset, plan(x, filters, settings))
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(4,))
-def _planned(x, filters, scale, offset, plan: Plan):
-  return _forward(x, filters, scale, offset, plan)[0]
-
-
-def _forward(x, filters, scale, offset, plan):
-  y, moments = forward.forward(
+  plan = _plan_of(call)
+  return forward_kernel.forward(
     x, filters, scale, offset, plan.forward, plan.chip.vmem_bytes
   )
-  return (y, moments), (x, filters, scale, offset, y, moments)
 
 
-def _backward(plan, residuals, cotangents):
-  x, filters, scale, offset, y, moments = residuals
-  dy, dmoments = cotangents
-  return backward.backward(
-    *(x, filters, scale, offset, y, moments, dy, dmoments),
-    plan.backward,
-    plan.chip.vmem_bytes,
+def backward(
+  residuals: Residuals, cotangents: Results, call: Call
+) -> Gradients:
+  """The gradients of x, filters, scale and offset, in their dtypes."""
+  plan = _plan_of(call)
+  return backward_kernel.backward(
+    *residuals, *cotangents, plan.backward, plan.chip.vmem_bytes
   )
 
 
-_planned.defvjp(_forward, _backward)
+def _plan_of(call: Call) -> Plan:
+  assert isinstance(call.plan, Plan)
+  return call.plan

@@ -30,10 +30,12 @@ from podscale.kernels import (
   describe,
 )
 from podscale.kernels.depthwise_conv import heuristics, pallas_tpu
+from podscale.kernels.depthwise_conv import op as differentiable
+from podscale.kernels.depthwise_conv.call import Call, Settings
 from podscale.kernels.depthwise_conv.config import Blocks
-from podscale.kernels.depthwise_conv.settings import Settings
 from podscale.kernels.tpu import call
 
+KERNEL = partial(depthwise_conv_bn, implementation="pallas_tpu")
 KINDS = {
   "v3": "TPU v3",
   "v4": "TPU v4",
@@ -102,14 +104,14 @@ def named(case):
 
 @pytest.mark.parametrize("case", WHOLE, ids=named)
 def test_values_and_gradients_of_whole_images(interpreted, case):
-  check(case, "pallas_tpu")
+  check(case, KERNEL)
 
 
 @pytest.mark.parametrize("case", CUT, ids=named)
 def test_values_and_gradients_of_images_cut_into_rows(
   interpreted, small_blocks, case
 ):
-  check(case, "pallas_tpu")
+  check(case, KERNEL)
 
 
 @settings(max_examples=4, deadline=None, derandomize=True, database=None)
@@ -122,7 +124,7 @@ def test_any_small_shape(stride, shape, activation):
   with pytest.MonkeyPatch.context() as patch:
     run = partial(pl.pallas_call, interpret=True)
     patch.setattr(call.pl, "pallas_call", run)
-    check(Case(3, stride, "SAME", shape, activation=activation), "pallas_tpu")
+    check(Case(3, stride, "SAME", shape, activation=activation), KERNEL)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -131,19 +133,21 @@ def test_no_races_and_no_memory_read_before_it_is_written(dtype):
   case = Case(3, 1, "SAME", (3, 3, 17, 130), dtype=dtype)
   x, filters, scale, offset, dy, dmean, dm2 = draw(case)
   blocks = Blocks(2, 16 if dtype == BF16 else 8, 8, 3, 3)
-  plan = pallas_tpu.plan(x, filters, Settings("silu", 1, "SAME", "HWNC"))
+  settings = Settings("silu", 1, "SAME", "HWNC")
+  plan = pallas_tpu.plan(x, filters, settings)
   plan = plan._replace(
     forward=plan.forward._replace(blocks=blocks),
     backward=plan.backward._replace(blocks=blocks),
   )
 
   def op(*args):
-    return pallas_tpu._planned(*args, plan)
+    call = Call(settings, "pallas_tpu", "pallas_tpu", plan)
+    return differentiable.depthwise_conv_bn(*args, call)
 
-  settings = pltpu.InterpretParams(
+  mode = pltpu.InterpretParams(
     detect_races=True, uninitialized_memory="nan", buffer_bounds="logical"
   )
-  with pltpu.force_tpu_interpret_mode(settings):
+  with pltpu.force_tpu_interpret_mode(mode):
     actual = jax.jit(partial(everything, op, "HWNC"))(
       x, filters, scale, offset, dy, dmean, dm2
     )

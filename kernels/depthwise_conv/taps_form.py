@@ -1,10 +1,8 @@
-"""The depthwise convolution with its batch-norm ends, in plain JAX.
+"""The depthwise convolution as k * k shifted multiply-adds, in plain JAX.
 
-A convolution is k*k shifted multiply-adds: XLA fuses them into one loop on
-every platform, and XLA:CPU's own grouped convolution is many times slower.
+XLA fuses them into one loop on every platform, and XLA:CPU's own grouped
+convolution is many times slower.
 """
-
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,39 +10,36 @@ from jax import lax
 
 from ..channel_moments import moments_cotangent, moments_of
 from ..layout import per_channel
-from ..moments import Moments
 from ..prologue import prologue, prologue_gradient
 from ..recompute import recompute_from
 from ..sums import channel_sums
-from .settings import Settings
+from .call import Call, Gradients, Residuals, Results
 from .shapes import Window, window
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4,))
-def depthwise_conv_bn(
+def forward(
   x: jax.Array,  # [h, w, n, c] or [h, w, c, n]
   filters: jax.Array,  # [k, k, c]
   scale: jax.Array | None,  # [c]
   offset: jax.Array | None,  # [c]
-  settings: Settings,
-) -> tuple[jax.Array, Moments]:
+  call: Call,
+) -> Results:
   """See `podscale.kernels.depthwise_conv_bn`."""
-  return _forward(x, filters, scale, offset, settings)[0]
-
-
-def _forward(x, filters, scale, offset, settings):
+  settings = call.settings
   rows, cols = _windows(x, filters, settings)
   z = _padded_input(x, scale, offset, rows, cols, settings)
   y = _convolve(z, filters, rows, cols, settings.layout)
-  moments = moments_of(y, settings.layout)
-  y = y.astype(x.dtype)
-  return (y, moments), (x, filters, scale, offset, y, moments)
+  return y.astype(x.dtype), moments_of(y, settings.layout)
 
 
-def _backward(settings, residuals, cotangents):
+def backward(
+  residuals: Residuals, cotangents: Results, call: Call
+) -> Gradients:
+  """The gradients of x, filters, scale and offset, in their dtypes."""
   residuals, cotangents = recompute_from(residuals, cotangents)
   x, filters, scale, offset, y, moments = residuals
   dy, dmoments = cotangents
+  settings = call.settings
   layout = settings.layout
   rows, cols = _windows(x, filters, settings)
   dy = dy.astype(jnp.float32) + moments_cotangent(dmoments, y, moments, layout)
@@ -57,9 +52,6 @@ def _backward(settings, residuals, cotangents):
     dz, x, scale, offset, settings.activation, layout
   )
   return dx, dfilters.astype(filters.dtype), dscale, doffset
-
-
-depthwise_conv_bn.defvjp(_forward, _backward)
 
 
 def _windows(x, filters, settings) -> tuple[Window, Window]:
