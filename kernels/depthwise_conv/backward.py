@@ -25,9 +25,11 @@ from ..tpu.registers import (
   TILE,
   batch_masks,
   broadcast,
+  convert,
   load,
   loop,
   masked,
+  pair_masks,
   store,
   zeros,
 )
@@ -58,7 +60,7 @@ def backward(
   for j, row in enumerate(_halo(g)):
     inputs[f"y_halo{j}"] = (y, g.output_row(row))
     inputs[f"dy_halo{j}"] = (dy, g.output_row(row))
-  inputs["filters"] = (filters, g.filters_block())
+  inputs["filters"] = g.filters_input(filters)
   vectors = {
     "scale": scale,
     "offset": offset,
@@ -89,6 +91,7 @@ def backward(
       "filter_sums": pltpu.VMEM((k, k, *TILE), jnp.float32),
       "scale_sums": pltpu.VMEM(TILE, jnp.float32),
       "offset_sums": pltpu.VMEM(TILE, jnp.float32),
+      **g.stage(x.dtype, g.blocks.columns * g.cols.stride),
     },
     vmem_limit_bytes=vmem_limit_bytes,
     cost=_cost(x, y, k),
@@ -117,6 +120,7 @@ def vmem_bytes(g: Geometry, dtype: jnp.dtype) -> int:
     + 2 * vmem_of(g.output_shape, dtype)
     + halo
     + buffer
+    + g.stage_bytes(dtype, g.blocks.columns * g.cols.stride)
   )
 
 
@@ -170,13 +174,19 @@ def _kernel(g: Geometry, refs) -> None:
   @pl.loop(0, pl.cdiv(images, packed))
   def _images(q):
     rows = pl.ds(pl.multiple_of(q * packed, packed), packed)
-    masks = batch_masks(n * g.blocks.images + q * packed, g.batch, packed)
-    _fill(g, refs, i, rows, masks)
+    first, stage = n * g.blocks.images + q * packed, _stage(refs)
+    masks = batch_masks(first, g.batch, packed, stage)
+    loaded = masks if stage is None else pair_masks(first, g.batch)
+    _fill(g, refs, i, rows, loaded)
     _gradients(g, refs, i, rows, masks)
 
   @pl.when((n == g.grid[1] - 1) & (i == g.grid[2] - 1))
   def _finish():
     _write_sums(g, refs)
+
+
+def _stage(refs):
+  return getattr(refs, "stage", None)
 
 
 def _clear_border(g: Geometry, effective) -> None:
@@ -218,15 +228,15 @@ def _fill(g: Geometry, refs, i, images, masks) -> None:
   slope = broadcast(slope)
   before = _reach(g.rows).before, _reach(g.cols).before
 
+  def function(y, dy):
+    q = [slope * a + (b + constant) for a, b in zip(y, dy, strict=True)]
+    return masked(q, masks)
+
   def fill(to_row, y_ref, dy_ref, row):
     def chunk(first, size, _):
-      columns = [first + col for col in range(size)]
-      y = load(y_ref, row, columns, images)
-      dy = load(dy_ref, row, columns, images)
-      for col, ys, dys in zip(columns, y, dy, strict=True):
-        q = [slope * a + (b + constant) for a, b in zip(ys, dys, strict=True)]
-        for p, register in enumerate(masked(q, masks)):
-          refs.effective[to_row, before[1] + col, p] = register
+      to = (refs.effective, to_row, before[1] + first)
+      sources = (y_ref, dy_ref)
+      convert(function, sources, row, first, size, images, to, _stage(refs))
 
     column_chunks(g.cols.out, g.blocks.activated, chunk)
 
@@ -296,8 +306,9 @@ def _row(
 
   def chunk(first, cells, sums, columns=None):
     columns = columns or cells * stride
-    places = [first * stride + col for col in range(columns)]
-    x = [masked(r, masks) for r in load(refs.x, row, places, images)]
+    stage = _stage(refs)
+    x = load(refs.x, row, first * stride, columns, images, stage)
+    x = [masked(registers, masks) for registers in x]
     dx = []
     for p in range(len(x[0])):
       values, sums = _registers(
@@ -313,7 +324,7 @@ def _row(
       )
       dx.append(values)
     by_column = [list(registers) for registers in zip(*dx, strict=True)]
-    store(refs.dx, row, first * stride, images, by_column)
+    store(refs.dx, row, first * stride, images, by_column, stage)
     return sums
 
   cells, rest = divmod(g.cols.size, stride)

@@ -23,9 +23,10 @@ from ..tpu.registers import (
   TILE,
   batch_masks,
   broadcast,
-  load,
+  convert,
   loop,
   store,
+  sublane_images,
   zeros,
 )
 from .geometry import Geometry, vmem_of
@@ -44,7 +45,7 @@ def forward(
   inputs = {"x": (x, g.input_block())}
   for j, row in enumerate(_halo(g)):
     inputs[f"halo{j}"] = (x, g.input_row(row))
-  inputs["filters"] = (filters, g.filters_block())
+  inputs["filters"] = g.filters_input(filters)
   for name, given in (("scale", scale), ("offset", offset)):
     if given is not None:
       inputs[name] = (given[None], g.vector_block())
@@ -65,6 +66,7 @@ def forward(
       "sums": pltpu.VMEM(TILE, jnp.float32),
       "squares": pltpu.VMEM(TILE, jnp.float32),
       "pivot": pltpu.VMEM(TILE, jnp.float32),
+      **g.stage(x.dtype, g.blocks.columns),
     },
     vmem_limit_bytes=vmem_limit_bytes,
     cost=_cost(x, y_shape, g),
@@ -82,6 +84,7 @@ def vmem_bytes(g: Geometry, dtype: jnp.dtype) -> int:
     + vmem_of(g.output_shape, dtype)
     + halo
     + buffer
+    + g.stage_bytes(dtype, g.blocks.columns)
   )
 
 
@@ -127,7 +130,9 @@ def _kernel(g: Geometry, refs) -> None:
   @pl.loop(0, pl.cdiv(images, packed))
   def _images(q):
     rows = pl.ds(pl.multiple_of(q * packed, packed), packed)
-    masks = batch_masks(n * g.blocks.images + q * packed, g.batch, packed)
+    masks = batch_masks(
+      n * g.blocks.images + q * packed, g.batch, packed, _stage(refs)
+    )
     _activate(g, refs, i, rows)
 
     @pl.when((n == 0) & (i == 0) & (q == 0))
@@ -139,6 +144,10 @@ def _kernel(g: Geometry, refs) -> None:
   @pl.when((n == g.grid[1] - 1) & (i == g.grid[2] - 1))
   def _finish():
     _write_moments(g, refs)
+
+
+def _stage(refs):
+  return getattr(refs, "stage", None)
 
 
 def _clear_border(g: Geometry, activated) -> None:
@@ -180,13 +189,13 @@ def _activate(g: Geometry, refs, i, images) -> None:
     getattr(refs, "scale", None), getattr(refs, "offset", None), g.activation
   )
 
+  def function(registers):
+    return [prologue(register) for register in registers]
+
   def activate(to_row, ref, row):
     def chunk(first, size, _):
-      x = load(ref, row, [first + col for col in range(size)], images)
-      z = [[prologue(register) for register in column] for column in x]
-      for col, registers in enumerate(z):
-        for p, register in enumerate(registers):
-          refs.activated[to_row, g.cols.low + first + col, p] = register
+      to = (refs.activated, to_row, g.cols.low + first)
+      convert(function, [ref], row, first, size, images, to, _stage(refs))
 
     column_chunks(g.cols.size, g.blocks.activated, chunk)
 
@@ -221,7 +230,7 @@ def _convolve(g: Geometry, refs, i, images, masks) -> None:
   def row(taps, row, sums):
     def chunk(first, size, sums):
       columns = _outputs(g, refs.activated, filters, taps, row, first, size)
-      store(refs.y, row, first, images, columns)
+      store(refs.y, row, first, images, columns, _stage(refs))
       return _add_moments(columns, pivot, masks, sums)
 
     return column_chunks(g.cols.out, g.blocks.columns, chunk, sums)
@@ -296,7 +305,7 @@ def _take_pivot(g: Geometry, refs, masks) -> None:
 
 def _write_moments(g: Geometry, refs) -> None:
   """Merges the sublanes' moments (Chan, Golub and LeVeque 1979)."""
-  image = lax.broadcasted_iota(jnp.int32, TILE, 0)
+  image = sublane_images(_stage(refs))
   # Those n with n % 8 == image; `//` would ask which chip this is.
   images = lax.div(g.batch - image + SUBLANES - 1, SUBLANES)
   count = (images * (g.rows.out * g.cols.out)).astype(jnp.float32)

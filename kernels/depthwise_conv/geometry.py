@@ -1,12 +1,15 @@
 """What the depthwise kernels know of a call when they are traced."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
 
 from ..activation import Activation
+from ..tpu.call import Operand
 from ..tpu.registers import LANES, TILE
 from .config import Blocks
 from .shapes import Window
@@ -96,10 +99,29 @@ class Geometry(NamedTuple):
     """Of a per-channel vector `[1, c]`."""
     return pl.BlockSpec((1, LANES), lambda c, n, i: (0, c))
 
+  def filters_input(self, filters: jax.Array) -> Operand:
+    """The filters `[k, k, c]`, of all rows and columns."""
+    if self.blocks.pairs:
+      # Else each step would convert them, one after the other.
+      filters = filters.astype(jnp.float32)
+    return filters, self.filters_block()
+
   def filters_block(self) -> pl.BlockSpec:
-    """Of the filters `[k, k, c]`."""
+    """Of an array of the filters' shape."""
     k = self.rows.kernel
     return pl.BlockSpec((k, k, LANES), lambda c, n, i: (0, 0, c))
+
+  def stage(self, dtype, columns: int) -> dict[str, Any]:
+    """Scratch to convert `columns` in, where they are loaded in pairs."""
+    if not self.blocks.pairs or dtype != jnp.bfloat16 or self.cols.out < 2:
+      return {}
+    return {"stage": pltpu.VMEM((1, columns + 1, 1, *TILE), jnp.float32)}
+
+  def stage_bytes(self, dtype, columns: int) -> int:
+    """What `stage` takes of VMEM."""
+    return sum(
+      4 * math.prod(ref.shape) for ref in self.stage(dtype, columns).values()
+    )
 
   def buffer_shape(self, rows: int, cols: int) -> tuple[int, ...]:
     """Of a float32 buffer for `rows` by `cols` positions."""

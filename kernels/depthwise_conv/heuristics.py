@@ -41,13 +41,18 @@ def choose_blocks(
   packed = packed_rows(dtype) if chip.vector_registers > 32 else SUBLANES
   cells = -(-g.cols.size // g.cols.stride)
 
+  pairs = (
+    chip.unpacks_in_memory and dtype == jnp.bfloat16 and min(cells, columns) > 1
+  )
+
   def blocks(rows: int, images: int) -> Blocks:
     return Blocks(
       rows=rows,
       images=images,
       packed=packed,
-      columns=even_chunk(cells, columns),
-      activated=even_chunk(g.cols.size, 28),
+      columns=max(even_chunk(cells, columns), 1 + pairs),
+      activated=max(even_chunk(g.cols.size, 28), 1 + pairs),
+      pairs=pairs,
     )
 
   def block_bytes(b: Blocks) -> int:
@@ -68,6 +73,8 @@ def choose_blocks(
       f"takes {vmem_bytes(g._replace(blocks=chosen), dtype):,} bytes of VMEM; "
       f"{chip.name} has {chip.vmem_bytes:,}"
     )
+  if pairs:  # more images a step take v3 a DMA for each pixel
+    return chosen
   while block_bytes(chosen) < _LEAST_BLOCK_BYTES and chosen.images < g.batch:
     larger = blocks(chosen.rows, 2 * chosen.images)
     if not fits(larger):

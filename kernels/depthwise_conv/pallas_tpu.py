@@ -50,15 +50,24 @@ def plan(x: jax.Array, filters: jax.Array, settings: Settings) -> Plan:
   g = Geometry(rows, cols, batch, channels, _ANY, settings.activation)
   chip = target_chip()
   choose = partial(choose_blocks, g, x.dtype, chip)
+  columns = _columns(g, chip)
   return Plan(
     chip,
-    g._replace(blocks=choose(columns=14, vmem_bytes=forward_kernel.vmem_bytes)),
     g._replace(
-      blocks=choose(
-        columns=14 if width <= 16 else 8, vmem_bytes=backward_kernel.vmem_bytes
-      )
+      blocks=choose(columns=columns[0], vmem_bytes=forward_kernel.vmem_bytes)
+    ),
+    g._replace(
+      blocks=choose(columns=columns[1], vmem_bytes=backward_kernel.vmem_bytes)
     ),
   )
+
+
+def _columns(g: Geometry, chip: Chip) -> tuple[int, int]:
+  """About how many columns each kernel has in registers at a time."""
+  kernel, stride = g.rows.kernel, g.rows.stride
+  if chip.vector_registers > 32:
+    return 14, 14 if g.cols.size <= 16 else 8
+  return 14 if kernel == 3 else 7, 14 if kernel == 3 and stride == 1 else 7
 
 
 def _cannot(what: str) -> None:

@@ -39,7 +39,8 @@ class Prologue(NamedTuple):
     if self.activation == "silu":
       t = jnp.tanh(u)
       more = 1 + t
-      return u * more, more * (1 + u * (1 - t))
+      z = u * more
+      return z, more + z * (1 - t)
     if self.activation == "relu":
       return jnp.maximum(u, 0), jnp.where(u > 0, 1.0, 0.0)
     return u, None

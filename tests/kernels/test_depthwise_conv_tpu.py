@@ -16,9 +16,11 @@ import pytest
 from depthwise_cases import BF16, Case, check, draw, everything, exact, plain
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax import lax
 from jax._src.pallas.mosaic.interpret import interpret_pallas_call
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
+from jax.interpreters import mlir
 from jax.sharding import PartitionSpec as P
 from tolerance import assert_accurate
 
@@ -34,6 +36,7 @@ from podscale.kernels.depthwise_conv import op as differentiable
 from podscale.kernels.depthwise_conv.call import Call, Settings
 from podscale.kernels.depthwise_conv.config import Blocks
 from podscale.kernels.tpu import call
+from podscale.kernels.tpu.chip import target_chip
 
 KERNEL = partial(depthwise_conv_bn, implementation="pallas_tpu")
 KINDS = {
@@ -51,6 +54,36 @@ def interpreted(monkeypatch):
   """Runs Pallas calls as plain JAX."""
   run = partial(pl.pallas_call, interpret=True)
   monkeypatch.setattr(call.pl, "pallas_call", run)
+
+
+@pytest.fixture
+def v3(monkeypatch):
+  """Plans for TPU v3, whose bfloat16 goes its own way."""
+  with on("v3"):
+    chip = target_chip()
+  monkeypatch.setattr(pallas_tpu, "target_chip", lambda: chip)
+  # Interpretation on the CPU lacks a rule for this one operation.
+  mlir.register_lowering(
+    _primitive_of_pack_elementwise(),
+    mlir.lower_fun(_pack_elementwise, multiple_results=False),
+    platform="cpu",
+  )
+
+
+def _primitive_of_pack_elementwise():
+  register = jax.ShapeDtypeStruct((8, 128), jnp.float32)
+  jaxpr = jax.make_jaxpr(
+    lambda *halves: pltpu.pack_elementwise(halves, packed_dtype=BF16)
+  )(register, register)
+  return jaxpr.eqns[0].primitive
+
+
+def _pack_elementwise(even, odd, *, packed_dtype):
+  low, high = (
+    lax.bitcast_convert_type(half.astype(packed_dtype), jnp.uint16)
+    for half in (even, odd)
+  )
+  return low.astype(jnp.uint32) | (high.astype(jnp.uint32) << 16)
 
 
 @pytest.fixture
@@ -112,6 +145,26 @@ def test_values_and_gradients_of_images_cut_into_rows(
   interpreted, small_blocks, case
 ):
   check(case, KERNEL)
+
+
+PAIRS = [
+  Case(3, 1, "SAME", (3, 4, 5, 2), dtype="bfloat16"),
+  Case(3, 2, "SAME", (5, 7, 8, 2), dtype="bfloat16", affine="offset"),
+  Case(5, 1, "SAME", (2, 5, 9, 2), dtype="bfloat16"),
+  Case(3, 1, "SAME", (2, 35, 2, 2), dtype="bfloat16"),
+  Case(3, 1, "SAME", (3, 1, 2, 2), dtype="bfloat16"),
+]
+
+
+@pytest.mark.parametrize("case", PAIRS, ids=named)
+def test_columns_in_pairs(interpreted, v3, case):
+  check(case, KERNEL)
+
+
+def test_columns_in_pairs_of_images_cut_into_rows(
+  interpreted, v3, small_blocks
+):
+  check(Case(3, 1, "SAME", (5, 5, 9, 2), dtype="bfloat16"), KERNEL)
 
 
 @settings(max_examples=4, deadline=None, derandomize=True, database=None)
@@ -214,7 +267,7 @@ def test_without_a_tpu_xla_is_chosen():
   assert (choice.implementation, choice.chip) == ("xla", "unknown")
 
 
-@pytest.mark.parametrize("chip", ["v5e", "v6e"])
+@pytest.mark.parametrize("chip", ["v3", "v5e", "v6e"])
 def test_the_kernel_is_chosen_where_it_was_measured_ahead(chip):
   with on(chip):
     choice = describe(depthwise_conv_bn, *sizes(56, 144), activation="silu")
@@ -260,6 +313,7 @@ def test_describe_refuses_what_the_op_refuses():
     ({"rows": 0}, "rows must be at least 1, got 0"),
     ({"packed": 4}, "packed must be 8 or 16, got 4"),
     ({"images": 24}, "images must be a multiple of 16, got 24"),
+    ({"pairs": True}, "pairs needs 8 images, 2 columns and 2 activated"),
   ],
 )
 def test_blocks_check_themselves(change, message):
