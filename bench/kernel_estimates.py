@@ -71,30 +71,30 @@ def bound_us(shape: DepthwiseShape, batch_size: int, chip: str) -> float:
 
 
 def _row(shape: DepthwiseShape, batch_size: int, chip: str) -> dict[str, Any]:
-  forward, both = _arguments(shape, batch_size)
+  forward, both = layer_arguments(shape, batch_size)
   results: dict[str, Judged] = {}
-  for name, op in (("xla", plain_depthwise), ("ours", _ours)):
+  for name, op in (("xla", plain_depthwise), ("ours", ours)):
     op = partial(op, stride=shape.stride)
     side = partial(judge, chip=chip, free_layouts=name == "xla")
     results[f"{name}_forward"] = side(op, *forward)
-    results[name] = side(partial(_with_gradients, op), *both)
+    results[name] = side(partial(with_gradients, op), *both)
   microseconds = {f"{k}_us": v.microseconds for k, v in results.items()}
-  xla, ours = results["xla"], results["ours"]
+  theirs, own = results["xla"], results["ours"]
   bound = bound_us(shape, batch_size, chip)
   return {
     "layer": str(shape),
     **microseconds,
     "forward_ratio": results["xla_forward"].microseconds
     / results["ours_forward"].microseconds,
-    "ratio": xla.microseconds / ours.microseconds,
-    "bytes_ratio": ours.hbm_bytes / xla.hbm_bytes,
+    "ratio": theirs.microseconds / own.microseconds,
+    "bytes_ratio": own.hbm_bytes / theirs.hbm_bytes,
     "bound_us": bound,
-    "of_bound": bound / ours.microseconds,
-    "compile_s": ours.compile_s,
+    "of_bound": bound / own.microseconds,
+    "compile_s": own.compile_s,
   }
 
 
-def _arguments(shape: DepthwiseShape, batch_size: int):
+def layer_arguments(shape: DepthwiseShape, batch_size: int):
   """Shapes of what forward takes, and of what forward and backward take."""
   size, channels, kernel, stride = shape
   out = -(-size // stride)
@@ -117,7 +117,8 @@ def _arguments(shape: DepthwiseShape, batch_size: int):
   )
 
 
-def _ours(x, filters, scale, offset, stride):
+def ours(x, filters, scale, offset, stride):
+  """`plain_depthwise` by the kernels."""
   y, moments = kernels.depthwise_conv_bn(
     *(x, filters, scale, offset),
     activation="silu",
@@ -127,6 +128,7 @@ def _ours(x, filters, scale, offset, stride):
   return y, moments.mean, moments.m2
 
 
-def _with_gradients(op, x, filters, scale, offset, dy, dmean, dm2):
+def with_gradients(op, x, filters, scale, offset, dy, dmean, dm2):
+  """The results of an op and the gradients of its arrays."""
   results, vjp = jax.vjp(op, x, filters, scale, offset)
   return results, vjp((dy, dmean, dm2))

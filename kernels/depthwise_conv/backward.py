@@ -27,16 +27,16 @@ from ..tpu.registers import (
   broadcast,
   convert,
   load,
+  load_filters,
   loop,
   masked,
   pair_masks,
   store,
   zeros,
 )
-from .geometry import Geometry, vmem_of
+from .call import Gradients
+from .geometry import Geometry, stage_of, vmem_of
 from .taps import Range, input_ranges, phase_taps
-
-Gradients = tuple[jax.Array, jax.Array, jax.Array | None, jax.Array | None]
 
 
 def backward(
@@ -94,7 +94,7 @@ def backward(
       **g.stage(x.dtype, g.blocks.columns * g.cols.stride),
     },
     vmem_limit_bytes=vmem_limit_bytes,
-    cost=_cost(x, y, k),
+    cost=_cost(x, y, g),
   )
   dscale, doffset = (
     results[name][0] if name in results else None
@@ -103,10 +103,10 @@ def backward(
   return results["dx"], results["dfilters"], dscale, doffset
 
 
-def _cost(x, y, k) -> pl.CostEstimate:
+def _cost(x, y, g) -> pl.CostEstimate:
   return pl.CostEstimate(
-    flops=4 * k * k * y.size + 16 * x.size,
-    transcendentals=x.size,
+    flops=4 * g.rows.kernel**2 * y.size + 16 * x.size,
+    transcendentals=x.size if g.activation == "silu" else 0,
     bytes_accessed=(2 * x.size + 2 * y.size) * x.dtype.itemsize,
   )
 
@@ -174,7 +174,7 @@ def _kernel(g: Geometry, refs) -> None:
   @pl.loop(0, pl.cdiv(images, packed))
   def _images(q):
     rows = pl.ds(pl.multiple_of(q * packed, packed), packed)
-    first, stage = n * g.blocks.images + q * packed, _stage(refs)
+    first, stage = n * g.blocks.images + q * packed, stage_of(refs)
     masks = batch_masks(first, g.batch, packed, stage)
     loaded = masks if stage is None else pair_masks(first, g.batch)
     _fill(g, refs, i, rows, loaded)
@@ -183,10 +183,6 @@ def _kernel(g: Geometry, refs) -> None:
   @pl.when((n == g.grid[1] - 1) & (i == g.grid[2] - 1))
   def _finish():
     _write_sums(g, refs)
-
-
-def _stage(refs):
-  return getattr(refs, "stage", None)
 
 
 def _clear_border(g: Geometry, effective) -> None:
@@ -236,7 +232,7 @@ def _fill(g: Geometry, refs, i, images, masks) -> None:
     def chunk(first, size, _):
       to = (refs.effective, to_row, before[1] + first)
       sources = (y_ref, dy_ref)
-      convert(function, sources, row, first, size, images, to, _stage(refs))
+      convert(function, sources, row, first, size, images, to, stage_of(refs))
 
     column_chunks(g.cols.out, g.blocks.activated, chunk)
 
@@ -280,8 +276,7 @@ def _gradients(g: Geometry, refs, i, images, masks) -> None:
   prologue = load_prologue(
     getattr(refs, "scale", None), getattr(refs, "offset", None), g.activation
   )
-  k = range(g.rows.kernel)
-  filters = [[broadcast(refs.filters[a, b : b + 1]) for b in k] for a in k]
+  filters = load_filters(refs.filters)
   for phase in range(g.rows.stride):
     for start, stop, taps in _row_ranges(g, i, phase):
       body = partial(
@@ -306,7 +301,7 @@ def _row(
 
   def chunk(first, cells, sums, columns=None):
     columns = columns or cells * stride
-    stage = _stage(refs)
+    stage = stage_of(refs)
     x = load(refs.x, row, first * stride, columns, images, stage)
     x = [masked(registers, masks) for registers in x]
     dx = []

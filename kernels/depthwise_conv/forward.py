@@ -22,14 +22,14 @@ from ..tpu.registers import (
   SUBLANES,
   TILE,
   batch_masks,
-  broadcast,
   convert,
+  load_filters,
   loop,
   store,
   sublane_images,
   zeros,
 )
-from .geometry import Geometry, vmem_of
+from .geometry import Geometry, stage_of, vmem_of
 from .taps import Range, output_ranges
 
 
@@ -131,7 +131,7 @@ def _kernel(g: Geometry, refs) -> None:
   def _images(q):
     rows = pl.ds(pl.multiple_of(q * packed, packed), packed)
     masks = batch_masks(
-      n * g.blocks.images + q * packed, g.batch, packed, _stage(refs)
+      n * g.blocks.images + q * packed, g.batch, packed, stage_of(refs)
     )
     _activate(g, refs, i, rows)
 
@@ -144,10 +144,6 @@ def _kernel(g: Geometry, refs) -> None:
   @pl.when((n == g.grid[1] - 1) & (i == g.grid[2] - 1))
   def _finish():
     _write_moments(g, refs)
-
-
-def _stage(refs):
-  return getattr(refs, "stage", None)
 
 
 def _clear_border(g: Geometry, activated) -> None:
@@ -195,7 +191,7 @@ def _activate(g: Geometry, refs, i, images) -> None:
   def activate(to_row, ref, row):
     def chunk(first, size, _):
       to = (refs.activated, to_row, g.cols.low + first)
-      convert(function, [ref], row, first, size, images, to, _stage(refs))
+      convert(function, [ref], row, first, size, images, to, stage_of(refs))
 
     column_chunks(g.cols.size, g.blocks.activated, chunk)
 
@@ -224,13 +220,13 @@ def _row_ranges(g: Geometry, i) -> list[Range]:
 
 def _convolve(g: Geometry, refs, i, images, masks) -> None:
   """Outputs of this step, and what they add to the moments."""
-  filters = _filters(g, refs.filters)
+  filters = load_filters(refs.filters)
   pivot = refs.pivot[...]
 
   def row(taps, row, sums):
     def chunk(first, size, sums):
       columns = _outputs(g, refs.activated, filters, taps, row, first, size)
-      store(refs.y, row, first, images, columns, _stage(refs))
+      store(refs.y, row, first, images, columns, stage_of(refs))
       return _add_moments(columns, pivot, masks, sums)
 
     return column_chunks(g.cols.out, g.blocks.columns, chunk, sums)
@@ -240,11 +236,6 @@ def _convolve(g: Geometry, refs, i, images, masks) -> None:
     sums = lax.fori_loop(start, stop, partial(row, taps), sums)
   refs.sums[...] += sums[0]
   refs.squares[...] += sums[1]
-
-
-def _filters(g: Geometry, filters) -> list[list[jax.Array]]:
-  k = range(g.rows.kernel)
-  return [[broadcast(filters[a, b : b + 1]) for b in k] for a in k]
 
 
 def _outputs(g, activated, filters, taps, row, first, size):
@@ -294,7 +285,7 @@ def _take_pivot(g: Geometry, refs, masks) -> None:
   """
   middle = (g.out_rows // 2, g.cols.out // 2)
   every = tuple(range(g.rows.kernel))
-  filters = _filters(g, refs.filters)
+  filters = load_filters(refs.filters)
   ((register, *_),) = _outputs(
     g, refs.activated, filters, every, middle[0], middle[1], 1
   )
@@ -305,7 +296,7 @@ def _take_pivot(g: Geometry, refs, masks) -> None:
 
 def _write_moments(g: Geometry, refs) -> None:
   """Merges the sublanes' moments (Chan, Golub and LeVeque 1979)."""
-  image = sublane_images(_stage(refs))
+  image = sublane_images(stage_of(refs))
   # Those n with n % 8 == image; `//` would ask which chip this is.
   images = lax.div(g.batch - image + SUBLANES - 1, SUBLANES)
   count = (images * (g.rows.out * g.cols.out)).astype(jnp.float32)

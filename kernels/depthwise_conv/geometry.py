@@ -136,6 +136,11 @@ def _row(block: tuple[int, ...], offset: int, size: int) -> pl.BlockSpec:
   return pl.BlockSpec((1, *block[1:]), index)
 
 
+def stage_of(refs):
+  """The ref of `Geometry.stage`, or None."""
+  return getattr(refs, "stage", None)
+
+
 def vmem_of(shape: tuple[int, ...], dtype: jnp.dtype) -> int:
   """Bytes of a block that is fetched while the one before it is used."""
   return 2 * math.prod(shape) * jnp.dtype(dtype).itemsize

@@ -44,12 +44,11 @@ def _static(width: int, chunk: int) -> Iterator[tuple[int, int]]:
     yield first, min(chunk, width - first)
 
 
-def even_chunk(width: int, most: int, multiple: int = 1) -> int:
+def even_chunk(width: int, most: int) -> int:
   """A chunk of at most `most` columns that cuts a row evenly.
 
-  >>> even_chunk(28, 16), even_chunk(57, 16), even_chunk(57, 16, multiple=2)
-  (14, 15, 16)
+  >>> even_chunk(28, 16), even_chunk(57, 16)
+  (14, 15)
   """
   pieces = -(-width // most)
-  chunk = -(-width // pieces)
-  return -(-chunk // multiple) * multiple
+  return -(-width // pieces)

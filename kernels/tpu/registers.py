@@ -60,6 +60,12 @@ def load(ref, row, first, size: int, images, stage=None) -> list[Registers]:
   return [_cut(value.astype(jnp.float32)) for value in values]
 
 
+def load_filters(ref) -> list[Registers]:
+  """Each tap of `[k, k, 128]` filters, in every sublane."""
+  taps = range(ref.shape[0])
+  return [[broadcast(ref[a, b : b + 1]) for b in taps] for a in taps]
+
+
 def _cut(value: jax.Array) -> Registers:
   return [value[i : i + SUBLANES] for i in range(0, value.shape[0], SUBLANES)]
 

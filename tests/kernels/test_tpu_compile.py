@@ -6,14 +6,17 @@ A sample of layers by default; `make test-tpu-compile` has all of B0 to B7.
 import importlib.util
 import math
 import re
+from functools import partial
 
-import jax
-import jax.numpy as jnp
 import pytest
 
+from podscale.bench.kernel_estimates import (
+  layer_arguments,
+  ours,
+  with_gradients,
+)
 from podscale.bench.shapes import DepthwiseShape, family_shapes
 from podscale.bench.static.compile import compiled
-from podscale.kernels import depthwise_conv_bn
 
 pytestmark = [
   pytest.mark.libtpu,
@@ -30,42 +33,15 @@ SAMPLE = [
 ]
 
 
-def forward_and_backward(x, filters, scale, offset, dy, dmoments, *, stride):
-  def op(*args):
-    return depthwise_conv_bn(
-      *args, activation="silu", stride=stride, implementation="pallas_tpu"
-    )
-
-  results, vjp = jax.vjp(op, x, filters, scale, offset)
-  return results, vjp((dy, results[1]._replace(mean=dmoments, m2=dmoments)))
-
-
 def check(shape, batch, chip):
   """It compiles, to two kernels and nothing else that is large."""
-  size, channels, kernel, stride = shape
-  out = -(-size // stride)
-
-  def array(*dims, dtype=jnp.bfloat16):
-    return jax.ShapeDtypeStruct(dims, dtype)
-
-  vector = array(channels, dtype=jnp.float32)
-  arguments = (
-    array(size, size, batch, channels),
-    array(kernel, kernel, channels),
-    vector,
-    vector,
-    array(out, out, batch, channels),
-    vector,
-  )
-
-  def function(*args):
-    return forward_and_backward(*args, stride=stride)
-
+  _, arguments = layer_arguments(shape, batch)
+  function = partial(with_gradients, partial(ours, stride=shape.stride))
   with compiled(
     function, *arguments, chip=chip, free_layouts=False
   ) as compilation:
     assert compilation.hlo.count('"tpu_custom_call"') == 2
-    smallest = out * out * batch * channels
+    smallest = math.prod(arguments[4].shape)  # dy
     for dims, op in re.findall(
       r"\w+\[([\d,]+)\]\S* (copy|transpose|fusion)\(", compilation.hlo
     ):
