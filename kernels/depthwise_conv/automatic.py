@@ -8,6 +8,7 @@ from ..tpu.chip import target_chip
 from ..tpu.registers import LANES
 from . import pallas_tpu
 from .call import Call, Settings
+from .pallas_tpu import Plan
 
 # Where the kernels, forward and backward together, were ahead of XLA in every
 # layer that was judged, with 64 images in bfloat16 (on v5e 53 of the layers of
@@ -21,9 +22,9 @@ def automatic_call(
   x: jax.Array, filters: jax.Array, settings: Settings
 ) -> Call:
   """The call of the implementation that `choose` names."""
-  if choose(x, filters, settings).implementation == "xla":
+  plan, _ = _decide(x, filters, settings)
+  if plan is None:
     return xla_call(settings)
-  plan = pallas_tpu.plan(x, filters, settings)
   return Call(settings, "pallas_tpu", "taps", plan)
 
 
@@ -44,31 +45,32 @@ def pallas_call(x: jax.Array, filters: jax.Array, settings: Settings) -> Call:
 
 def choose(x: jax.Array, filters: jax.Array, settings: Settings) -> Choice:
   """What `depthwise_conv_bn` runs for arrays like these."""
+  plan, reason = _decide(x, filters, settings)
   chip = target_chip().name
-
-  def use_xla(reason: str) -> Choice:
+  if plan is None:
     return Choice("xla", chip, reason, {})
+  blocks = {"forward": plan.forward.blocks, "backward": plan.backward.blocks}
+  return Choice("pallas_tpu", chip, reason, blocks)
 
+
+def _decide(x, filters, settings) -> tuple[Plan | None, str]:
+  """The kernels' plan, or None for XLA; and why."""
+  chip = target_chip().name
   if chip == "unknown":
-    return use_xla("no TPU is compiled for")
+    return None, "no TPU is compiled for"
   try:
     plan = pallas_tpu.plan(x, filters, settings)
   except NotImplementedError as error:
-    return use_xla(str(error))
+    return None, str(error)
   if chip not in _LEAST_LANES:
-    return use_xla(f"the kernel was not measured ahead of XLA on {chip}")
+    return None, f"the kernel was not measured ahead of XLA on {chip}"
   if x.dtype != jnp.bfloat16:
-    return use_xla(f"the kernel was measured in bfloat16, x is {x.dtype}")
+    return None, f"the kernel was measured in bfloat16, x is {x.dtype}"
   channels = x.shape[3]
   used = channels / (-(-channels // LANES) * LANES)
   if used < _LEAST_LANES[chip]:
-    return use_xla(
+    return None, (
       f"{channels} channels use {used:.0%} of the lanes; on {chip} the kernel "
       f"was measured ahead from {_LEAST_LANES[chip]:.0%} on"
     )
-  return Choice(
-    "pallas_tpu",
-    chip,
-    f"measured ahead of XLA on {chip}",
-    {"forward": plan.forward.blocks, "backward": plan.backward.blocks},
-  )
+  return plan, f"measured ahead of XLA on {chip}"
