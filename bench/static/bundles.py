@@ -54,6 +54,7 @@ _KINDS = {
   "inlined_call": "call",
   "spop.drf": "pop",
   "scalar_parameter_address": "parameter",
+  "smov": "alu",
   "smov.u32": "alu",
   "reloc": "alu",
   "por": "logic",
@@ -66,6 +67,8 @@ _ALU = (
   *("sand.u32", "sor.u32", "sxor.u32", "sshll.u32", "sshrl.u32", "sshra.s32"),
 )
 _KINDS |= dict.fromkeys(_ALU, "alu")
+# Which of quotient and remainder a division yields, by its comment.
+DIVISIONS = {"kDivAndRem": "[:]", "kDiv": "[:1]", "kRem": "[1:]"}
 # Ordering, tracing and set-up: they take their bundle and do nothing else.
 _NOTHING = {
   *("sfence", "cfence", "vtrace", "vsettm", "vint", "vnop", "cld", "cst"),
@@ -304,7 +307,7 @@ def _kind(name: str, note: str) -> str:
     return "alu"
   if re.match(r"scmp\.(eq|ne|lt|le|gt|ge)\b", name):
     return "compare"
-  if name == "sdivrem.u32" and "kDivAndRem" in note:
+  if name == "sdivrem.u32" and note in DIVISIONS:
     return "divide"
   if name.startswith("dma"):
     return "dma"

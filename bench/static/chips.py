@@ -29,8 +29,7 @@ class Chip(NamedTuple):
     granule: Bytes in one unit of a DMA's size.
     delay_slots: Bundles that run after a branch before it is taken.
     delay_in_cycles: The delay slots are cycles instead of bundles.
-    capacities: Slots of each unit in a bundle, as the compiler's utilisation
-      tables have them.
+    capacities: Slots of each unit in a bundle, as `Utilisation` has them.
   """
 
   topology: str
@@ -54,7 +53,7 @@ class Chip(NamedTuple):
   @property
   def vector_slots(self) -> int:
     """Vector ALU operations in one bundle."""
-    return self.capacities[3]
+    return self.capacities[0]
 
   @property
   def latency(self) -> float:
@@ -62,21 +61,21 @@ class Chip(NamedTuple):
     return self.latency_us * self.mhz
 
 
-_V5_SLOTS = (4, 4, 3, 4, 2, 1, 3, 3, 1, 1, 2)
-_V6_SLOTS = (2, 2, 2, 4, 2, 1, 3, 3, 2, 2, 2)
+_V5_SLOTS = (4, 2, 1, 3, 3, 1, 1, 2)
+_V6_SLOTS = (4, 2, 1, 3, 3, 2, 2, 2)
 
 CHIPS = {
   "v2": Chip(
     *("v2:2x2", 700, 350.0, 0.26, 1024, 1, False),
-    (1, 1, 1, 2, 1, 1, 1, 1, 1, 1, 2),
+    (2, 1, 1, 1, 1, 1, 1, 2),
   ),
   "v3": Chip(
     *("v3:2x2", 940, 450.0, 0.26, 1024, 1, False),
-    (2, 2, 1, 2, 1, 1, 1, 1, 1, 1, 2),
+    (2, 1, 1, 1, 1, 1, 1, 2),
   ),
   "v4": Chip(
     *("v4:2x2x1", 1050, 614.0, 0.57, 512, 1, False),
-    (4, 4, 2, 2, 2, 1, 1, 1, 1, 1, 2),
+    (2, 2, 1, 1, 1, 1, 1, 2),
   ),
   "v5e": Chip("v5e:2x2", 1500, 819.0, 1.21, 32, 4, False, _V5_SLOTS),
   "v5p": Chip("v5p:2x2x1", 1750, 1382.5, 1.21, 32, 4, False, _V5_SLOTS),

@@ -13,7 +13,9 @@ from typing import NamedTuple
 
 type Row = list[int]
 
-_COUNTED = 3  # From this column on, a row counts operations; before, occupancy.
+# From this column on a row counts operations. Those before it are occupancy:
+# MATMUL, MATPUSH and XLU, or MXU and XLU, as libtpu's version has it.
+_FIRST_COUNTED = "VALU"
 _LONGEST_GROUP = 400
 _FILE = re.compile(
   r"(.*)-\d+-(pre-delay|final)_hlo-static-per-bundle-utilization\.txt$"
@@ -21,7 +23,7 @@ _FILE = re.compile(
 
 
 class Utilisation(NamedTuple):
-  """One table.
+  """One table, but for the columns of occupancy.
 
   Attributes:
     units: Names of its columns.
@@ -65,22 +67,28 @@ def read_utilisation(text: str) -> Utilisation:
     ValueError: It does not name its columns.
 
   >>> read_utilisation('''== CAPACITY:
-  ... MATMUL, VALU
-  ...      4     2
+  ... MXU, XLU, VALU, SALU
+  ...   4    3     4     2
   ... == UTILIZATION:
-  ... 0 1
+  ... 0 0 1 2
   ... ''')
-  Utilisation(units=['MATMUL', 'VALU'], capacities=(4, 2), rows=[[0, 1]])
+  Utilisation(units=['VALU', 'SALU'], capacities=(4, 2), rows=[[1, 2]])
   """
   lines = text.splitlines()
-  heads = [i for i, line in enumerate(lines) if line.startswith("MATMUL")]
+  heads = [i for i, line in enumerate(lines) if _FIRST_COUNTED in line]
   if not heads:
     raise ValueError("a utilisation table without the names of its columns")
   head = heads[0]
+  units = lines[head].replace(" ", "").split(",")
+  first = units.index(_FIRST_COUNTED)
+
+  def counted(line: str) -> list[int]:
+    return list(map(int, line.split()))[first:]
+
   return Utilisation(
-    lines[head].replace(" ", "").split(","),
-    tuple(map(int, lines[head + 1].split())),
-    [list(map(int, line.split())) for line in lines if line[:1].isdigit()],
+    units[first:],
+    tuple(counted(lines[head + 1])),
+    [counted(line) for line in lines if line[:1].isdigit()],
   )
 
 
@@ -130,14 +138,13 @@ def align(before: list[Row], final: list[Row]) -> list[tuple[int, int]] | None:
   Returns:
     `(first, end)` per final bundle, or None where they do not align.
 
-  >>> align([[0, 0, 0, 1], [0, 0, 0, 0], [0, 0, 0, 2]],
-  ...       [[0, 0, 0, 1], [0, 0, 0, 2]])
+  >>> align([[1], [0], [2]], [[1], [2]])
   [(0, 1), (1, 3)]
   """
   # Some columns show occupancy too, whose totals differ.
   columns = [
     c
-    for c in range(_COUNTED, len(final[0]))
+    for c in range(len(final[0]))
     if sum(row[c] for row in before) == sum(row[c] for row in final)
   ]
   if not columns:

@@ -28,8 +28,7 @@ class KernelCost(NamedTuple):
     hbm_us: Its bytes at the full bandwidth.
     hbm_bytes: Read and written.
     dmas: How many moved them.
-    slots: Used fraction of each unit's slots in the cycles of its bundles;
-      MATMUL, MATPUSH and XLU are occupancy, the others operations issued.
+    slots: Used fraction of each unit's slots in the cycles of its bundles.
     spills: Vector registers stored for want of registers.
     fills: And loaded again.
     unmodelled: What it does that the figures leave out.

@@ -9,7 +9,7 @@ writes such an operand also writes the phi's input, a variable of its own.
 from collections import defaultdict
 from typing import Any
 
-from .bundles import Bundles, Operand, Operation
+from .bundles import DIVISIONS, Bundles, Operand, Operation
 from .memory import dma_route
 from .unknown import UNKNOWN, Unknown
 
@@ -26,6 +26,7 @@ _ARITHMETIC = {
   "sshll.u32": "shift_left({}, {})",
   "sshrl.u32": "shift_right({}, {})",
   "sshra.s32": "shift_right_signed({}, {})",
+  "smov": "{}",
   "smov.u32": "{}",
   "reloc": "({} * 64) & 0xFFFFFFFF",
 }
@@ -147,7 +148,7 @@ class Translator:
           values[1:] = map(_predicate, o.operands[1:])
         return "select({}, {}, {})".format(*values)
       case "divide":
-        return "divide({}, {})".format(*values)
+        return "divide({}, {})".format(*values) + DIVISIONS[o.note]
       case "pop":
         return f"pop({values[0]})"
       case "alias":

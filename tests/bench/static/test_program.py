@@ -104,7 +104,7 @@ def test_kernels_alone_agree(dumps, name):
     assert kernel.microseconds * chip.mhz == pytest.approx(cycles, abs=0.5)
     assert kernel.issue_us * chip.mhz == pytest.approx(issue)
     assert kernel.hbm_bytes == hbm_bytes
-    slots = kernel.slots["VALU"] * issue * chip.capacities[3]
+    slots = kernel.slots["VALU"] * issue * chip.vector_slots
     assert slots == pytest.approx(vector)
     # On v4 the second of the two keeps its output on the chip.
     assert all("vmem->cmem" in note for note in kernel.unmodelled)

@@ -68,6 +68,7 @@ def test_time_is_bundles_and_their_delays(run):
     ("sxor.u32 12, 10", 6),
     ("scalar_lea.hbm 5, 6", 11),
     ("smov.u32 $0x10", 16),
+    ("smov $0x10", 16),
   ],
 )
 def test_arithmetic(run, operation, value):
@@ -166,6 +167,16 @@ def test_quotient_and_remainder_are_taken_in_turn(run):
     "{ %s4_s4 = sshll.u32 %s2_s2, 4 }",
     "{ %s5_s5 = sor.u32 %s4_s4, %s3_s3 }",
     "{ %p1_p1 = scmp.eq.s32.totalorder %s5_s5, 50 }",  # 3 * 16 + 2
+  )
+  assert holds(run, *setup)
+
+
+@pytest.mark.parametrize(("kind", "result"), [("kDiv", 3), ("kRem", 2)])
+def test_quotient_or_remainder_alone(run, kind, result):
+  setup = (
+    f"{{ %1 = sdivrem.u32 23, 7 /* {kind} */ }}",
+    "{ %s2_s2 = spop.drf %1 }",
+    f"{{ %p1_p1 = scmp.eq.s32.totalorder %s2_s2, {result} }}",
   )
   assert holds(run, *setup)
 
