@@ -7,7 +7,6 @@ inputs: each meets the outputs that it had a part in, which gives its own
 gradient and its part of the filters'.
 """
 
-import math
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,49 +17,40 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from ..moments import Moments
-from ..tpu.call import Result, tpu_call
-from ..tpu.columns import column_chunks
-from ..tpu.prologue import Prologue, load_prologue
-from ..tpu.registers import (
-  TILE,
-  batch_masks,
-  broadcast,
-  convert,
-  load,
-  load_filters,
-  loop,
-  masked,
-  pair_masks,
-  store,
-  zeros,
-)
+from ..tpu.call import tpu_call
+from ..tpu.prologue import Prologue, make_prologue
+from ..tpu.registers import TILE, load, masked, pair_masks, store, zeros
+from .buffer import backward_buffer, reach
 from .call import Gradients
 from .geometry import Geometry, stage_of, vmem_of
+from .minimal import plus
 from .taps import Range, input_ranges, phase_taps
+from .vectors import Given, Taps, Wanted, given_names
+from .walk import (
+  Masks,
+  Part,
+  distinct,
+  for_each_chunk,
+  for_each_group,
+  for_each_part,
+  per_register,
+  total,
+)
 
 
 def backward(
-  x: jax.Array,  # [h, w, n, c]
+  x: jax.Array,  # [h, w, n, c] or [h, w, c, n]
   filters: jax.Array,  # [k, k, c]
   scale: jax.Array | None,  # [c]
   offset: jax.Array | None,  # [c]
-  y: jax.Array,  # [ho, wo, n, c]
+  y: jax.Array,  # as x, with ho and wo
   moments: Moments,
-  dy: jax.Array,  # [ho, wo, n, c]
+  dy: jax.Array,  # as y
   dmoments: Moments,
   g: Geometry,
   vmem_limit_bytes: int,
 ) -> Gradients:
   """The gradients of x, filters, scale and offset, in their dtypes."""
-  inputs = {
-    "x": (x, g.input_block()),
-    "y": (y, g.output_block()),
-    "dy": (dy, g.output_block()),
-  }
-  for j, row in enumerate(_halo(g)):
-    inputs[f"y_halo{j}"] = (y, g.output_row(row))
-    inputs[f"dy_halo{j}"] = (dy, g.output_row(row))
-  inputs["filters"] = g.filters_input(filters)
   vectors = {
     "scale": scale,
     "offset": offset,
@@ -68,39 +58,46 @@ def backward(
     "dmean": dmoments.mean,
     "dm2": dmoments.m2,
   }
-  for name, given in vectors.items():
-    if given is not None:
-      inputs[name] = (given[None], g.vector_block())
-  outputs: dict[str, Result] = {
-    "dx": (x.shape, x.dtype, g.input_block()),
-    "dfilters": (filters.shape, filters.dtype, g.filters_block()),
+  given = Given(g, given_names(vectors))
+  names = given_names({"dscale": scale, "doffset": offset})
+  wanted = Wanted(g, filters.dtype, names)
+  buffer = backward_buffer(g)
+  inputs = {
+    "x": (x, g.input_block()),
+    "y": (y, g.output_block()),
+    "dy": (dy, g.output_block()),
   }
-  vector = ((1, g.channels), jnp.float32, g.vector_block())
-  for name, given in (("dscale", scale), ("doffset", offset)):
-    if given is not None:
-      outputs[name] = vector
-  k = g.rows.kernel
+  for j, row in enumerate(buffer.halo()):
+    inputs[f"y_halo{j}"] = (y, g.output_row(row))
+    inputs[f"dy_halo{j}"] = (dy, g.output_row(row))
+  sums = pltpu.VMEM((g.groups, *TILE), jnp.float32)
+  products = g.groups, g.rows.kernel, g.products
   results = tpu_call(
-    partial(_kernel, g),
+    partial(_kernel, given, wanted),
     name="depthwise_conv_bn_backward",
     grid=g.grid,
-    inputs=inputs,
-    outputs=outputs,
+    inputs={**inputs, **given.operands(filters, vectors)},
+    outputs={
+      "dx": (x.shape, x.dtype, g.input_block()),
+      **wanted.outputs(),
+    },
     scratch={
-      "effective": pltpu.VMEM(g.buffer_shape(*_buffer_size(g)), jnp.float32),
-      "filter_sums": pltpu.VMEM((k, k, *TILE), jnp.float32),
-      "scale_sums": pltpu.VMEM(TILE, jnp.float32),
-      "offset_sums": pltpu.VMEM(TILE, jnp.float32),
+      "effective": buffer.scratch(),
+      "filter_sums": pltpu.VMEM((*products, *TILE), jnp.float32),
+      "scale_sums": sums,
+      "offset_sums": sums,
       **g.stage(x.dtype, g.blocks.columns * g.cols.stride),
     },
     vmem_limit_bytes=vmem_limit_bytes,
     cost=_cost(x, y, g),
   )
-  dscale, doffset = (
-    results[name][0] if name in results else None
-    for name in ("dscale", "doffset")
+  arrays = wanted.arrays(results)
+  return (
+    results["dx"],
+    arrays["dfilters"],
+    arrays.get("dscale"),
+    arrays.get("doffset"),
   )
-  return results["dx"], results["dfilters"], dscale, doffset
 
 
 def _cost(x, y, g) -> pl.CostEstimate:
@@ -113,145 +110,96 @@ def _cost(x, y, g) -> pl.CostEstimate:
 
 def vmem_bytes(g: Geometry, dtype: jnp.dtype) -> int:
   """What a grid step takes of VMEM, but for the per-channel vectors."""
-  halo = 2 * len(_halo(g)) * vmem_of((1, *g.output_shape[1:]), dtype)
-  buffer = 4 * math.prod(g.buffer_shape(*_buffer_size(g)))
+  buffer = backward_buffer(g)
+  halo = 2 * len(buffer.halo()) * vmem_of((1, *g.output_shape[1:]), dtype)
   return (
     2 * vmem_of(g.input_shape, dtype)
     + 2 * vmem_of(g.output_shape, dtype)
     + halo
-    + buffer
+    + buffer.bytes
     + g.stage_bytes(dtype, g.blocks.columns * g.cols.stride)
   )
 
 
-class _Reach(NamedTuple):
-  """How many outputs before and after its own an input's step reads."""
+class _Sums(NamedTuple):
+  """What is summed over a step's inputs, in registers."""
 
-  before: int
-  after: int
-
-
-def _reach(window) -> _Reach:
-  return _Reach(
-    (window.kernel - 1 - window.low) // window.stride,
-    (window.low + window.stride - 1) // window.stride,
-  )
+  scale: jax.Array
+  offset: jax.Array
 
 
-def _halo(g: Geometry) -> list[int]:
-  """Output rows of other blocks that a step reads, from its block's start."""
-  if g.whole:
-    return []
-  reach = _reach(g.rows)
-  return [
-    *range(-reach.before, 0),
-    *range(g.out_rows, g.out_rows + reach.after),
-  ]
-
-
-def _buffer_size(g: Geometry) -> tuple[int, int]:
-  """Rows and columns of the effective dy with its border."""
-  rows, cols = _reach(g.rows), _reach(g.cols)
-  return (
-    rows.before + g.out_rows + rows.after,
-    cols.before + g.cols.out + cols.after,
-  )
-
-
-def _kernel(g: Geometry, refs) -> None:
+def _kernel(given: Given, wanted: Wanted, refs) -> None:
+  g = given.g
   n, i = pl.program_id(1), pl.program_id(2)
-  sums = (refs.filter_sums, refs.scale_sums, refs.offset_sums)
 
   @pl.when((n == 0) & (i == 0))
   def _start():
-    _clear_border(g, refs.effective)
-    for ref in sums:
+    backward_buffer(g).clear_border(refs.effective)
+    for ref in (refs.filter_sums, refs.scale_sums, refs.offset_sums):
       ref[...] = jnp.zeros_like(ref)
 
-  packed = g.blocks.packed
-  images = jnp.minimum(g.blocks.images, g.batch - n * g.blocks.images)
+  def part(_, part: Part):
+    _fill(given, refs, i, part)
+    _gradients(given, refs, i, part)
 
-  @pl.loop(0, pl.cdiv(images, packed))
-  def _images(q):
-    rows = pl.ds(pl.multiple_of(q * packed, packed), packed)
-    first, stage = n * g.blocks.images + q * packed, stage_of(refs)
-    masks = batch_masks(first, g.batch, packed, stage)
-    loaded = masks if stage is None else pair_masks(first, g.batch)
-    _fill(g, refs, i, rows, loaded)
-    _gradients(g, refs, i, rows, masks)
+  for_each_part(g, refs, part)
 
   @pl.when((n == g.grid[1] - 1) & (i == g.grid[2] - 1))
   def _finish():
-    _write_sums(g, refs)
+    for_each_group(g, partial(_write_sums, g, wanted, refs))
 
 
-def _clear_border(g: Geometry, effective) -> None:
-  """Zeros around the outputs; nothing else is ever written there."""
-  height, width, registers = effective.shape[:3]
-  before = _reach(g.cols).before
-  inside = range(before, before + g.cols.out)
-  border = [col for col in range(width) if col not in inside]
-
-  @pl.loop(0, height)
-  def _(row):
-    for col in border:
-      for p in range(registers):
-        effective[row, col, p] = zeros()
-
-  if g.whole:
-    before = _reach(g.rows).before
-    for row in range(height):
-      if not 0 <= row - before < g.rows.out:
-        _clear_row(g, effective, row)
-
-
-def _clear_row(g: Geometry, effective, row) -> None:
-  before = _reach(g.cols).before
-
-  def chunk(first, size, _):
-    for col in range(size):
-      for p in range(effective.shape[2]):
-        effective[row, before + first + col, p] = zeros()
-
-  column_chunks(g.cols.out, g.blocks.activated, chunk)
-
-
-def _fill(g: Geometry, refs, i, images, masks) -> None:
+def _fill(given: Given, refs, i, part: Part) -> None:
   """Writes dy and what comes through the moments to the buffer."""
-  count = g.rows.out * g.cols.out * g.batch
-  slope = 2 * refs.dm2[...]
-  constant = broadcast(refs.dmean[...] / count - slope * refs.mean[...])
-  slope = broadcast(slope)
-  before = _reach(g.rows).before, _reach(g.cols).before
+  g = given.g
+  affine = [
+    _moments_affine(given, refs, group) for group in distinct(g, part.groups)
+  ]
+  masks: Masks = part.masks
+  if stage_of(refs) is not None:
+    masks = pair_masks(part.first, g.batch)
 
   def function(y, dy):
-    q = [slope * a + (b + constant) for a, b in zip(y, dy, strict=True)]
+    q = [
+      slope * a + (b + constant)
+      for a, b, (slope, constant) in zip(
+        y, dy, per_register(y, affine), strict=True
+      )
+    ]
     return masked(q, masks)
 
-  def fill(to_row, y_ref, dy_ref, row):
-    def chunk(first, size, _):
-      to = (refs.effective, to_row, before[1] + first)
-      sources = (y_ref, dy_ref)
-      convert(function, sources, row, first, size, images, to, stage_of(refs))
+  buffer = backward_buffer(g)
+  halos = [
+    [getattr(refs, f"y_halo{j}"), getattr(refs, f"dy_halo{j}")]
+    for j in range(len(buffer.halo()))
+  ]
+  buffer.fill(
+    refs.effective,
+    [refs.y, refs.dy],
+    halos,
+    function,
+    i,
+    part.sublanes,
+    stage_of(refs),
+  )
 
-    column_chunks(g.cols.out, g.blocks.activated, chunk)
 
-  if g.whole:
-    loop(0, g.out_rows, lambda row: fill(before[0] + row, refs.y, refs.dy, row))
-    return
-  there = jnp.minimum(g.out_rows, g.rows.out - i * g.out_rows)
-  loop(0, there, lambda row: fill(before[0] + row, refs.y, refs.dy, row))
-  if g.rows.out % g.out_rows:
-    loop(
-      there,
-      g.out_rows,
-      lambda row: _clear_row(g, refs.effective, before[0] + row),
-    )
-  for j, row in enumerate(_halo(g)):
-    inside = (i * g.out_rows + row >= 0) & (i * g.out_rows + row < g.rows.out)
-    halo = getattr(refs, f"y_halo{j}"), getattr(refs, f"dy_halo{j}")
-    pl.when(inside)(partial(fill, before[0] + row, *halo, 0))
-    pl.when(~inside)(partial(_clear_row, g, refs.effective, before[0] + row))
+def _moments_affine(given: Given, refs, group):
+  """Slope and constant of y in what comes back through the moments."""
+  g = given.g
+  mean, dmean, dm2 = (
+    given.vector(refs, name, group) for name in ("mean", "dmean", "dm2")
+  )
+  slope = 2 * dm2
+  return slope, dmean / (g.rows.out * g.cols.out * g.batch) - slope * mean
+
+
+def _products(g: Geometry, taps: Taps) -> Taps:
+  """The filter's rows as the buffer's columns or points meet them."""
+  if g.algorithm is None:
+    return taps
+  # An input meets the taps in the other direction than an output.
+  return [g.algorithm.filter_transform(row[::-1]) for row in taps]
 
 
 def _row_ranges(g: Geometry, i, phase: int) -> list[Range]:
@@ -265,92 +213,143 @@ def _row_ranges(g: Geometry, i, phase: int) -> list[Range]:
   return [Range(0, stop, phase_taps(g.rows, phase))]
 
 
-class _Sums(NamedTuple):
-  """What is summed over a step's inputs, in registers."""
+class _Of(NamedTuple):
+  """What a part's gradients are made with.
 
-  scale: jax.Array
-  offset: jax.Array
+  Attributes:
+    g: The call.
+    refs: The kernel's.
+    prologues: Of each register.
+    filters: Of each register.
+    part: The part.
+  """
+
+  g: Geometry
+  refs: Any
+  prologues: list[Prologue]
+  filters: list[Taps]
+  part: Part
 
 
-def _gradients(g: Geometry, refs, i, images, masks) -> None:
-  prologue = load_prologue(
-    getattr(refs, "scale", None), getattr(refs, "offset", None), g.activation
+def _gradients(given: Given, refs, i, part: Part) -> None:
+  g = given.g
+  groups = distinct(g, part.groups)
+  prologues, filters = [], []
+  for group in groups:
+    scale, offset = (
+      given.vector(refs, name, group) for name in ("scale", "offset")
+    )
+    prologues.append(make_prologue(scale, offset, g.activation))
+    filters.append(_products(g, given.taps(refs, group)))
+  of = _Of(
+    g,
+    refs,
+    per_register(part.groups, prologues),
+    per_register(part.groups, filters),
+    part,
   )
-  filters = load_filters(refs.filters)
   for phase in range(g.rows.stride):
     for start, stop, taps in _row_ranges(g, i, phase):
-      body = partial(
-        _row, g, refs, prologue, filters, images, masks, phase, taps
-      )
-      sums = _Sums(zeros(), zeros())
+      sums = [_Sums(zeros(), zeros()) for _ in groups]
+      body = partial(_row, of, phase, taps)
       sums = lax.fori_loop(start, stop, body, sums)
-      refs.scale_sums[...] += sums.scale
-      refs.offset_sums[...] += sums.offset
+      for group, (scale, offset) in zip(groups, sums, strict=True):
+        refs.scale_sums[group] += scale
+        refs.offset_sums[group] += offset
 
 
-def _row(
-  g, refs, prologue, filters, images, masks, phase, taps, position, sums
-) -> _Sums:
+def _row(of: _Of, phase, taps, position, sums) -> list[_Sums]:
   """Gradients of the inputs of one row."""
+  g, refs, part = of.g, of.refs, of.part
   stride = g.rows.stride
   row = position * stride + phase
-  before = _reach(g.rows).before
+  above, _ = reach(g.rows)
   rows = {
-    a: position + (phase + g.rows.low - a) // stride + before for a in taps
+    a: position + (phase + g.rows.low - a) // stride + above for a in taps
   }
+  compute = _direct if g.algorithm is None else _by_tiles
 
   def chunk(first, cells, sums, columns=None):
     columns = columns or cells * stride
     stage = stage_of(refs)
-    x = load(refs.x, row, first * stride, columns, images, stage)
-    x = [masked(registers, masks) for registers in x]
+    sums = list(sums)
+    x = load(refs.x, row, first * stride, columns, part.sublanes, stage)
+    x = [masked(registers, part.masks) for registers in x]
     dx = []
     for p in range(len(x[0])):
-      values, sums = _registers(
-        g,
-        refs,
-        prologue,
-        filters,
-        rows,
-        first,
-        [registers[p] for registers in x],
-        p,
-        sums,
+      own = [registers[p] for registers in x]
+      both = [of.prologues[p].with_slope(register) for register in own]
+      dz = compute(of, rows, first, [z for z, _ in both], p)
+      slopes = [slope for _, slope in both]
+      values, sums[p % len(sums)] = _through_prologue(
+        of.prologues[p], own, slopes, dz, sums[p % len(sums)]
       )
       dx.append(values)
     by_column = [list(registers) for registers in zip(*dx, strict=True)]
-    store(refs.dx, row, first * stride, images, by_column, stage)
+    store(refs.dx, row, first * stride, part.sublanes, by_column, stage)
     return sums
 
   cells, rest = divmod(g.cols.size, stride)
-  sums = column_chunks(cells, g.blocks.columns, chunk, sums)
+  sums = for_each_chunk(g, cells, chunk, sums)
   return chunk(cells, 1, sums, columns=rest) if rest else sums
 
 
-def _registers(g, refs, prologue, filters, rows, first, x, p, sums):
-  """The gradients of some columns' inputs, and what they add to the sums."""
-  both = [prologue.with_slope(register) for register in x]
-  z = [activation for activation, _ in both]
-  dz = [None] * len(x)
+def _direct(of: _Of, rows, first, z, p):
+  """The gradients of some columns of z; adds to those of the filters."""
+  g, refs, filters = of.g, of.refs, of.filters[p]
+  left, _ = reach(g.cols)
+  dz = [None] * len(z)
   for a, row in rows.items():
     filter_sums: dict[int, jax.Array] = {}
-    for m, meets in _meetings(g, first, len(x)).items():
-      q = refs.effective[row, first + m + _reach(g.cols).before, p]
+    for m, meets in _meetings(g, first, len(z)).items():
+      q = refs.effective[row, first + m + left, p]
       for col, b in meets:
-        term = q * filters[a][b]
-        dz[col] = term if dz[col] is None else dz[col] + term
-        part = q * z[col]
-        filter_sums[b] = filter_sums[b] + part if b in filter_sums else part
+        dz[col] = plus(dz[col], q * filters[a][b])
+        filter_sums[b] = plus(filter_sums.get(b), q * z[col])
     for b, part in filter_sums.items():
-      refs.filter_sums[a, b] += part
-  scale_sum, offset_sum = sums.scale, sums.offset
+      refs.filter_sums[of.part.groups[p], a, b] += part
+  return dz
+
+
+def _by_tiles(of: _Of, rows, first, z, p):
+  """As `_direct`, by minimal filtering."""
+  g, refs, filters = of.g, of.refs, of.filters[p]
+  tile, points = g.algorithm.outputs, g.algorithm.points
+  tiles = range(pl.cdiv(len(z), tile))
+  padded = [*z, *[None] * (len(tiles) * tile - len(z))]
+  given = [
+    g.algorithm.output_transposed(padded[t * tile : (t + 1) * tile])
+    for t in tiles
+  ]
+  start = lax.div(first, tile) * points
+  products = [[None] * points for _ in tiles]
+  for j in range(points):
+    for a, row in rows.items():
+      part = None
+      for t in tiles:
+        q = refs.effective[row, start + t * points + j, p]
+        products[t][j] = plus(products[t][j], q * filters[a][j])
+        if given[t][j] is not None:
+          part = plus(part, q * given[t][j])
+      if part is not None:
+        refs.filter_sums[of.part.groups[p], a, j] += part
+  return [
+    column
+    for values in products
+    for column in g.algorithm.output_transform(values)
+  ][: len(z)]
+
+
+def _through_prologue(prologue: Prologue, x, slopes, dz, sums: _Sums):
+  """The gradients of some columns of x, and what they add to the sums."""
+  scale_sum, offset_sum = sums
   dx = []
-  for col, (_, slope) in enumerate(both):
-    du = dz[col] if dz[col] is not None else zeros()
+  for column, slope, du in zip(x, slopes, dz, strict=True):
+    du = zeros() if du is None else du
     if slope is not None:
       du = du * slope
     offset_sum = offset_sum + du
-    scale_sum = scale_sum + du * x[col]
+    scale_sum = scale_sum + du * column
     # The scale of the prologue has silu's half, as the slope would need it.
     dx.append(du if prologue.scale is None else du * prologue.scale)
   return dx, _Sums(scale_sum, offset_sum)
@@ -370,17 +369,17 @@ def _meetings(g: Geometry, first, columns: int):
   return dict(sorted(meetings.items()))
 
 
-def _write_sums(g: Geometry, refs) -> None:
-  """Adds up the sublanes."""
-  for a in range(g.rows.kernel):
-    for b in range(g.rows.kernel):
-      total = jnp.sum(refs.filter_sums[a, b], 0, keepdims=True)
-      refs.dfilters[a, b : b + 1] = total.astype(refs.dfilters.dtype)
+def _write_sums(g: Geometry, wanted: Wanted, refs, group) -> None:
+  """Adds up what the registers of sums have of each channel."""
+  taps = [
+    [total(g, refs.filter_sums[group, a, j]) for j in range(g.products)]
+    for a in range(g.rows.kernel)
+  ]
+  if g.algorithm is not None:
+    taps = [g.algorithm.filter_transposed(row)[::-1] for row in taps]
   factor = Prologue(None, None, g.activation).slope_factor
-  for name, sums in (
-    ("dscale", refs.scale_sums),
-    ("doffset", refs.offset_sums),
-  ):
-    if hasattr(refs, name):
-      total = jnp.sum(sums[...], 0, keepdims=True)
-      getattr(refs, name)[...] = factor * total
+  vectors = {
+    "dscale": factor * total(g, refs.scale_sums[group]),
+    "doffset": factor * total(g, refs.offset_sums[group]),
+  }
+  wanted.write(refs, group, vectors, taps)

@@ -1,4 +1,4 @@
-"""Block sizes of the depthwise kernels, and what they take of VMEM."""
+"""Block sizes of the depthwise kernels."""
 
 import dataclasses
 
@@ -10,37 +10,43 @@ class Blocks:
   Attributes:
     rows: Output rows of a step; its input rows are `stride` times as many. A
       step that has all rows needs no halo.
-    images: Images of a step, a multiple of `packed`.
-    packed: Images loaded together: 16, or 8.
+    sublanes: Images (HWNC) or channels (HWCN) of a step, a multiple of
+      `packed`.
+    packed: Of these, loaded together: 16, or 8.
     columns: Output columns (backward: input columns divided by the stride)
       that are convolved at a time, in registers.
-    activated: Columns at a time on their way into the buffer.
+    filled: Columns at a time on their way into the buffer.
     pairs: Whether bfloat16 is loaded two columns at a time, as TPU v3 needs
-      (`tpu.pairs`); `images` is then 8.
+      (`tpu.pairs`); `sublanes` is then 8.
+    minimal: Whether rows of taps are applied by minimal filtering
+      (`minimal.py`).
   """
 
   rows: int
-  images: int
+  sublanes: int
   packed: int
   columns: int
-  activated: int
+  filled: int
   pairs: bool = False
+  minimal: bool = False
 
   def __post_init__(self):
-    for name in ("rows", "images", "packed", "columns", "activated"):
+    for name in ("rows", "sublanes", "packed", "columns", "filled"):
       value = getattr(self, name)
       if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
     if self.packed not in (8, 16):
       raise ValueError(f"packed must be 8 or 16, got {self.packed}")
-    if self.images % self.packed:
+    if self.sublanes % self.packed:
       raise ValueError(
-        f"images must be a multiple of {self.packed}, got {self.images}"
+        f"sublanes must be a multiple of {self.packed}, got {self.sublanes}"
       )
     if self.pairs and (
-      self.images != 8 or self.columns < 2 or self.activated < 2
+      self.sublanes != 8 or self.columns < 2 or self.filled < 2
     ):
       raise ValueError(
-        "pairs needs 8 images, 2 columns and 2 activated at least, got "
-        f"{self.images}, {self.columns} and {self.activated}"
+        "pairs needs 8 sublanes, 2 columns and 2 filled at least, got "
+        f"{self.sublanes}, {self.columns} and {self.filled}"
       )
+    if self.pairs and self.minimal:
+      raise ValueError("pairs and minimal exclude each other")

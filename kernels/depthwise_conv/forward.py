@@ -1,12 +1,12 @@
 """The forward kernel: prologue, convolution and moments in one pass.
 
-A grid step has some rows of some images and 128 channels in VMEM. It writes
-the activated rows to a float32 buffer with a border of zeros, then convolves
-row by row, some columns at a time.
+A grid step has some rows of some images and channels in VMEM. It writes the
+activated rows to a float32 buffer with a border of zeros, then convolves row
+by row, some columns at a time.
 """
 
-import math
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,25 +16,28 @@ from jax.experimental.pallas import tpu as pltpu
 
 from ..moments import Moments
 from ..tpu.call import tpu_call
-from ..tpu.columns import column_chunks
-from ..tpu.prologue import load_prologue
-from ..tpu.registers import (
-  SUBLANES,
-  TILE,
-  batch_masks,
-  convert,
-  load_filters,
-  loop,
-  store,
-  sublane_images,
-  zeros,
-)
+from ..tpu.prologue import make_prologue
+from ..tpu.registers import TILE, store, zeros
+from .buffer import forward_buffer
 from .geometry import Geometry, stage_of, vmem_of
+from .minimal import plus
 from .taps import Range, output_ranges
+from .vectors import Given, Wanted, given_names
+from .walk import (
+  Masks,
+  Part,
+  distinct,
+  for_each_chunk,
+  for_each_group,
+  for_each_part,
+  images_of,
+  per_register,
+  total,
+)
 
 
 def forward(
-  x: jax.Array,  # [h, w, n, c]
+  x: jax.Array,  # [h, w, n, c] or [h, w, c, n]
   filters: jax.Array,  # [k, k, c]
   scale: jax.Array | None,  # [c]
   offset: jax.Array | None,  # [c]
@@ -42,68 +45,51 @@ def forward(
   vmem_limit_bytes: int,
 ) -> tuple[jax.Array, Moments]:
   """See `podscale.kernels.depthwise_conv_bn`."""
-  inputs = {"x": (x, g.input_block())}
-  for j, row in enumerate(_halo(g)):
-    inputs[f"halo{j}"] = (x, g.input_row(row))
-  inputs["filters"] = g.filters_input(filters)
-  for name, given in (("scale", scale), ("offset", offset)):
-    if given is not None:
-      inputs[name] = (given[None], g.vector_block())
-  y_shape = (g.rows.out, g.cols.out, g.batch, g.channels)
-  vector = ((1, g.channels), jnp.float32, g.vector_block())
+  vectors = {"scale": scale, "offset": offset}
+  given = Given(g, given_names(vectors))
+  wanted = Wanted(g, None, ("mean", "m2"))
+  buffer = forward_buffer(g)
+  halo = {f"halo{j}": (x, g.input_row(r)) for j, r in enumerate(buffer.halo())}
+  y_shape = (g.rows.out, g.cols.out, *x.shape[2:])
+  sums = pltpu.VMEM((g.groups, *TILE), jnp.float32)
   results = tpu_call(
-    partial(_kernel, g),
+    partial(_kernel, given, wanted),
     name="depthwise_conv_bn_forward",
     grid=g.grid,
-    inputs=inputs,
+    inputs={
+      "x": (x, g.input_block()),
+      **halo,
+      **given.operands(filters, vectors),
+    },
     outputs={
       "y": (y_shape, x.dtype, g.output_block()),
-      "mean": vector,
-      "m2": vector,
+      **wanted.outputs(),
     },
     scratch={
-      "activated": pltpu.VMEM(g.buffer_shape(*_buffer_size(g)), jnp.float32),
-      "sums": pltpu.VMEM(TILE, jnp.float32),
-      "squares": pltpu.VMEM(TILE, jnp.float32),
-      "pivot": pltpu.VMEM(TILE, jnp.float32),
+      "activated": buffer.scratch(),
+      "sums": sums,
+      "squares": sums,
+      "pivot": sums,
       **g.stage(x.dtype, g.blocks.columns),
     },
     vmem_limit_bytes=vmem_limit_bytes,
     cost=_cost(x, y_shape, g),
   )
+  moments = wanted.arrays(results)
   count = jnp.float32(g.rows.out * g.cols.out * g.batch)
-  return results["y"], Moments(count, results["mean"][0], results["m2"][0])
+  return results["y"], Moments(count, moments["mean"], moments["m2"])
 
 
 def vmem_bytes(g: Geometry, dtype: jnp.dtype) -> int:
   """What a grid step takes of VMEM, but for the per-channel vectors."""
-  halo = len(_halo(g)) * vmem_of((1, *g.input_shape[1:]), dtype)
-  buffer = 4 * math.prod(g.buffer_shape(*_buffer_size(g)))
+  buffer = forward_buffer(g)
   return (
     vmem_of(g.input_shape, dtype)
     + vmem_of(g.output_shape, dtype)
-    + halo
-    + buffer
+    + len(buffer.halo()) * vmem_of((1, *g.input_shape[1:]), dtype)
+    + buffer.bytes
     + g.stage_bytes(dtype, g.blocks.columns)
   )
-
-
-def _halo(g: Geometry) -> list[int]:
-  """Rows of other steps' blocks that a step reads, from its block's start."""
-  if g.whole:
-    return []
-  below = max(g.rows.kernel - g.rows.stride - g.rows.low, 0)
-  return [
-    *range(-g.rows.low, 0),
-    *range(g.in_rows, g.in_rows + below),
-  ]
-
-
-def _buffer_size(g: Geometry) -> tuple[int, int]:
-  """Rows and columns of the activated input with its border."""
-  rows = (g.out_rows - 1) * g.rows.stride + g.rows.kernel
-  cols = (g.cols.out - 1) * g.cols.stride + g.cols.kernel
-  return max(rows, g.rows.low + g.in_rows), max(cols, g.cols.low + g.cols.size)
 
 
 def _cost(x, y_shape, g) -> pl.CostEstimate:
@@ -115,99 +101,73 @@ def _cost(x, y_shape, g) -> pl.CostEstimate:
   )
 
 
-def _kernel(g: Geometry, refs) -> None:
+class _Sums(NamedTuple):
+  """Of the outputs' deviations from the pivot, and of their squares."""
+
+  first: jax.Array
+  second: jax.Array
+
+
+def _kernel(given: Given, wanted: Wanted, refs) -> None:
+  g = given.g
   n, i = pl.program_id(1), pl.program_id(2)
+  start = (n == 0) & (i == 0)
 
-  @pl.when((n == 0) & (i == 0))
+  @pl.when(start)
   def _start():
-    _clear_border(g, refs.activated)
+    forward_buffer(g).clear_border(refs.activated)
     for ref in (refs.sums, refs.squares, refs.pivot):
-      ref[...] = zeros()
+      ref[...] = jnp.zeros_like(ref)
 
-  packed = g.blocks.packed
-  images = jnp.minimum(g.blocks.images, g.batch - n * g.blocks.images)
+  def part(q, part: Part):
+    groups = distinct(g, part.groups)
+    filters = [_products(g, given.taps(refs, group)) for group in groups]
+    _activate(given, refs, i, part)
+    # Images in the sublanes share their channels, and the first has the pivot.
+    first = start & (q == 0) if g.channels_in_lanes else start
 
-  @pl.loop(0, pl.cdiv(images, packed))
-  def _images(q):
-    rows = pl.ds(pl.multiple_of(q * packed, packed), packed)
-    masks = batch_masks(
-      n * g.blocks.images + q * packed, g.batch, packed, stage_of(refs)
-    )
-    _activate(g, refs, i, rows)
-
-    @pl.when((n == 0) & (i == 0) & (q == 0))
+    @pl.when(first)
     def _pivot():
-      _take_pivot(g, refs, masks)
+      _take_pivot(g, refs, filters, part)
 
-    _convolve(g, refs, i, rows, masks)
+    _convolve(g, refs, i, filters, part)
+
+  for_each_part(g, refs, part)
 
   @pl.when((n == g.grid[1] - 1) & (i == g.grid[2] - 1))
   def _finish():
-    _write_moments(g, refs)
+    for_each_group(g, partial(_write_moments, g, wanted, refs))
 
 
-def _clear_border(g: Geometry, activated) -> None:
-  """Zeros around the image; nothing else is ever written there.
-
-  The rows of the border are those of other blocks where a step has not all of
-  them, and are written each time.
-  """
-  height, width, registers = activated.shape[:3]
-  inside = range(g.cols.low, g.cols.low + g.cols.size)
-  border = [col for col in range(width) if col not in inside]
-
-  @pl.loop(0, height)
-  def _(row):
-    for col in border:
-      for p in range(registers):
-        activated[row, col, p] = zeros()
-
-  if g.whole:
-    for row in range(height):
-      if not 0 <= row - g.rows.low < g.rows.size:
-        _clear_row(g, activated, row)
+def _products(g: Geometry, taps):
+  """The filter's rows as the buffer's columns or points meet them."""
+  if g.algorithm is None:
+    return taps
+  return [g.algorithm.filter_transform(row) for row in taps]
 
 
-def _clear_row(g: Geometry, activated, row) -> None:
-  registers = activated.shape[2]
-
-  def chunk(first, size, _):
-    for col in range(size):
-      for p in range(registers):
-        activated[row, g.cols.low + first + col, p] = zeros()
-
-  column_chunks(g.cols.size, g.blocks.activated, chunk)
-
-
-def _activate(g: Geometry, refs, i, images) -> None:
+def _activate(given: Given, refs, i, part: Part) -> None:
   """Fills the buffer with what the taps of this step read."""
-  prologue = load_prologue(
-    getattr(refs, "scale", None), getattr(refs, "offset", None), g.activation
-  )
+  g = given.g
+  prologues = [
+    make_prologue(
+      *(given.vector(refs, name, group) for name in ("scale", "offset")),
+      g.activation,
+    )
+    for group in distinct(g, part.groups)
+  ]
+  stage = stage_of(refs)
 
   def function(registers):
-    return [prologue(register) for register in registers]
+    # A pair of columns has two registers, of the same channels.
+    each = per_register(registers, prologues)
+    return [f(register) for f, register in zip(each, registers, strict=True)]
 
-  def activate(to_row, ref, row):
-    def chunk(first, size, _):
-      to = (refs.activated, to_row, g.cols.low + first)
-      convert(function, [ref], row, first, size, images, to, stage_of(refs))
-
-    column_chunks(g.cols.size, g.blocks.activated, chunk)
-
-  low = g.rows.low
-  if g.whole:
-    loop(0, g.in_rows, lambda row: activate(low + row, refs.x, row))
-    return
-  there = jnp.minimum(g.in_rows, g.rows.size - i * g.in_rows)
-  loop(0, there, lambda row: activate(low + row, refs.x, row))
-  if g.rows.size % g.in_rows:
-    loop(there, g.in_rows, lambda row: _clear_row(g, refs.activated, low + row))
-  for j, row in enumerate(_halo(g)):
-    inside = (i * g.in_rows + row >= 0) & (i * g.in_rows + row < g.rows.size)
-    halo = getattr(refs, f"halo{j}")
-    pl.when(inside)(partial(activate, low + row, halo, 0))
-    pl.when(~inside)(partial(_clear_row, g, refs.activated, low + row))
+  buffer = forward_buffer(g)
+  halos = [[getattr(refs, f"halo{j}")] for j in range(len(buffer.halo()))]
+  buffer.fill(
+    refs.activated, [refs.x], halos, function, i, part.sublanes, stage
+  )
 
 
 def _row_ranges(g: Geometry, i) -> list[Range]:
@@ -218,44 +178,51 @@ def _row_ranges(g: Geometry, i) -> list[Range]:
   return [Range(0, g.out_rows if g.whole else there, every)]
 
 
-def _convolve(g: Geometry, refs, i, images, masks) -> None:
+def _convolve(g: Geometry, refs, i, filters, part: Part) -> None:
   """Outputs of this step, and what they add to the moments."""
-  filters = load_filters(refs.filters)
-  pivot = refs.pivot[...]
+  groups = distinct(g, part.groups)
+  pivots = [refs.pivot[group] for group in groups]
 
   def row(taps, row, sums):
     def chunk(first, size, sums):
-      columns = _outputs(g, refs.activated, filters, taps, row, first, size)
-      store(refs.y, row, first, images, columns, stage_of(refs))
-      return _add_moments(columns, pivot, masks, sums)
+      columns = _outputs(g, refs, filters, taps, row, first, size)
+      store(refs.y, row, first, part.sublanes, columns, stage_of(refs))
+      return _add_moments(columns, pivots, part.masks, sums)
 
-    return column_chunks(g.cols.out, g.blocks.columns, chunk, sums)
+    return for_each_chunk(g, g.cols.out, chunk, sums)
 
-  sums = (zeros(), zeros())
+  sums = [_Sums(zeros(), zeros()) for _ in groups]
   for start, stop, taps in _row_ranges(g, i):
     sums = lax.fori_loop(start, stop, partial(row, taps), sums)
-  refs.sums[...] += sums[0]
-  refs.squares[...] += sums[1]
+  for group, (first, second) in zip(groups, sums, strict=True):
+    refs.sums[group] += first
+    refs.squares[group] += second
 
 
-def _outputs(g, activated, filters, taps, row, first, size):
+def _outputs(g: Geometry, refs, filters, taps, row, first, size):
   """Registers of `size` columns of an output row, from column `first`."""
+  each = per_register([0] * g.registers, filters)
+  compute = _direct if g.algorithm is None else _by_tiles
+  by_register = [
+    compute(g, refs.activated, each[p], taps, row, first, size, p)
+    for p in range(g.registers)
+  ]
+  return [list(registers) for registers in zip(*by_register, strict=True)]
+
+
+def _direct(g, activated, filters, taps, row, first, size, p):
   stride, kernel = g.cols.stride, g.cols.kernel
-  columns = []
-  for p in range(activated.shape[2]):
-    sums = [None] * size
-    for a in taps:
-      for j in range((size - 1) * stride + kernel):
-        if _in_padding(g, first, j):
-          continue
-        z = activated[row * g.rows.stride + a, first * stride + j, p]
-        for col in range(size):
-          b = j - col * stride
-          if 0 <= b < kernel:
-            term = z * filters[a][b]
-            sums[col] = term if sums[col] is None else sums[col] + term
-    columns.append(sums)
-  return [list(registers) for registers in zip(*columns, strict=True)]
+  sums = [None] * size
+  for a in taps:
+    for j in range((size - 1) * stride + kernel):
+      if _in_padding(g, first, j):
+        continue
+      z = activated[row * g.rows.stride + a, first * stride + j, p]
+      for col in range(size):
+        b = j - col * stride
+        if 0 <= b < kernel:
+          sums[col] = plus(sums[col], z * filters[a][b])
+  return sums
 
 
 def _in_padding(g, first, j) -> bool:
@@ -265,46 +232,63 @@ def _in_padding(g, first, j) -> bool:
   return not 0 <= first * g.cols.stride + j - g.cols.low < g.cols.size
 
 
-def _add_moments(columns, pivot, masks, sums):
-  first, second = sums
+def _by_tiles(g, activated, filters, taps, row, first, size, p):
+  tile, points = g.algorithm.outputs, g.algorithm.points
+  tiles = range(pl.cdiv(size, tile))
+  start = lax.div(first, tile) * points
+  products = [[None] * points for _ in tiles]
+  for j in range(points):
+    for a in taps:
+      for t in tiles:
+        z = activated[row + a, start + t * points + j, p]
+        products[t][j] = plus(products[t][j], z * filters[a][j])
+  columns = [
+    column
+    for values in products
+    for column in g.algorithm.output_transform(values)
+  ]
+  return columns[:size]
+
+
+def _add_moments(columns, pivots, masks: Masks, sums: list[_Sums]):
+  sums = list(sums)
   for registers in columns:
     for p, register in enumerate(registers):
-      deviation = register - pivot
+      which = p % len(sums)
+      deviation = register - pivots[which]
       if masks is not None:
         deviation = jnp.where(masks[p], deviation, 0.0)
-      first = first + deviation
-      second = second + deviation * deviation
-  return first, second
+      first, second = sums[which]
+      sums[which] = _Sums(first + deviation, second + deviation * deviation)
+  return sums
 
 
-def _take_pivot(g: Geometry, refs, masks) -> None:
+def _take_pivot(g: Geometry, refs, filters, part: Part) -> None:
   """A value near the mean of each sublane's outputs: one of them.
 
   Sums of deviations from it do not cancel, however far the mean is from zero
   in standard deviations.
   """
-  middle = (g.out_rows // 2, g.cols.out // 2)
+  tile = g.algorithm.outputs if g.algorithm else 1
+  row, col = g.out_rows // 2, g.cols.out // 2 // tile * tile
   every = tuple(range(g.rows.kernel))
-  filters = load_filters(refs.filters)
-  ((register, *_),) = _outputs(
-    g, refs.activated, filters, every, middle[0], middle[1], 1
-  )
-  if masks is not None:
-    register = jnp.where(masks[0], register, 0.0)
-  refs.pivot[...] = register
+  ((*registers,),) = _outputs(g, refs, filters, every, row, col, 1)
+  for p, group in enumerate(distinct(g, part.groups)):
+    register = registers[p]
+    if part.masks is not None:
+      register = jnp.where(part.masks[p], register, 0.0)
+    refs.pivot[group] = register
 
 
-def _write_moments(g: Geometry, refs) -> None:
-  """Merges the sublanes' moments (Chan, Golub and LeVeque 1979)."""
-  image = sublane_images(stage_of(refs))
-  # Those n with n % 8 == image; `//` would ask which chip this is.
-  images = lax.div(g.batch - image + SUBLANES - 1, SUBLANES)
-  count = (images * (g.rows.out * g.cols.out)).astype(jnp.float32)
-  shift = refs.sums[...] / jnp.maximum(count, 1)
-  means = refs.pivot[...] + shift
-  squares = refs.squares[...] - refs.sums[...] * shift
-  total = g.batch * g.rows.out * g.cols.out
-  mean = jnp.sum(count * means, 0, keepdims=True) / total
+def _write_moments(g: Geometry, wanted: Wanted, refs, group) -> None:
+  """Merges what a register has (Chan, Golub and LeVeque 1979)."""
+  pixels = g.rows.out * g.cols.out
+  count = (images_of(g, stage_of(refs)) * pixels).astype(jnp.float32)
+  sums = refs.sums[group]
+  shift = sums / jnp.maximum(count, 1)
+  means = refs.pivot[group] + shift
+  squares = refs.squares[group] - sums * shift
+  mean = total(g, count * means) / (g.batch * pixels)
   between = count * jnp.square(means - mean)
-  refs.mean[...] = mean
-  refs.m2[...] = jnp.sum(squares + between, 0, keepdims=True)
+  m2 = total(g, squares + between)
+  wanted.write(refs, group, {"mean": mean, "m2": m2})

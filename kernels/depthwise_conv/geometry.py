@@ -3,15 +3,15 @@
 import math
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from ..activation import Activation
-from ..tpu.call import Operand
-from ..tpu.registers import LANES, TILE
+from ..layout import Layout
+from ..tpu.registers import LANES, SUBLANES, TILE
 from .config import Blocks
+from .minimal import ALGORITHMS, Algorithm
 from .shapes import Window
 
 # Up to so many rows, those that meet padding are convolved by code of their
@@ -20,13 +20,18 @@ _OWN_CODE_ROWS = 16
 
 
 class Geometry(NamedTuple):
-  """Sizes of a call and how the grid cuts it; `i` counts blocks of rows.
+  """Sizes of a call and how the grid cuts it.
+
+  A step of the grid `(c, n, i)` has some channels of some images, and some
+  rows of them. One of channels and images is in the lanes, all 128 of them,
+  the other in the sublanes, 8 to a register.
 
   Attributes:
     rows: Window over the image's rows.
     cols: Window over its columns.
     batch: Images.
     channels: Channels.
+    layout: HWNC has the channels in the lanes, HWCN the images.
     blocks: Sizes of a grid step.
     activation: Of the prologue.
   """
@@ -35,17 +40,41 @@ class Geometry(NamedTuple):
   cols: Window
   batch: int
   channels: int
+  layout: Layout
   blocks: Blocks
   activation: Activation
 
   @property
+  def channels_in_lanes(self) -> bool:
+    """Else the images are."""
+    return self.layout == "HWNC"
+
+  @property
+  def sublane_size(self) -> int:
+    """How many channels or images there are along the sublanes."""
+    return self.batch if self.channels_in_lanes else self.channels
+
+  @property
   def grid(self) -> tuple[int, int, int]:
     """Steps over channels, images and rows."""
-    return (
-      pl.cdiv(self.channels, LANES),
-      pl.cdiv(self.batch, self.blocks.images),
-      pl.cdiv(self.rows.out, self.blocks.rows),
-    )
+    lanes = self.channels if self.channels_in_lanes else self.batch
+    steps = [
+      pl.cdiv(lanes, LANES),
+      pl.cdiv(self.sublane_size, self.blocks.sublanes),
+    ]
+    if not self.channels_in_lanes:
+      steps.reverse()
+    return steps[0], steps[1], pl.cdiv(self.rows.out, self.blocks.rows)
+
+  @property
+  def registers(self) -> int:
+    """Registers of a column that are loaded together."""
+    return self.blocks.packed // SUBLANES
+
+  @property
+  def groups(self) -> int:
+    """Channels of a step that need per-channel registers of their own."""
+    return 1 if self.channels_in_lanes else self.blocks.sublanes // SUBLANES
 
   @property
   def whole(self) -> bool:
@@ -56,6 +85,16 @@ class Geometry(NamedTuple):
   def trims_rows(self) -> bool:
     """Whether rows at the border have code without the padding's taps."""
     return self.whole and self.rows.out <= _OWN_CODE_ROWS
+
+  @property
+  def algorithm(self) -> Algorithm | None:
+    """That of minimal filtering, or None for each tap by itself."""
+    return ALGORITHMS[self.cols.kernel] if self.blocks.minimal else None
+
+  @property
+  def products(self) -> int:
+    """Products of a filter's row: its taps, or an algorithm's points."""
+    return self.algorithm.points if self.algorithm else self.cols.kernel
 
   @property
   def in_rows(self) -> int:
@@ -72,44 +111,40 @@ class Geometry(NamedTuple):
   @property
   def input_shape(self) -> tuple[int, ...]:
     """Of a step's block of an array of the input's shape."""
-    return self.in_rows, self.cols.size, self.blocks.images, LANES
+    return self.in_rows, self.cols.size, self.blocks.sublanes, LANES
 
   @property
   def output_shape(self) -> tuple[int, ...]:
     """Of a step's block of an array of the output's shape."""
-    return self.out_rows, self.cols.out, self.blocks.images, LANES
+    return self.out_rows, self.cols.out, self.blocks.sublanes, LANES
 
   def input_block(self) -> pl.BlockSpec:
     """Of an array of the input's shape."""
-    return pl.BlockSpec(self.input_shape, lambda c, n, i: (i, 0, n, c))
+    return self._block(self.input_shape, lambda i: i)
 
   def output_block(self) -> pl.BlockSpec:
     """Of an array of the output's shape."""
-    return pl.BlockSpec(self.output_shape, lambda c, n, i: (i, 0, n, c))
+    return self._block(self.output_shape, lambda i: i)
 
   def input_row(self, offset: int) -> pl.BlockSpec:
     """One input row, `offset` rows from the start of a step's block."""
-    return _row(self.input_shape, offset, self.rows.size)
+    return self._row(self.input_shape, offset, self.rows.size)
 
   def output_row(self, offset: int) -> pl.BlockSpec:
     """One output row, `offset` rows from the start of a step's block."""
-    return _row(self.output_shape, offset, self.rows.out)
+    return self._row(self.output_shape, offset, self.rows.out)
 
-  def vector_block(self) -> pl.BlockSpec:
-    """Of a per-channel vector `[1, c]`."""
-    return pl.BlockSpec((1, LANES), lambda c, n, i: (0, c))
+  def _row(self, block, offset, size):
+    # A row beyond the image is not used; any that exists will do.
+    return self._block(
+      (1, *block[1:]),
+      lambda i: jnp.clip(i * block[0] + offset, 0, size - 1),
+    )
 
-  def filters_input(self, filters: jax.Array) -> Operand:
-    """The filters `[k, k, c]`, of all rows and columns."""
-    if self.blocks.pairs:
-      # Else each step would convert them, one after the other.
-      filters = filters.astype(jnp.float32)
-    return filters, self.filters_block()
-
-  def filters_block(self) -> pl.BlockSpec:
-    """Of an array of the filters' shape."""
-    k = self.rows.kernel
-    return pl.BlockSpec((k, k, LANES), lambda c, n, i: (0, 0, c))
+  def _block(self, shape, row):
+    if self.channels_in_lanes:
+      return pl.BlockSpec(shape, lambda c, n, i: (row(i), 0, n, c))
+    return pl.BlockSpec(shape, lambda c, n, i: (row(i), 0, c, n))
 
   def stage(self, dtype, columns: int) -> dict[str, Any]:
     """Scratch to convert `columns` in, where they are loaded in pairs."""
@@ -122,18 +157,6 @@ class Geometry(NamedTuple):
     return sum(
       4 * math.prod(ref.shape) for ref in self.stage(dtype, columns).values()
     )
-
-  def buffer_shape(self, rows: int, cols: int) -> tuple[int, ...]:
-    """Of a float32 buffer for `rows` by `cols` positions."""
-    return rows, cols, self.blocks.packed // TILE[0], *TILE
-
-
-def _row(block: tuple[int, ...], offset: int, size: int) -> pl.BlockSpec:
-  def index(c, n, i):
-    # A row beyond the image is not used; any that exists will do.
-    return jnp.clip(i * block[0] + offset, 0, size - 1), 0, n, c
-
-  return pl.BlockSpec((1, *block[1:]), index)
 
 
 def stage_of(refs):

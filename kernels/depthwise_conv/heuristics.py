@@ -9,6 +9,7 @@ from ..tpu.columns import even_chunk
 from ..tpu.registers import LANES, SUBLANES, packed_rows
 from .config import Blocks
 from .geometry import Geometry
+from .minimal import ALGORITHMS
 
 # A block of one tensor should be long enough that its DMA's latency does not
 # show, and short enough that the first of them is soon there. Forward on v5e:
@@ -42,22 +43,32 @@ def choose_blocks(
   cells = -(-g.cols.size // g.cols.stride)
 
   pairs = (
-    chip.unpacks_in_memory and dtype == jnp.bfloat16 and min(cells, columns) > 1
+    g.channels_in_lanes
+    and chip.unpacks_in_memory
+    and dtype == jnp.bfloat16
+    and min(cells, columns) > 1
+  )
+  minimal = (
+    chip.vector_registers > 32
+    and dtype == jnp.bfloat16
+    and g.rows.stride == 1
+    and g.cols.kernel in ALGORITHMS
   )
 
-  def blocks(rows: int, images: int) -> Blocks:
+  def blocks(rows: int, sublanes: int) -> Blocks:
     return Blocks(
       rows=rows,
-      images=images,
+      sublanes=sublanes,
       packed=packed,
       columns=max(even_chunk(cells, columns), 1 + pairs),
-      activated=max(even_chunk(g.cols.size, 28), 1 + pairs),
+      filled=max(even_chunk(g.cols.size, 28), 1 + pairs),
       pairs=pairs,
+      minimal=minimal,
     )
 
   def block_bytes(b: Blocks) -> int:
     rows = min(b.rows * g.rows.stride, g.rows.size)
-    return rows * g.cols.size * b.images * LANES * jnp.dtype(dtype).itemsize
+    return rows * g.cols.size * b.sublanes * LANES * jnp.dtype(dtype).itemsize
 
   def fits(b: Blocks) -> bool:
     taken = vmem_bytes(g._replace(blocks=b), dtype)
@@ -75,8 +86,11 @@ def choose_blocks(
     )
   if pairs:  # more images a step take v3 a DMA for each pixel
     return chosen
-  while block_bytes(chosen) < _LEAST_BLOCK_BYTES and chosen.images < g.batch:
-    larger = blocks(chosen.rows, 2 * chosen.images)
+  while (
+    block_bytes(chosen) < _LEAST_BLOCK_BYTES
+    and chosen.sublanes < g.sublane_size
+  ):
+    larger = blocks(chosen.rows, 2 * chosen.sublanes)
     if not fits(larger):
       break
     chosen = larger

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ..layout import batch_axis, channel_axis
 from ..tpu.chip import Chip, target_chip
 from . import backward as backward_kernel
 from . import forward as forward_kernel
@@ -34,20 +35,26 @@ def plan(x: jax.Array, filters: jax.Array, settings: Settings) -> Plan:
     NotImplementedError: the kernels cannot do this.
   """
   kernel = filters.shape[0]
-  if settings.layout != "HWNC":
-    _cannot(f"layout {settings.layout}")
   if settings.padding != "SAME":
     _cannot(f"padding {settings.padding}")
   if kernel not in _KERNELS:
     _cannot(f"{kernel}x{kernel} filters, but 3x3, 5x5 and 7x7")
   if x.dtype not in (jnp.bfloat16, jnp.float32):
     _cannot(f"{x.dtype}, but bfloat16 and float32")
-  height, width, batch, channels = x.shape
+  layout = settings.layout
   rows, cols = (
     window(size, kernel, settings.stride, settings.padding)
-    for size in (height, width)
+    for size in x.shape[:2]
   )
-  g = Geometry(rows, cols, batch, channels, _ANY, settings.activation)
+  g = Geometry(
+    rows,
+    cols,
+    x.shape[batch_axis(layout)],
+    x.shape[channel_axis(layout)],
+    layout,
+    _ANY,
+    settings.activation,
+  )
   chip = target_chip()
   choose = partial(choose_blocks, g, x.dtype, chip)
   columns = _columns(g, chip)

@@ -1,6 +1,6 @@
 """Walking over the columns of a row, some of them at a time in registers."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from jax import lax
@@ -15,6 +15,8 @@ def column_chunks(
   chunk: int,
   body: Callable[[Any, int, Any], Any],
   carry: Any = None,
+  *,
+  looped: int | None = None,
 ) -> Any:
   """Calls `body(first, size, carry)` for each chunk of a row's columns.
 
@@ -24,24 +26,24 @@ def column_chunks(
     body: Returns the next carry. `first` is an int in an unrolled row, else
       it may be traced.
     carry: Registers that go from chunk to chunk.
+    looped: Columns, from the first, that a loop may go over; by default none
+      of a row of up to `UNROLLED` columns, all of a longer one.
 
   Returns:
     The last carry.
   """
-  whole, rest = divmod(width, chunk)
-  if width <= UNROLLED or whole < 2:
-    for first, size in _static(width, chunk):
-      carry = body(first, size, carry)
-    return carry
-  carry = lax.fori_loop(
-    0, whole, lambda i, carry: body(i * chunk, chunk, carry), carry
-  )
-  return body(whole * chunk, rest, carry) if rest else carry
-
-
-def _static(width: int, chunk: int) -> Iterator[tuple[int, int]]:
-  for first in range(0, width, chunk):
-    yield first, min(chunk, width - first)
+  if looped is None:
+    looped = 0 if width <= UNROLLED else width
+  turns = looped // chunk
+  if turns < 2:
+    turns = 0
+  else:
+    carry = lax.fori_loop(
+      0, turns, lambda i, carry: body(i * chunk, chunk, carry), carry
+    )
+  for first in range(turns * chunk, width, chunk):
+    carry = body(first, min(chunk, width - first), carry)
+  return carry
 
 
 def even_chunk(width: int, most: int) -> int:

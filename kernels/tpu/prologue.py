@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ..activation import Activation
-from .registers import broadcast
+from .registers import TILE
 
 
 class Prologue(NamedTuple):
@@ -55,17 +55,12 @@ class Prologue(NamedTuple):
     return u if self.offset is None else u + self.offset
 
 
-def load_prologue(scale_ref, offset_ref, activation: Activation) -> Prologue:
-  """The prologue of one block of channels, from `[1, 128]` refs or None."""
-  half = 0.5 if activation == "silu" else 1.0
-
-  def register(ref, absent):
-    if ref is not None:
-      return broadcast(ref[...] * half)
-    return absent
-
-  # Without a scale silu still takes half of x.
-  absent = None if half == 1 else broadcast(jnp.full((1, 128), half))
-  return Prologue(
-    register(scale_ref, absent), register(offset_ref, None), activation
-  )
+def make_prologue(
+  scale: jax.Array | None, offset: jax.Array | None, activation: Activation
+) -> Prologue:
+  """The prologue of a group of channels, from registers or None."""
+  if activation == "silu":
+    # Without a scale silu still takes half of x.
+    scale = jnp.full(TILE, 0.5) if scale is None else 0.5 * scale
+    offset = None if offset is None else 0.5 * offset
+  return Prologue(scale, offset, activation)

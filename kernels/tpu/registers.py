@@ -36,8 +36,8 @@ def broadcast(vector: jax.Array) -> jax.Array:
   return jnp.broadcast_to(vector.astype(jnp.float32), TILE)
 
 
-def load(ref, row, first, size: int, images, stage=None) -> list[Registers]:
-  """`ref[row, column, images]` of `size` columns, in float32.
+def load(ref, row, first, size: int, sublanes, stage=None) -> list[Registers]:
+  """`ref[row, column, sublanes]` of `size` columns, in float32.
 
   All are read before any is converted: the compiler keeps the order of loads
   and stores, and on some chips converts through memory.
@@ -47,7 +47,7 @@ def load(ref, row, first, size: int, images, stage=None) -> list[Registers]:
     row: Row of the block.
     first: First column.
     size: Columns.
-    images: Slice of the images that are loaded together.
+    sublanes: Slice of the sublanes that are loaded together.
     stage: Buffer of a row, where columns are loaded in pairs.
 
   Returns:
@@ -56,14 +56,8 @@ def load(ref, row, first, size: int, images, stage=None) -> list[Registers]:
   if stage is not None:
     write_pairs(stage, 0, 1, size, load_pairs(ref, row, first, size))
     return [[stage[0, 1 + column, 0]] for column in range(size)]
-  values = [ref[row, first + column, images] for column in range(size)]
+  values = [ref[row, first + column, sublanes] for column in range(size)]
   return [_cut(value.astype(jnp.float32)) for value in values]
-
-
-def load_filters(ref) -> list[Registers]:
-  """Each tap of `[k, k, 128]` filters, in every sublane."""
-  taps = range(ref.shape[0])
-  return [[broadcast(ref[a, b : b + 1]) for b in taps] for a in taps]
 
 
 def _cut(value: jax.Array) -> Registers:
@@ -76,7 +70,7 @@ def convert(
   row,
   first,
   size: int,
-  images,
+  sublanes,
   to: tuple,
   stage=None,
 ) -> None:
@@ -88,7 +82,7 @@ def convert(
     row: Row of the refs.
     first: First column of the refs.
     size: Columns.
-    images: Slice of the images that are loaded together.
+    sublanes: Slice of the sublanes that are loaded together.
     to: The buffer, and the row and column there.
     stage: As for `load`; the registers then hold pairs of columns.
   """
@@ -98,7 +92,7 @@ def convert(
     results = [function(*pairs) for pairs in zip(*loaded, strict=True)]
     write_pairs(buffer, to_row, to_first, size, results)
     return
-  loaded = [load(ref, row, first, size, images) for ref in sources]
+  loaded = [load(ref, row, first, size, sublanes) for ref in sources]
   results = [function(*columns) for columns in zip(*loaded, strict=True)]
   for column, registers in enumerate(results):
     for p, register in enumerate(registers):
@@ -106,7 +100,7 @@ def convert(
 
 
 def store(
-  ref, row, first, images, columns: list[Registers], stage=None
+  ref, row, first, sublanes, columns: list[Registers], stage=None
 ) -> None:
   """The inverse of `load`, from column `first` on; rounds to ref's dtype."""
   if stage is not None:
@@ -114,7 +108,7 @@ def store(
     return
   values = [_join(registers).astype(ref.dtype) for registers in columns]
   for column, value in enumerate(values):
-    ref[row, first + column, images] = value
+    ref[row, first + column, sublanes] = value
 
 
 def _join(registers: Registers) -> jax.Array:

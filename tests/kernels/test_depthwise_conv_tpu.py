@@ -94,7 +94,7 @@ def small_blocks(monkeypatch):
   def choose(g, dtype, chip, **settings):
     blocks = chosen(g, dtype, chip, **settings)
     return dataclasses.replace(
-      blocks, rows=2, images=blocks.packed, columns=3, activated=4
+      blocks, rows=2, sublanes=blocks.packed, columns=3, filled=4
     )
 
   monkeypatch.setattr(pallas_tpu, "choose_blocks", choose)
@@ -312,12 +312,12 @@ def test_describe_refuses_what_the_op_refuses():
   [
     ({"rows": 0}, "rows must be at least 1, got 0"),
     ({"packed": 4}, "packed must be 8 or 16, got 4"),
-    ({"images": 24}, "images must be a multiple of 16, got 24"),
-    ({"pairs": True}, "pairs needs 8 images, 2 columns and 2 activated"),
+    ({"sublanes": 24}, "sublanes must be a multiple of 16, got 24"),
+    ({"pairs": True}, "pairs needs 8 sublanes, 2 columns and 2 filled"),
   ],
 )
 def test_blocks_check_themselves(change, message):
-  sizes = {"rows": 1, "images": 16, "packed": 16, "columns": 1, "activated": 1}
+  sizes = {"rows": 1, "sublanes": 16, "packed": 16, "columns": 1, "filled": 1}
   with pytest.raises(ValueError, match=message):
     Blocks(**(sizes | change))
 
