@@ -18,6 +18,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from ..moments import Moments
 from ..tpu.call import tpu_call
+from ..tpu.loops import loop
 from ..tpu.prologue import Prologue, make_prologue
 from ..tpu.registers import TILE, load, masked, pair_masks, store, zeros
 from .buffer import backward_buffer, reach
@@ -252,7 +253,7 @@ def _gradients(given: Given, refs, i, part: Part) -> None:
     for start, stop, taps in _row_ranges(g, i, phase):
       sums = [_Sums(zeros(), zeros()) for _ in groups]
       body = partial(_row, of, phase, taps)
-      sums = lax.fori_loop(start, stop, body, sums)
+      sums = loop(start, stop, body, sums, g.blocks.turns)
       for group, (scale, offset) in zip(groups, sums, strict=True):
         refs.scale_sums[group] += scale
         refs.offset_sums[group] += offset

@@ -14,7 +14,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from ..tpu.columns import UNROLLED, column_chunks
-from ..tpu.registers import TILE, Registers, convert, load, loop, zeros
+from ..tpu.loops import loop
+from ..tpu.registers import TILE, Registers, convert, load, zeros
 from .geometry import Geometry
 from .minimal import Algorithm
 from .shapes import Window
@@ -35,6 +36,7 @@ class Buffer(NamedTuple):
     right: Columns after the image's.
     registers: Registers of a column.
     filled: Columns that are filled at a time.
+    turns: Rows of them.
     algorithm: Of minimal filtering, or None.
   """
 
@@ -47,6 +49,7 @@ class Buffer(NamedTuple):
   right: int
   registers: int
   filled: int
+  turns: int
   algorithm: Algorithm | None
 
   @property
@@ -140,15 +143,18 @@ class Buffer(NamedTuple):
       write = self._fill_tiles if self.algorithm else self._fill_columns
       write(ref, self.above + to_row, sources, row, function, sublanes, stage)
 
+    def own(row, _):
+      fill(row, blocks, row)
+
     if not halos:
-      loop(0, self.block, lambda row: fill(row, blocks, row))
+      loop(0, self.block, own, turns=self.turns)
       return
     first = i * self.block
     there = jnp.minimum(self.block, self.rows - first)
-    loop(0, there, lambda row: fill(row, blocks, row))
+    loop(0, there, own, turns=self.turns)
     if self.rows % self.block:
       loop(
-        there, self.block, lambda row: self._clear_row(ref, self.above + row)
+        there, self.block, lambda row, _: self._clear_row(ref, self.above + row)
       )
     for row, sources in zip(self.halo(), halos, strict=True):
       inside = (first + row >= 0) & (first + row < self.rows)
@@ -225,6 +231,7 @@ def forward_buffer(g: Geometry) -> Buffer:
     right=max(cols.high, 0),
     registers=g.registers,
     filled=g.blocks.filled,
+    turns=g.blocks.turns,
     algorithm=g.algorithm,
   )
 
@@ -242,6 +249,7 @@ def backward_buffer(g: Geometry) -> Buffer:
     right=right,
     registers=g.registers,
     filled=g.blocks.filled,
+    turns=g.blocks.turns,
     algorithm=g.algorithm,
   )
 

@@ -16,6 +16,7 @@ class Blocks:
     columns: Output columns (backward: input columns divided by the stride)
       that are convolved at a time, in registers.
     filled: Columns at a time on their way into the buffer.
+    turns: Rows of either that the compiler schedules together.
     pairs: Whether bfloat16 is loaded two columns at a time, as TPU v3 needs
       (`tpu.pairs`); `sublanes` is then 8.
     minimal: Whether rows of taps are applied by minimal filtering
@@ -27,11 +28,12 @@ class Blocks:
   packed: int
   columns: int
   filled: int
+  turns: int = 1
   pairs: bool = False
   minimal: bool = False
 
   def __post_init__(self):
-    for name in ("rows", "sublanes", "packed", "columns", "filled"):
+    for name in ("rows", "sublanes", "packed", "columns", "filled", "turns"):
       value = getattr(self, name)
       if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")

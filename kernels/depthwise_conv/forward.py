@@ -16,6 +16,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 from ..moments import Moments
 from ..tpu.call import tpu_call
+from ..tpu.loops import loop
 from ..tpu.prologue import make_prologue
 from ..tpu.registers import TILE, store, zeros
 from .buffer import forward_buffer
@@ -193,7 +194,7 @@ def _convolve(g: Geometry, refs, i, filters, part: Part) -> None:
 
   sums = [_Sums(zeros(), zeros()) for _ in groups]
   for start, stop, taps in _row_ranges(g, i):
-    sums = lax.fori_loop(start, stop, partial(row, taps), sums)
+    sums = loop(start, stop, partial(row, taps), sums, g.blocks.turns)
   for group, (first, second) in zip(groups, sums, strict=True):
     refs.sums[group] += first
     refs.squares[group] += second

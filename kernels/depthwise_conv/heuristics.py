@@ -1,6 +1,8 @@
 """Block sizes where nothing better is known."""
 
+import dataclasses
 from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 
@@ -11,6 +13,8 @@ from .config import Blocks
 from .geometry import Geometry
 from .minimal import ALGORITHMS
 
+Direction = Literal["forward", "backward"]
+
 # A block of one tensor should be long enough that its DMA's latency does not
 # show, and short enough that the first of them is soon there. Forward on v5e:
 # 7x7x1152 5x5, 64 images: 16 a step 59.5 us, 32 48.9, 64 46.2; 56x56x144 3x3:
@@ -19,12 +23,25 @@ _LEAST_BLOCK_BYTES = 700_000
 _MOST_BLOCK_BYTES = 7_000_000
 
 
+class _Body(NamedTuple):
+  """How much the compiler schedules together.
+
+  Attributes:
+    columns: At most, of those that are convolved.
+    filled: At most, of those on their way into the buffer.
+    pixels: About so many columns, of several rows where one has fewer.
+  """
+
+  columns: int
+  filled: int
+  pixels: int
+
+
 def choose_blocks(
   g: Geometry,
   dtype: jnp.dtype,
   chip: Chip,
-  *,
-  columns: int,
+  direction: Direction,
   vmem_bytes: Callable[[Geometry, jnp.dtype], int],
 ) -> Blocks:
   """Block sizes that were fast on the layers of B0 to B7 and fit in VMEM.
@@ -33,38 +50,16 @@ def choose_blocks(
     g: The call; its own blocks are not used.
     dtype: Of x.
     chip: What it is for.
-    columns: About how many columns to convolve at a time.
-    vmem_bytes: What a kernel takes with the blocks of a geometry.
+    direction: The kernel.
+    vmem_bytes: What the kernel takes with the blocks of a geometry.
 
   Raises:
     NotImplementedError: not even one row of 8 images fits.
   """
-  packed = packed_rows(dtype) if chip.vector_registers > 32 else SUBLANES
-  cells = -(-g.cols.size // g.cols.stride)
-
-  pairs = (
-    g.channels_in_lanes
-    and chip.unpacks_in_memory
-    and dtype == jnp.bfloat16
-    and min(cells, columns) > 1
-  )
-  minimal = (
-    chip.vector_registers > 32
-    and dtype == jnp.bfloat16
-    and g.rows.stride == 1
-    and g.cols.kernel in ALGORITHMS
-  )
+  smallest = _smallest(g, dtype, chip, direction)
 
   def blocks(rows: int, sublanes: int) -> Blocks:
-    return Blocks(
-      rows=rows,
-      sublanes=sublanes,
-      packed=packed,
-      columns=max(even_chunk(cells, columns), 1 + pairs),
-      filled=max(even_chunk(g.cols.size, 28), 1 + pairs),
-      pairs=pairs,
-      minimal=minimal,
-    )
+    return dataclasses.replace(smallest, rows=rows, sublanes=sublanes)
 
   def block_bytes(b: Blocks) -> int:
     rows = min(b.rows * g.rows.stride, g.rows.size)
@@ -75,16 +70,16 @@ def choose_blocks(
     return block_bytes(b) <= _MOST_BLOCK_BYTES and taken <= chip.vmem_bytes
 
   for pieces in range(1, g.rows.out + 1):
-    chosen = blocks(-(-g.rows.out // pieces), packed)
+    chosen = blocks(-(-g.rows.out // pieces), smallest.packed)
     if fits(chosen):
       break
   else:
     raise NotImplementedError(
-      f"depthwise_conv_bn: a row of {g.cols.size} columns and {packed} images "
-      f"takes {vmem_bytes(g._replace(blocks=chosen), dtype):,} bytes of VMEM; "
-      f"{chip.name} has {chip.vmem_bytes:,}"
+      f"depthwise_conv_bn: a row of {g.cols.size} columns, {chosen.packed} by "
+      f"{LANES}, takes {vmem_bytes(g._replace(blocks=chosen), dtype):,} bytes "
+      f"of VMEM; {chip.name} has {chip.vmem_bytes:,}"
     )
-  if pairs:  # more images a step take v3 a DMA for each pixel
+  if chosen.pairs:  # more images a step take v3 a DMA for each pixel
     return chosen
   while (
     block_bytes(chosen) < _LEAST_BLOCK_BYTES
@@ -95,3 +90,45 @@ def choose_blocks(
       break
     chosen = larger
   return chosen
+
+
+def _smallest(
+  g: Geometry, dtype: jnp.dtype, chip: Chip, direction: Direction
+) -> Blocks:
+  """All but how much of the arrays a step has."""
+  large = chip.vector_registers > 32
+  narrow = dtype == jnp.bfloat16
+  # In float32 its rounding would show. It keeps more values at a time than 32
+  # registers hold.
+  minimal = (
+    large and narrow and g.rows.stride == 1 and g.cols.kernel in ALGORITHMS
+  )
+  body = _body(g, direction, large, minimal)
+  columns = even_chunk(-(-g.cols.size // g.cols.stride), body.columns)
+  filled = even_chunk(g.cols.size, body.filled)
+  packed = packed_rows(dtype) if large else SUBLANES
+  turns = max(body.pixels // columns, 1)
+  pairs = (
+    g.channels_in_lanes and chip.unpacks_in_memory and narrow and columns > 1
+  )
+  filled = max(filled, 1 + pairs)
+  return Blocks(1, packed, packed, columns, filled, turns, pairs, minimal)
+
+
+def _body(
+  g: Geometry, direction: Direction, large: bool, minimal: bool
+) -> _Body:
+  """Measured on v3, and on v5e and v6e, which have more registers.
+
+  v6e, 56x56x144 3x3, 64 images, forward by minimal filtering: 14 columns 220
+  us, 28 210, 56 202; backward 8 columns 409 us, 16 393, 28 396. 14x14x672 5x5
+  forward: one row 72.4 us, four 68.2.
+  """
+  kernel, stride = g.rows.kernel, g.rows.stride
+  if not large:
+    few = kernel > 3 or (direction == "backward" and stride == 2)
+    return _Body(7 if few else 14, 28, 1)
+  if minimal:
+    return _Body(56, 56, 56) if direction == "forward" else _Body(16, 56, 28)
+  wide = direction == "backward" and stride == 1 and g.cols.size > 16
+  return _Body(8 if wide else 14, 56, 28)

@@ -1,6 +1,6 @@
 """The depthwise convolution with its batch-norm ends, for TPUs."""
 
-from functools import partial
+from types import ModuleType
 from typing import NamedTuple
 
 import jax
@@ -13,7 +13,7 @@ from . import forward as forward_kernel
 from .call import Call, Gradients, Residuals, Results, Settings
 from .config import Blocks
 from .geometry import Geometry
-from .heuristics import choose_blocks
+from .heuristics import Direction, choose_blocks
 from .shapes import window
 
 _KERNELS = (3, 5, 7)
@@ -56,25 +56,18 @@ def plan(x: jax.Array, filters: jax.Array, settings: Settings) -> Plan:
     settings.activation,
   )
   chip = target_chip()
-  choose = partial(choose_blocks, g, x.dtype, chip)
-  columns = _columns(g, chip)
+
+  def with_blocks(direction: Direction, kernel: ModuleType) -> Geometry:
+    vmem_bytes = kernel.vmem_bytes
+    return g._replace(
+      blocks=choose_blocks(g, x.dtype, chip, direction, vmem_bytes)
+    )
+
   return Plan(
     chip,
-    g._replace(
-      blocks=choose(columns=columns[0], vmem_bytes=forward_kernel.vmem_bytes)
-    ),
-    g._replace(
-      blocks=choose(columns=columns[1], vmem_bytes=backward_kernel.vmem_bytes)
-    ),
+    with_blocks("forward", forward_kernel),
+    with_blocks("backward", backward_kernel),
   )
-
-
-def _columns(g: Geometry, chip: Chip) -> tuple[int, int]:
-  """About how many columns each kernel has in registers at a time."""
-  kernel, stride = g.rows.kernel, g.rows.stride
-  if chip.vector_registers > 32:
-    return 14, 14 if g.cols.size <= 16 else 8
-  return 14 if kernel == 3 else 7, 14 if kernel == 3 and stride == 1 else 7
 
 
 def _cannot(what: str) -> None:

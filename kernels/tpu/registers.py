@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.experimental import pallas as pl
 
 from .pairs import load_pairs, store_columns, write_pairs
 
@@ -160,12 +159,3 @@ def masked(registers: Registers, masks: list[jax.Array] | None) -> Registers:
     jnp.where(mask, register, 0.0)
     for register, mask in zip(registers, masks, strict=True)
   ]
-
-
-def loop(start, stop, body) -> None:
-  """`for i in range(start, stop): body(i)`; in Python where it is one turn."""
-  if isinstance(start, int) and isinstance(stop, int) and stop - start <= 1:
-    for i in range(start, stop):
-      body(i)
-  else:
-    pl.loop(start, stop)(body)
