@@ -34,6 +34,7 @@ class Geometry(NamedTuple):
     layout: HWNC has the channels in the lanes, HWCN the images.
     blocks: Sizes of a grid step.
     activation: Of the prologue.
+    flat_vectors: Whether a block may have 128 values of a vector `[c]`.
   """
 
   rows: Window
@@ -43,6 +44,7 @@ class Geometry(NamedTuple):
   layout: Layout
   blocks: Blocks
   activation: Activation
+  flat_vectors: bool
 
   @property
   def channels_in_lanes(self) -> bool:

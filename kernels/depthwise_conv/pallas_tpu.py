@@ -41,7 +41,7 @@ def plan(x: jax.Array, filters: jax.Array, settings: Settings) -> Plan:
     _cannot(f"{kernel}x{kernel} filters, but 3x3, 5x5 and 7x7")
   if x.dtype not in (jnp.bfloat16, jnp.float32):
     _cannot(f"{x.dtype}, but bfloat16 and float32")
-  layout = settings.layout
+  chip, layout = target_chip(), settings.layout
   rows, cols = (
     window(size, kernel, settings.stride, settings.padding)
     for size in x.shape[:2]
@@ -54,8 +54,8 @@ def plan(x: jax.Array, filters: jax.Array, settings: Settings) -> Plan:
     layout,
     _ANY,
     settings.activation,
+    chip.tiles_vectors_by_128,
   )
-  chip = target_chip()
 
   def with_blocks(direction: Direction, kernel: ModuleType) -> Geometry:
     vmem_bytes = kernel.vmem_bytes

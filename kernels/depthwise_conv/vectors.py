@@ -1,8 +1,10 @@
 """What a kernel takes and gives per channel, in either layout.
 
-With the channels in the lanes each is an array of rows, `[1, c]`, and a row is
-a register as it comes. With the channels in the sublanes all are the columns
-of one array, `[c, values]`: a vector of its own would take 512 bytes a channel.
+With the channels in the lanes each is an operand of its own. As `[c]` it is
+taken as it comes; the row `[1, c]` that TPU v3 needs is a copy, which costs
+microseconds where a DMA has a microsecond's latency. With the channels in the
+sublanes all are the columns of one array, `[c, values]`: a vector of its own
+would take 512 bytes a channel.
 """
 
 from collections.abc import Mapping
@@ -42,8 +44,7 @@ class Given(NamedTuple):
         # Else each step would convert them, one after the other.
         filters = filters.astype(jnp.float32)
       rows = {
-        name: (vectors[name].reshape(1, -1), _row_block())  # type: ignore
-        for name in self.names
+        name: (_as_row(g, vectors[name]), _row_block(g)) for name in self.names
       }
       return {"filters": (filters, _filters_block(k)), **rows}
     table = jnp.concatenate(
@@ -66,7 +67,7 @@ class Given(NamedTuple):
     if name not in self.names:
       return None
     if self.g.channels_in_lanes:
-      return broadcast(getattr(refs, name)[...])
+      return broadcast(getattr(refs, name)[...].reshape(1, LANES))
     column = self.g.rows.kernel**2 + self.names.index(name)
     return self._column(refs, column, group)
 
@@ -96,7 +97,7 @@ class Wanted(NamedTuple):
       shape = g.channels, width
       return {"wanted": (shape, jnp.float32, _table_block(g, width))}
     outputs: dict[str, Result] = {
-      name: ((1, g.channels), jnp.float32, _row_block()) for name in self.names
+      name: (_row_shape(g), jnp.float32, _row_block(g)) for name in self.names
     }
     if self.taps is not None:
       shape = k, k, g.channels
@@ -116,7 +117,8 @@ class Wanted(NamedTuple):
     """
     if self.g.channels_in_lanes:
       for name in self.names:
-        getattr(refs, name)[...] = vectors[name]
+        ref = getattr(refs, name)
+        ref[...] = vectors[name].reshape(ref.shape)
       for a, row in enumerate(taps):
         for b, tap in enumerate(row):
           refs.dfilters[a, b : b + 1] = tap.astype(refs.dfilters.dtype)
@@ -133,7 +135,7 @@ class Wanted(NamedTuple):
     """Each vector `[c]` by its name, and `dfilters`."""
     g, k = self.g, self.g.rows.kernel
     if g.channels_in_lanes:
-      arrays = {name: results[name][0] for name in self.names}
+      arrays = {name: results[name].reshape(-1) for name in self.names}
       if self.taps is not None:
         arrays["dfilters"] = results["dfilters"]
       return arrays
@@ -158,7 +160,17 @@ def _group_rows(group):
   return pl.ds(pl.multiple_of(group * SUBLANES, SUBLANES), SUBLANES)
 
 
-def _row_block() -> pl.BlockSpec:
+def _row_shape(g: Geometry) -> tuple[int, ...]:
+  return (g.channels,) if g.flat_vectors else (1, g.channels)
+
+
+def _as_row(g: Geometry, vector) -> jax.Array:
+  return vector.reshape(_row_shape(g))
+
+
+def _row_block(g: Geometry) -> pl.BlockSpec:
+  if g.flat_vectors:
+    return pl.BlockSpec((LANES,), lambda c, n, i: (c,))
   return pl.BlockSpec((1, LANES), lambda c, n, i: (0, c))
 
 

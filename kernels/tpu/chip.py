@@ -29,6 +29,11 @@ class Chip(NamedTuple):
     """Whether bfloat16 goes to float32 and back through VMEM; see `pairs`."""
     return self.name in ("v2", "v3")
 
+  @property
+  def tiles_vectors_by_128(self) -> bool:
+    """Whether 128 values of a float32 vector are a block; up to v3 256 are."""
+    return self.name not in ("v2", "v3", "unknown")
+
 
 def target_chip() -> Chip:
   """The chip that is compiled for: what all of them have where not known.
