@@ -31,8 +31,8 @@ from podscale.kernels import (
   depthwise_conv_bn,
   describe,
 )
-from podscale.kernels.depthwise_conv import heuristics, pallas_tpu
 from podscale.kernels.depthwise_conv import op as differentiable
+from podscale.kernels.depthwise_conv import pallas_tpu
 from podscale.kernels.depthwise_conv.call import Call, Settings
 from podscale.kernels.depthwise_conv.config import Blocks
 from podscale.kernels.tpu import call
@@ -51,17 +51,38 @@ KINDS = {
 
 @pytest.fixture
 def interpreted(monkeypatch):
-  """Runs Pallas calls as plain JAX."""
+  """Runs Pallas calls as plain JAX, row by row: less code to compile."""
   run = partial(pl.pallas_call, interpret=True)
   monkeypatch.setattr(call.pl, "pallas_call", run)
+  change_blocks(monkeypatch, turns=1)
+
+
+def change_blocks(monkeypatch, **changes):
+  chosen = pallas_tpu.choose_blocks
+
+  def choose(*args):
+    blocks = chosen(*args)
+    return dataclasses.replace(blocks, sublanes=blocks.packed, **changes)
+
+  monkeypatch.setattr(pallas_tpu, "choose_blocks", choose)
+
+
+def plan_for(name, monkeypatch):
+  with on(name):
+    chip = target_chip()
+  monkeypatch.setattr(pallas_tpu, "target_chip", lambda: chip)
+
+
+@pytest.fixture
+def v5e(monkeypatch):
+  """Plans for TPU v5e: minimal filtering in bfloat16."""
+  plan_for("v5e", monkeypatch)
 
 
 @pytest.fixture
 def v3(monkeypatch):
   """Plans for TPU v3, whose bfloat16 goes its own way."""
-  with on("v3"):
-    chip = target_chip()
-  monkeypatch.setattr(pallas_tpu, "target_chip", lambda: chip)
+  plan_for("v3", monkeypatch)
   # Interpretation on the CPU lacks a rule for this one operation.
   mlir.register_lowering(
     _primitive_of_pack_elementwise(),
@@ -89,15 +110,7 @@ def _pack_elementwise(even, odd, *, packed_dtype):
 @pytest.fixture
 def small_blocks(monkeypatch):
   """Cuts images into several grid steps that do not divide them evenly."""
-  chosen = heuristics.choose_blocks
-
-  def choose(g, dtype, chip, **settings):
-    blocks = chosen(g, dtype, chip, **settings)
-    return dataclasses.replace(
-      blocks, rows=2, sublanes=blocks.packed, columns=3, filled=4
-    )
-
-  monkeypatch.setattr(pallas_tpu, "choose_blocks", choose)
+  change_blocks(monkeypatch, rows=2, columns=3, filled=4)
 
 
 def on(chip):
@@ -143,6 +156,63 @@ def test_values_and_gradients_of_whole_images(interpreted, case):
 @pytest.mark.parametrize("case", CUT, ids=named)
 def test_values_and_gradients_of_images_cut_into_rows(
   interpreted, small_blocks, case
+):
+  check(case, KERNEL)
+
+
+TILES = [
+  Case(3, 1, "SAME", (3, 5, 17, 3), "HWNC", "bfloat16"),
+  Case(3, 1, "SAME", (1, 1, 2, 3), "HWNC", "bfloat16", "relu"),
+  Case(3, 1, "SAME", (2, 4, 130, 17), "HWCN", "bfloat16"),
+  Case(5, 1, "SAME", (2, 6, 3, 2), "HWNC", "bfloat16", affine="scale"),
+  Case(5, 1, "SAME", (2, 1, 2, 2), "HWCN", "bfloat16", None),
+]
+
+
+@pytest.mark.parametrize("case", TILES, ids=named)
+def test_minimal_filtering(interpreted, v5e, case):
+  check(case, KERNEL)
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_minimal_filtering_of_images_cut_into_rows(
+  interpreted, v5e, small_blocks, kernel
+):
+  """The columns are walked in a loop, and the last tile is cut."""
+  case = Case(kernel, 1, "SAME", (5, 35, 9, 2), dtype="bfloat16")
+  check(case, KERNEL)
+
+
+def test_several_rows_scheduled_together(interpreted, v5e, monkeypatch):
+  """Three rows, then the two that are left."""
+  change_blocks(monkeypatch, turns=3)
+  check(Case(3, 1, "SAME", (20, 2, 2, 2), dtype="bfloat16"), KERNEL)
+
+
+# Channels in the sublanes: below, at and above a register's 8.
+CHANNELS_IN_SUBLANES = [
+  Case(3, 1, "SAME", (4, 5, 3, 9)),
+  Case(3, 2, "SAME", (5, 4, 130, 3), activation="relu", affine="offset"),
+  Case(5, 2, "SAME", (3, 6, 2, 17), dtype="bfloat16"),
+  Case(7, 1, "SAME", (2, 3, 2, 8), activation=None, affine=""),
+]
+
+
+@pytest.mark.parametrize("case", CHANNELS_IN_SUBLANES, ids=named)
+def test_channels_in_the_sublanes(interpreted, case):
+  check(case._replace(layout="HWCN"), KERNEL)
+
+
+@pytest.mark.parametrize(
+  "case",
+  [
+    Case(3, 2, "SAME", (7, 5, 4, 10), "HWCN"),
+    Case(3, 1, "SAME", (3, 34, 3, 18), "HWCN", "bfloat16"),
+  ],
+  ids=named,
+)
+def test_channels_in_the_sublanes_of_images_cut_into_rows(
+  interpreted, v5e, small_blocks, case
 ):
   check(case, KERNEL)
 
@@ -324,5 +394,5 @@ def test_blocks_check_themselves(change, message):
 
 def test_a_row_that_does_not_fit_is_refused_with_the_numbers():
   x, filters = sizes(4096, 128, batch=8)
-  with on("v3"), pytest.raises(NotImplementedError, match="4096 columns and 8"):
+  with on("v3"), pytest.raises(NotImplementedError, match="4096 columns, 8 by 128"):
     pallas_tpu.plan(x, filters, Settings("silu", 1, "SAME", "HWNC"))
