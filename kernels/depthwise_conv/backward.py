@@ -26,7 +26,7 @@ from .call import Gradients
 from .geometry import Geometry, stage_of, vmem_of
 from .minimal import plus
 from .taps import Range, input_ranges, phase_taps
-from .vectors import Given, Taps, Wanted, given_names
+from .vectors import Given, Taps, Wanted, given_names, vector_bytes
 from .walk import (
   Masks,
   Part,
@@ -110,7 +110,7 @@ def _cost(x, y, g) -> pl.CostEstimate:
 
 
 def vmem_bytes(g: Geometry, dtype: jnp.dtype) -> int:
-  """What a grid step takes of VMEM, but for the per-channel vectors."""
+  """What a grid step takes of VMEM."""
   buffer = backward_buffer(g)
   halo = 2 * len(buffer.halo()) * vmem_of((1, *g.output_shape[1:]), dtype)
   return (
@@ -118,6 +118,7 @@ def vmem_bytes(g: Geometry, dtype: jnp.dtype) -> int:
     + 2 * vmem_of(g.output_shape, dtype)
     + halo
     + buffer.bytes
+    + vector_bytes(g)
     + g.stage_bytes(dtype, g.blocks.columns * g.cols.stride)
   )
 

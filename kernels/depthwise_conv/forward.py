@@ -23,7 +23,7 @@ from .buffer import forward_buffer
 from .geometry import Geometry, stage_of, vmem_of
 from .minimal import plus
 from .taps import Range, output_ranges
-from .vectors import Given, Wanted, given_names
+from .vectors import Given, Wanted, given_names, vector_bytes
 from .walk import (
   Masks,
   Part,
@@ -82,13 +82,14 @@ def forward(
 
 
 def vmem_bytes(g: Geometry, dtype: jnp.dtype) -> int:
-  """What a grid step takes of VMEM, but for the per-channel vectors."""
+  """What a grid step takes of VMEM."""
   buffer = forward_buffer(g)
   return (
     vmem_of(g.input_shape, dtype)
     + vmem_of(g.output_shape, dtype)
     + len(buffer.halo()) * vmem_of((1, *g.input_shape[1:]), dtype)
     + buffer.bytes
+    + vector_bytes(g)
     + g.stage_bytes(dtype, g.blocks.columns)
   )
 

@@ -27,6 +27,7 @@ _LEAST_BLOCK_BYTES = 1_400_000
 # 7,260; 300x300x32 3x3 forward (HWCN) 2,178, 2,012 and 2,012.
 _MOST_BLOCK_BYTES = 7_000_000, 14_000_000
 _STEPS = 16
+_SPILLS = 100 * 4 * SUBLANES * LANES  # registers that the compiler may store
 
 
 class _Body(NamedTuple):
@@ -79,7 +80,7 @@ def choose_blocks(
 
   def fits(b: Blocks) -> bool:
     taken = vmem_bytes(g._replace(blocks=b), dtype)
-    return block_bytes(b) <= most and taken <= chip.vmem_bytes
+    return block_bytes(b) <= most and taken + _SPILLS <= chip.vmem_bytes
 
   for pieces in range(1, g.rows.out + 1):
     chosen = blocks(-(-g.rows.out // pieces), smallest.packed)

@@ -19,6 +19,7 @@ from ..tpu.call import Operand, Result
 from ..tpu.registers import LANES, SUBLANES, TILE, broadcast
 from .geometry import Geometry
 
+_MOST_VECTORS = 5  # of either kernel, in or out
 Taps = list[list[jax.Array]]
 """A register for each row and column of the filter."""
 
@@ -149,6 +150,15 @@ class Wanted(NamedTuple):
   @property
   def _taps_count(self) -> int:
     return 0 if self.taps is None else self.g.rows.kernel**2
+
+
+def vector_bytes(g: Geometry) -> int:
+  """What a kernel takes of VMEM for them, in and out, and what it sums."""
+  tile = 4 * SUBLANES * LANES
+  sums = g.groups * tile * (3 + g.rows.kernel * g.products)
+  if g.channels_in_lanes:
+    return sums + 4 * tile * (g.rows.kernel + _MOST_VECTORS)
+  return sums + 4 * tile * g.groups
 
 
 def given_names(vectors: Mapping[str, jax.Array | None]) -> tuple[str, ...]:
