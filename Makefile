@@ -1,43 +1,43 @@
 # make demo   create the environment and train the demo
 # make test   create the environment with the test extras, check and test
+# make test-slow   the tests that take long
 # make test-tpu-compile   all depthwise kernels through the TPU's compiler
 VENV := .venv
-BIN := $(VENV)/bin
+# Of its own: with the TPU's compiler installed JAX looks for a TPU.
+TEST_VENV := .venv-test
+TEST_BIN := $(TEST_VENV)/bin
 
 .PHONY: demo test test-slow test-tpu-compile lint bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
-	$(BIN)/python -m podscale.train demo
+	$(VENV)/bin/python -m podscale.train demo
 
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(TEST_BIN)/python -m pytest -n 2 -m "not slow"
 
-test-slow: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -m slow
+test-slow: $(TEST_VENV)/.installed
+	$(TEST_BIN)/python -m pytest -n 2 -m "slow and not libtpu"
 
-# An environment of its own: with libtpu installed JAX looks for a TPU.
-test-tpu-compile:
-	$(MAKE) VENV=.venv-tpu .venv-tpu/.installed-test
-	.venv-tpu/bin/python -m pip install --quiet --editable '.[test,tpu]'
-	.venv-tpu/bin/python -m pytest -m libtpu
+test-tpu-compile: $(TEST_VENV)/.installed
+	$(TEST_BIN)/python -m pytest -n 2 -m libtpu
 
-lint: $(VENV)/.installed-test
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
+lint: $(TEST_VENV)/.installed
+	$(TEST_BIN)/ruff format --check .
+	$(TEST_BIN)/ruff check .
+	$(TEST_BIN)/mypy
 
 bench: $(VENV)/.installed
-	$(BIN)/python -m podscale.bench step --cpu-baseline
+	$(VENV)/bin/python -m podscale.bench step --cpu-baseline
 
 # Some systems have a python3.x command that does not run, so each is tried.
-$(BIN)/python:
+%/bin/python:
 	@for p in $(PYTHON) python3.12 python3.13 python3.14 python3 python; do \
 	  if $$p -c 'import sys; sys.exit(sys.version_info < (3, 12))' \
 	    >/dev/null 2>&1; then \
-	    echo "creating $(VENV) with $$($$p --version)"; \
-	    $$p -m venv $(VENV) && exit 0; \
-	    rm -rf $(VENV); \
+	    echo "creating $* with $$($$p --version)"; \
+	    $$p -m venv $* && exit 0; \
+	    rm -rf $*; \
 	    echo "$$p cannot create an environment: install its venv module" \
 	      "(on Debian and Ubuntu: apt install python3-venv)" >&2; \
 	    exit 1; \
@@ -48,13 +48,13 @@ $(BIN)/python:
 	  "Install it, or name one: make PYTHON=/path/to/python3.12" >&2; \
 	exit 1
 
-$(VENV)/.installed: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable .
+$(VENV)/.installed: pyproject.toml | $(VENV)/bin/python
+	$(VENV)/bin/python -m pip install --quiet --editable .
 	@touch $@
 
-$(VENV)/.installed-test: pyproject.toml | $(BIN)/python
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
-	@touch $@ $(VENV)/.installed
+$(TEST_VENV)/.installed: pyproject.toml | $(TEST_BIN)/python
+	$(TEST_BIN)/python -m pip install --quiet --editable '.[test,tpu]'
+	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-tpu build dist src/*.egg-info
+	rm -rf $(VENV) $(TEST_VENV) build dist src/*.egg-info

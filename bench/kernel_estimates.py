@@ -13,11 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from .. import kernels
-from .kernels import plain_depthwise
+from ..kernels.layout import Layout
+from .depthwise_bound import bound_us, padded
+from .kernels import plain_convolution, plain_depthwise, plain_moments
 from .shapes import DepthwiseShape
-from .static import CHIPS, Judged, judge
-
-_LANES = 128
+from .static import Judged, judge, target
 
 
 def estimate_depthwise(
@@ -27,7 +27,12 @@ def estimate_depthwise(
 
   Both sides: the previous batch norm's affine and swish, the convolution and
   the next batch norm's moments; then all gradients, moments' included. XLA
-  chooses the layouts of its arguments, the kernels take HWNC.
+  chooses the layouts of its arguments, the kernels have that of
+  `better_layout`.
+
+  Times are of one program, which favours XLA: it keeps what fits in VMEM from
+  the forward pass to the backward pass, where in a network the other layers
+  come in between. So its bytes are those of two programs.
 
   Args:
     shapes: The layers.
@@ -35,10 +40,10 @@ def estimate_depthwise(
     chip: One of `static.CHIPS`.
 
   Returns:
-    A row per layer: estimated microseconds of both sides, forward alone and
-    together with backward; the ratios; our HBM bytes over XLA's; the bound
-    (see `bound_us`) and what fraction of our time it is; what our side takes
-    to compile, in seconds.
+    A row per layer: the kernels' layout; estimated microseconds of both sides,
+    forward alone and together with backward; the ratios; our HBM bytes over
+    XLA's; the bound (see `bound_us`) and what fraction of our time it is; what
+    `implementation=None` takes; what our side takes to compile, in seconds.
 
   Raises:
     UsageError: the chip is not known, or libtpu is missing.
@@ -51,78 +56,84 @@ def estimate_depthwise(
   return rows
 
 
-def bound_us(shape: DepthwiseShape, batch_size: int, chip: str) -> float:
-  """The least that forward and backward can take, in microseconds.
+def better_layout(shape: DepthwiseShape, batch_size: int) -> Layout:
+  """That which fills more of the 128 lanes, with channels or with images.
 
-  The larger of two times: each tensor once through HBM, two forward and four
-  backward, with channels padded to 128 lanes; and the vector operations of the
-  direct form, a multiply and an add for each tap of y, of dx and of the
-  filters' gradient, in all vector slots. A transformed convolution could do
-  with fewer.
+  >>> better_layout(DepthwiseShape(112, 32, 3, 1), 64)
+  'HWCN'
   """
-  size, channels, kernel, stride = shape
-  lanes = -(-channels // _LANES) * _LANES
-  x = size * size * batch_size * lanes
-  y = x * (-(-size // stride)) ** 2 / size**2
-  spec = CHIPS[chip]
-  hbm = 2 * (3 * x + 3 * y) / (spec.hbm_gb_per_s * 1e3)
-  operations = 6 * kernel**2 * y / (8 * _LANES)
-  return max(hbm, operations / (spec.vector_slots * spec.mhz))
+  channels, images = (
+    size / padded(size, 128) for size in (shape.channels, batch_size)
+  )
+  return "HWCN" if images > channels else "HWNC"
 
 
 def _row(shape: DepthwiseShape, batch_size: int, chip: str) -> dict[str, Any]:
+  layout = better_layout(shape, batch_size)
+  xla = partial(judge, chip=chip, free_layouts=True)
+  own = partial(judge, chip=chip)
+  plain, stride = partial(plain_depthwise, stride=shape.stride), shape.stride
+  op = partial(ours, stride=stride, layout=layout)
   forward, both = layer_arguments(shape, batch_size)
-  results: dict[str, Judged] = {}
-  for name, op in (("xla", plain_depthwise), ("ours", ours)):
-    op = partial(op, stride=shape.stride)
-    side = partial(judge, chip=chip, free_layouts=name == "xla")
-    results[f"{name}_forward"] = side(op, *forward)
-    results[name] = side(partial(with_gradients, op), *both)
-  microseconds = {f"{k}_us": v.microseconds for k, v in results.items()}
-  theirs, own = results["xla"], results["ours"]
-  bound = bound_us(shape, batch_size, chip)
+  own_forward, own_both = layer_arguments(shape, batch_size, layout)
+  results: dict[str, Judged] = {
+    "xla_forward": xla(plain, *forward),
+    "xla": xla(partial(with_gradients, plain), *both),
+    "ours_forward": own(op, *own_forward),
+    "ours": own(partial(with_gradients, op), *own_both),
+  }
+  y = both[4]  # of dy's shape
+  xla_backward = xla(partial(_plain_backward, stride=stride), y, *both)
+  xla_bytes = results["xla_forward"].hbm_bytes + xla_backward.hbm_bytes
+  us = {name: result.microseconds for name, result in results.items()}
+  bound = bound_us(shape, batch_size, chip, layout)
+  with target(chip):
+    choice = kernels.describe(
+      kernels.depthwise_conv_bn,
+      *own_forward,
+      activation="silu",
+      stride=stride,
+      layout=layout,
+    )
   return {
     "layer": str(shape),
-    **microseconds,
-    "forward_ratio": results["xla_forward"].microseconds
-    / results["ours_forward"].microseconds,
-    "ratio": theirs.microseconds / own.microseconds,
-    "bytes_ratio": own.hbm_bytes / theirs.hbm_bytes,
+    "layout": layout,
+    **{f"{name}_us": value for name, value in us.items()},
+    "forward_ratio": us["xla_forward"] / us["ours_forward"],
+    "ratio": us["xla"] / us["ours"],
+    "bytes_ratio": results["ours"].hbm_bytes / xla_bytes,
     "bound_us": bound,
-    "of_bound": bound / own.microseconds,
-    "compile_s": own.compile_s,
+    "of_bound": bound / us["ours"],
+    "chosen": choice.implementation,
+    "compile_s": results["ours"].compile_s,
   }
 
 
-def layer_arguments(shape: DepthwiseShape, batch_size: int):
+def layer_arguments(
+  shape: DepthwiseShape, batch_size: int, layout: Layout = "HWNC"
+):
   """Shapes of what forward takes, and of what forward and backward take."""
   size, channels, kernel, stride = shape
-  out = -(-size // stride)
 
   def array(*dims, dtype=jnp.bfloat16):
     return jax.ShapeDtypeStruct(dims, dtype)
 
+  def image(size):
+    last = (batch_size, channels)
+    return array(size, size, *(last if layout == "HWNC" else last[::-1]))
+
   vector = array(channels, dtype=jnp.float32)
-  forward = (
-    array(size, size, batch_size, channels),
-    array(kernel, kernel, channels),
-    vector,
-    vector,
-  )
-  return forward, (
-    *forward,
-    array(out, out, batch_size, channels),
-    vector,
-    vector,
-  )
+  forward = image(size), array(kernel, kernel, channels), vector, vector
+  return forward, (*forward, image(-(-size // stride)), vector, vector)
 
 
-def ours(x, filters, scale, offset, stride):
+def ours(x, filters, scale, offset, stride, layout="HWNC"):
   """`plain_depthwise` by the kernels."""
   y, moments = kernels.depthwise_conv_bn(
     *(x, filters, scale, offset),
     activation="silu",
     stride=stride,
+    layout=layout,
     implementation="pallas_tpu",
   )
   return y, moments.mean, moments.m2
@@ -132,3 +143,12 @@ def with_gradients(op, x, filters, scale, offset, dy, dmean, dm2):
   """The results of an op and the gradients of its arrays."""
   results, vjp = jax.vjp(op, x, filters, scale, offset)
   return results, vjp((dy, dmean, dm2))
+
+
+def _plain_backward(y, x, filters, scale, offset, dy, dmean, dm2, stride):
+  """The gradients of `plain_depthwise`, given y."""
+  _, of_moments = jax.vjp(plain_moments, y)
+  (through_moments,) = of_moments((dmean, dm2))
+  convolution = partial(plain_convolution, stride=stride)
+  _, of_convolution = jax.vjp(convolution, x, filters, scale, offset)
+  return of_convolution(dy + through_moments)

@@ -67,10 +67,16 @@ def _ours(x, filters, scale, offset, stride):
 
 def plain_depthwise(x, filters, scale, offset, stride):
   """What `depthwise_conv_bn` with silu computes, as anyone would write it."""
+  y = plain_convolution(x, filters, scale, offset, stride)
+  return y, *plain_moments(y)
+
+
+def plain_convolution(x, filters, scale, offset, stride):
+  """The part of `plain_depthwise` without the moments."""
   z = jax.nn.silu(
     x.astype(jnp.float32) * scale[None, None, None] + offset[None, None, None]
   )
-  y = lax.conv_general_dilated(
+  return lax.conv_general_dilated(
     z.astype(x.dtype),
     filters[:, :, None],
     (stride, stride),
@@ -79,12 +85,18 @@ def plain_depthwise(x, filters, scale, offset, stride):
     dimension_numbers=("HWNC", "HWIO", "HWNC"),
     preferred_element_type=jnp.float32,
   ).astype(x.dtype)
-  # E[y^2] - E[y]^2 as TensorFlow's fused batch norm has it: one pass over y.
+
+
+def plain_moments(y):
+  """Mean and sum of squared deviations of each channel.
+
+  E[y^2] - E[y]^2 as TensorFlow's fused batch norm has it: one pass over y.
+  """
   values = y.astype(jnp.float32)
   count = y.size // y.shape[3]
   mean = values.mean((0, 1, 2))
   squares = jnp.square(values).sum((0, 1, 2))
-  return y, mean, squares - count * mean * mean
+  return mean, squares - count * mean * mean
 
 
 def _gradients(function, stride):

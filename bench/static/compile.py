@@ -131,11 +131,7 @@ def _lower(function, args, device, free_layouts):
     order = Layout.AUTO if free_layouts else Layout(tuple(range(x.ndim)))
     return Format(order, sharding)
 
-  kind = jax.sharding.AbstractDevice(
-    device_kind=device.device_kind, num_cores=1, platform="tpu"
-  )
-  mesh = jax.sharding.AbstractMesh((), (), abstract_device=kind)
-  with jax.sharding.use_abstract_mesh(mesh):
+  with _traced_for(device):
     results = jax.eval_shape(function, *args)
     jitted = jax.jit(
       function,
@@ -143,6 +139,29 @@ def _lower(function, args, device, free_layouts):
       out_shardings=jax.tree.map(layout, results),
     )
     return jitted.lower(*args)
+
+
+def _traced_for(device: "jax.Device") -> contextlib.AbstractContextManager:
+  import jax
+
+  kind = jax.sharding.AbstractDevice(
+    device_kind=device.device_kind, num_cores=1, platform="tpu"
+  )
+  mesh = jax.sharding.AbstractMesh((), (), abstract_device=kind)
+  return jax.sharding.use_abstract_mesh(mesh)
+
+
+def target(chip: str) -> contextlib.AbstractContextManager:
+  """In this context ops are traced and described for a chip.
+
+  Args:
+    chip: One of `CHIPS`.
+
+  Raises:
+    UsageError: libtpu is missing.
+  """
+  _dump_folder()
+  return _traced_for(_device(chip))
 
 
 def _fresh(function: Callable[..., Any]) -> Callable[..., Any]:

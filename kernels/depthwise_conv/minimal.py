@@ -76,7 +76,7 @@ def _both(a: Value, b: Value) -> Values:
 
 
 def _input_3(d: Sequence[Value]) -> Values:
-  return [minus(d[0], d[2]), *_both(d[2], d[1]), minus(d[1], d[3])]
+  return [minus(d[0], d[2]), *_both(d[2], d[1]), minus(d[3], d[1])]
 
 
 def _filter_3(g: Sequence[Value]) -> Values:
@@ -87,12 +87,12 @@ def _filter_3(g: Sequence[Value]) -> Values:
 def _output_3(m: Sequence[Value]) -> Values:
   return [
     plus(m[0], plus(m[1], m[2])),
-    minus(minus(m[1], m[2]), m[3]),
+    plus(minus(m[1], m[2]), m[3]),
   ]
 
 
 def _output_3_transposed(y: Sequence[Value]) -> Values:
-  return [y[0], *_both(y[0], y[1]), minus(None, y[1])]
+  return [y[0], *_both(y[0], y[1]), y[1]]
 
 
 def _filter_3_transposed(s: Sequence[Value]) -> Values:

@@ -394,5 +394,8 @@ def test_blocks_check_themselves(change, message):
 
 def test_a_row_that_does_not_fit_is_refused_with_the_numbers():
   x, filters = sizes(4096, 128, batch=8)
-  with on("v3"), pytest.raises(NotImplementedError, match="4096 columns, 8 by 128"):
+  with (
+    on("v3"),
+    pytest.raises(NotImplementedError, match="4096 columns, 8 by 128"),
+  ):
     pallas_tpu.plan(x, filters, Settings("silu", 1, "SAME", "HWNC"))

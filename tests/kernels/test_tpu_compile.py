@@ -8,6 +8,8 @@ import math
 import re
 from functools import partial
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from podscale.bench.kernel_estimates import (
@@ -33,10 +35,15 @@ SAMPLE = [
 ]
 
 
-def check(shape, batch, chip):
+def check(shape, batch, chip, layout="HWNC", dtype=jnp.bfloat16):
   """It compiles, to two kernels and nothing else that is large."""
-  _, arguments = layer_arguments(shape, batch)
-  function = partial(with_gradients, partial(ours, stride=shape.stride))
+  _, arguments = layer_arguments(shape, batch, layout)
+  arguments = [
+    jax.ShapeDtypeStruct(x.shape, dtype if x.dtype == jnp.bfloat16 else x.dtype)
+    for x in arguments
+  ]
+  op = partial(ours, stride=shape.stride, layout=layout)
+  function = partial(with_gradients, op)
   with compiled(
     function, *arguments, chip=chip, free_layouts=False
   ) as compilation:
@@ -59,6 +66,26 @@ def test_other_generations(chip):
   check(SAMPLE[1], 64, chip)
 
 
+@pytest.mark.parametrize(
+  ("shape", "batch", "chip"),
+  [
+    (DepthwiseShape(112, 32, 3, 1), 64, "v3"),
+    (DepthwiseShape(28, 240, 5, 1), 128, "v5e"),
+    (DepthwiseShape(28, 240, 3, 2), 128, "v6e"),
+  ],
+  ids=str,
+)
+def test_channels_in_the_sublanes(shape, batch, chip):
+  check(shape, batch, chip, "HWCN")
+
+
+@pytest.mark.parametrize("layout", ["HWNC", "HWCN"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("chip", ["v3", "v5e"])
+def test_sizes_that_fill_no_register(chip, layout, dtype):
+  check(DepthwiseShape(5, 20, 7, 1), 3, chip, layout, jnp.dtype(dtype))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
   ("chip", "batch"), [("v3", 32), ("v3", 64), ("v5e", 128), ("v6e", 128)]
@@ -66,3 +93,5 @@ def test_other_generations(chip):
 @pytest.mark.parametrize("shape", family_shapes(), ids=str)
 def test_every_layer_of_the_family(shape, chip, batch):
   check(shape, batch, chip)
+  if batch == 128:
+    check(shape, batch, chip, "HWCN")
