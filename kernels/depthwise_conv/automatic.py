@@ -11,11 +11,17 @@ from .call import Call, Settings
 from .pallas_tpu import Plan
 
 # Where the kernels, forward and backward together, were ahead of XLA in every
-# layer that was judged, with 64 images in bfloat16 (on v5e 53 of the layers of
-# B0 to B7, on v3 and v6e those of B0): the least share of the lanes that the
-# channels have to use. `python -m podscale.bench kernels --chip v5e` prints
-# the figures.
-_LEAST_LANES = {"v3": 0.37, "v5e": 0.37, "v6e": 0.37}
+# layer that was judged, in bfloat16: the least share of the lanes that the
+# channels (HWNC) or the images (HWCN) have to use. With fewer the lanes'
+# padding costs more than the kernels gain. `python -m podscale.bench kernels
+# --chip v5e` prints the figures.
+_LEAST_LANES = {
+  ("v3", "HWNC"): 0.37,
+  ("v5e", "HWNC"): 0.37,
+  ("v5e", "HWCN"): 0.5,
+  ("v6e", "HWNC"): 0.37,
+  ("v6e", "HWCN"): 0.5,
+}
 
 
 def automatic_call(
@@ -62,15 +68,18 @@ def _decide(x, filters, settings) -> tuple[Plan | None, str]:
     plan = pallas_tpu.plan(x, filters, settings)
   except NotImplementedError as error:
     return None, str(error)
-  if chip not in _LEAST_LANES:
-    return None, f"the kernel was not measured ahead of XLA on {chip}"
+  layout = settings.layout
+  least = _LEAST_LANES.get((chip, layout))
+  if least is None:
+    return None, f"the kernel was not measured ahead of XLA on {chip}, {layout}"
   if x.dtype != jnp.bfloat16:
     return None, f"the kernel was measured in bfloat16, x is {x.dtype}"
-  channels = x.shape[3]
-  used = channels / (-(-channels // LANES) * LANES)
-  if used < _LEAST_LANES[chip]:
+  size = x.shape[3]
+  used = size / (-(-size // LANES) * LANES)
+  if used < least:
+    what = "channels" if layout == "HWNC" else "images"
     return None, (
-      f"{channels} channels use {used:.0%} of the lanes; on {chip} the kernel "
-      f"was measured ahead from {_LEAST_LANES[chip]:.0%} on"
+      f"{size} {what} use {used:.0%} of the lanes; on {chip} the kernel was "
+      f"measured ahead from {least:.0%} on"
     )
-  return plan, f"measured ahead of XLA on {chip}"
+  return plan, f"measured ahead of XLA on {chip}, {layout}"

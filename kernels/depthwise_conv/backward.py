@@ -19,7 +19,7 @@ from jax.experimental.pallas import tpu as pltpu
 from ..moments import Moments
 from ..tpu.call import tpu_call
 from ..tpu.loops import loop
-from ..tpu.prologue import Prologue, make_prologue
+from ..tpu.prologue import Prologue
 from ..tpu.registers import TILE, load, masked, pair_masks, store, zeros
 from .buffer import backward_buffer, reach
 from .call import Gradients
@@ -196,14 +196,6 @@ def _moments_affine(given: Given, refs, group):
   return slope, dmean / (g.rows.out * g.cols.out * g.batch) - slope * mean
 
 
-def _products(g: Geometry, taps: Taps) -> Taps:
-  """The filter's rows as the buffer's columns or points meet them."""
-  if g.algorithm is None:
-    return taps
-  # An input meets the taps in the other direction than an output.
-  return [g.algorithm.filter_transform(row[::-1]) for row in taps]
-
-
 def _row_ranges(g: Geometry, i, phase: int) -> list[Range]:
   if g.trims_rows:
     return input_ranges(g.rows, phase)
@@ -236,13 +228,8 @@ class _Of(NamedTuple):
 def _gradients(given: Given, refs, i, part: Part) -> None:
   g = given.g
   groups = distinct(g, part.groups)
-  prologues, filters = [], []
-  for group in groups:
-    scale, offset = (
-      given.vector(refs, name, group) for name in ("scale", "offset")
-    )
-    prologues.append(make_prologue(scale, offset, g.activation))
-    filters.append(_products(g, given.taps(refs, group)))
+  prologues = [given.prologue(refs, group) for group in groups]
+  filters = [given.products(refs, group, reverse=True) for group in groups]
   of = _Of(
     g,
     refs,
@@ -316,6 +303,7 @@ def _direct(of: _Of, rows, first, z, p):
 def _by_tiles(of: _Of, rows, first, z, p):
   """As `_direct`, by minimal filtering."""
   g, refs, filters = of.g, of.refs, of.filters[p]
+  assert g.algorithm
   tile, points = g.algorithm.outputs, g.algorithm.points
   tiles = range(pl.cdiv(len(z), tile))
   padded = [*z, *[None] * (len(tiles) * tile - len(z))]

@@ -17,7 +17,7 @@ from ..tpu.columns import UNROLLED, column_chunks
 from ..tpu.loops import loop
 from ..tpu.registers import TILE, Registers, convert, load, zeros
 from .geometry import Geometry
-from .minimal import Algorithm
+from .minimal import Algorithm, Values
 from .shapes import Window
 
 Function = Callable[..., Registers]
@@ -177,10 +177,11 @@ class Buffer(NamedTuple):
 
     What a chunk of tiles shares with the next one is carried in registers.
     """
-    assert self.algorithm
-    step, points = self.algorithm.outputs, self.algorithm.points
+    algorithm = self.algorithm
+    assert algorithm
+    step, points = algorithm.outputs, algorithm.points
     ahead = points - step - self.left  # columns after a tile's own
-    absent = [None] * self.registers
+    absent: Values = [None] * self.registers
 
     def values(first, size) -> list[list]:
       """Columns `first` to `first + size`; None beyond the last."""
@@ -200,7 +201,7 @@ class Buffer(NamedTuple):
         window = columns[tile * step : tile * step + points]
         for p in range(self.registers):
           given = [registers[p] for registers in window]
-          for j, point in enumerate(self.algorithm.input_transform(given)):
+          for j, point in enumerate(algorithm.input_transform(given)):
             value = zeros() if point is None else point
             ref[to_row, (first + tile) * points + j, p] = value
       return columns[size * step :]

@@ -17,7 +17,6 @@ from jax.experimental.pallas import tpu as pltpu
 from ..moments import Moments
 from ..tpu.call import tpu_call
 from ..tpu.loops import loop
-from ..tpu.prologue import make_prologue
 from ..tpu.registers import TILE, store, zeros
 from .buffer import forward_buffer
 from .geometry import Geometry, stage_of, vmem_of
@@ -123,7 +122,7 @@ def _kernel(given: Given, wanted: Wanted, refs) -> None:
 
   def part(q, part: Part):
     groups = distinct(g, part.groups)
-    filters = [_products(g, given.taps(refs, group)) for group in groups]
+    filters = [given.products(refs, group) for group in groups]
     _activate(given, refs, i, part)
     # Images in the sublanes share their channels, and the first has the pivot.
     first = start & (q == 0) if g.channels_in_lanes else start
@@ -141,23 +140,11 @@ def _kernel(given: Given, wanted: Wanted, refs) -> None:
     for_each_group(g, partial(_write_moments, g, wanted, refs))
 
 
-def _products(g: Geometry, taps):
-  """The filter's rows as the buffer's columns or points meet them."""
-  if g.algorithm is None:
-    return taps
-  return [g.algorithm.filter_transform(row) for row in taps]
-
-
 def _activate(given: Given, refs, i, part: Part) -> None:
   """Fills the buffer with what the taps of this step read."""
   g = given.g
-  prologues = [
-    make_prologue(
-      *(given.vector(refs, name, group) for name in ("scale", "offset")),
-      g.activation,
-    )
-    for group in distinct(g, part.groups)
-  ]
+  groups = distinct(g, part.groups)
+  prologues = [given.prologue(refs, group) for group in groups]
   stage = stage_of(refs)
 
   def function(registers):
@@ -213,6 +200,7 @@ def _outputs(g: Geometry, refs, filters, taps, row, first, size):
 
 
 def _direct(g, activated, filters, taps, row, first, size, p):
+  """Registers of `size` columns of an output row, each tap by itself."""
   stride, kernel = g.cols.stride, g.cols.kernel
   sums = [None] * size
   for a in taps:
@@ -235,6 +223,7 @@ def _in_padding(g, first, j) -> bool:
 
 
 def _by_tiles(g, activated, filters, taps, row, first, size, p):
+  """As `_direct`, by minimal filtering."""
   tile, points = g.algorithm.outputs, g.algorithm.points
   tiles = range(pl.cdiv(size, tile))
   start = lax.div(first, tile) * points

@@ -7,7 +7,7 @@ sublanes all are the columns of one array, `[c, values]`: a vector of its own
 would take 512 bytes a channel.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -16,6 +16,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 
 from ..tpu.call import Operand, Result
+from ..tpu.prologue import Prologue, make_prologue
 from ..tpu.registers import LANES, SUBLANES, TILE, broadcast
 from .geometry import Geometry
 
@@ -63,14 +64,34 @@ class Given(NamedTuple):
       return [[broadcast(refs.filters[a, b : b + 1]) for b in k] for a in k]
     return [[self._column(refs, a * len(k) + b, group) for b in k] for a in k]
 
-  def vector(self, refs, name: str, group) -> jax.Array | None:
-    """A vector's values of a group of channels; None if it was not given."""
-    if name not in self.names:
-      return None
+  def products(self, refs, group, *, reverse: bool = False) -> Taps:
+    """The taps as the buffer's columns or points meet them.
+
+    Args:
+      refs: The kernel's.
+      group: The group of channels.
+      reverse: An input meets the taps in the other direction than an output.
+    """
+    taps = self.taps(refs, group)
+    if self.g.algorithm is None:
+      return taps
+    step = -1 if reverse else 1
+    return [self.g.algorithm.filter_transform(row[::step]) for row in taps]
+
+  def vector(self, refs, name: str, group) -> jax.Array:
+    """A vector's values of a group of channels."""
     if self.g.channels_in_lanes:
       return broadcast(getattr(refs, name)[...].reshape(1, LANES))
     column = self.g.rows.kernel**2 + self.names.index(name)
     return self._column(refs, column, group)
+
+  def prologue(self, refs, group) -> Prologue:
+    """That of a group of channels, from the vectors scale and offset."""
+    scale, offset = (
+      self.vector(refs, name, group) if name in self.names else None
+      for name in ("scale", "offset")
+    )
+    return make_prologue(scale, offset, self.g.activation)
 
   def _column(self, refs, column, group):
     rows = _group_rows(group)
@@ -101,12 +122,16 @@ class Wanted(NamedTuple):
       name: (_row_shape(g), jnp.float32, _row_block(g)) for name in self.names
     }
     if self.taps is not None:
-      shape = k, k, g.channels
-      outputs["dfilters"] = shape, self.taps, _filters_block(k)
+      filters = k, k, g.channels
+      outputs["dfilters"] = filters, self.taps, _filters_block(k)
     return outputs
 
   def write(
-    self, refs, group, vectors: Mapping[str, jax.Array], taps: Taps = ()
+    self,
+    refs,
+    group,
+    vectors: Mapping[str, jax.Array],
+    taps: Sequence[Sequence[jax.Array]] = (),
   ) -> None:
     """Writes a group's results, one for each of its channels.
 

@@ -346,6 +346,18 @@ def test_the_kernel_is_chosen_where_it_was_measured_ahead(chip):
     assert set(choice.blocks) == {"forward", "backward"}
 
 
+@pytest.mark.parametrize(("images", "chosen"), [(64, True), (48, False)])
+def test_with_channels_in_the_sublanes_the_images_have_to_fill_lanes(
+  images, chosen
+):
+  x = jax.ShapeDtypeStruct((56, 56, 24, images), BF16)
+  filters = jax.ShapeDtypeStruct((3, 3, 24), BF16)
+  with on("v5e"):
+    choice = describe(depthwise_conv_bn, x, filters, layout="HWCN")
+  assert (choice.implementation == "pallas_tpu") == chosen
+  assert chosen or "48 images use 38% of the lanes" in choice.reason
+
+
 @pytest.mark.parametrize(
   ("chip", "arrays", "settings", "reason"),
   [
@@ -354,6 +366,7 @@ def test_the_kernel_is_chosen_where_it_was_measured_ahead(chip):
     ("v5e", sizes(56, 144, kernel=9), {}, "no 9x9 filters"),
     ("v5e", sizes(56, 144), {"padding": "VALID"}, "no padding VALID"),
     ("v4", sizes(56, 144), {}, "not measured ahead of XLA on v4"),
+    ("v3", sizes(56, 64), {"layout": "HWCN"}, "not measured ahead of XLA"),
   ],
 )
 def test_xla_is_chosen_elsewhere_and_the_reason_given(
