@@ -6,6 +6,7 @@ so for one small call with NaN in all memory not yet written, and looks for
 races between copies and reads.
 """
 
+import contextlib
 import dataclasses
 from functools import partial
 
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from depthwise_cases import BF16, Case, check, draw, everything, exact, plain
+from depthwise_cases import BF16, Case, check, draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
@@ -22,7 +23,6 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.interpreters import mlir
 from jax.sharding import PartitionSpec as P
-from tolerance import assert_accurate
 
 from podscale.collectives import ALL_DEVICES, group_mesh
 from podscale.kernels import (
@@ -31,9 +31,8 @@ from podscale.kernels import (
   depthwise_conv_bn,
   describe,
 )
-from podscale.kernels.depthwise_conv import op as differentiable
 from podscale.kernels.depthwise_conv import pallas_tpu
-from podscale.kernels.depthwise_conv.call import Call, Settings
+from podscale.kernels.depthwise_conv.call import Settings
 from podscale.kernels.depthwise_conv.config import Blocks
 from podscale.kernels.tpu import call
 from podscale.kernels.tpu.chip import target_chip
@@ -71,6 +70,13 @@ def plan_for(name, monkeypatch):
   with on(name):
     chip = target_chip()
   monkeypatch.setattr(pallas_tpu, "target_chip", lambda: chip)
+  if chip.unpacks_in_memory:
+    # Interpretation on the CPU lacks a rule for this one operation.
+    mlir.register_lowering(
+      _primitive_of_pack_elementwise(),
+      mlir.lower_fun(_pack_elementwise, multiple_results=False),
+      platform="cpu",
+    )
 
 
 @pytest.fixture
@@ -83,12 +89,6 @@ def v5e(monkeypatch):
 def v3(monkeypatch):
   """Plans for TPU v3, whose bfloat16 goes its own way."""
   plan_for("v3", monkeypatch)
-  # Interpretation on the CPU lacks a rule for this one operation.
-  mlir.register_lowering(
-    _primitive_of_pack_elementwise(),
-    mlir.lower_fun(_pack_elementwise, multiple_results=False),
-    platform="cpu",
-  )
 
 
 def _primitive_of_pack_elementwise():
@@ -250,39 +250,60 @@ def test_any_small_shape(stride, shape, activation):
     check(Case(3, stride, "SAME", shape, activation=activation), KERNEL)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_no_races_and_no_memory_read_before_it_is_written(dtype):
-  """One call cut into two steps along each axis of the grid."""
-  case = Case(3, 1, "SAME", (3, 3, 17, 130), dtype=dtype)
-  x, filters, scale, offset, dy, dmean, dm2 = draw(case)
-  blocks = Blocks(2, 16 if dtype == BF16 else 8, 8, 3, 3)
-  settings = Settings("silu", 1, "SAME", "HWNC")
-  plan = pallas_tpu.plan(x, filters, settings)
-  plan = plan._replace(
-    forward=plan.forward._replace(blocks=blocks),
-    backward=plan.backward._replace(blocks=blocks),
-  )
-
-  def op(*args):
-    call = Call(settings, "pallas_tpu", "pallas_tpu", plan)
-    return differentiable.depthwise_conv_bn(*args, call)
-
+@contextlib.contextmanager
+def as_on_a_tpu():
+  """Memory that was not written is NaN, and races are looked for."""
   mode = pltpu.InterpretParams(
     detect_races=True, uninitialized_memory="nan", buffer_bounds="logical"
   )
   with pltpu.force_tpu_interpret_mode(mode):
-    actual = jax.jit(partial(everything, op, "HWNC"))(
-      x, filters, scale, offset, dy, dmean, dm2
-    )
+    yield
   assert not interpret_pallas_call.races.races_found
-  reference = partial(plain, **case.settings)
-  inputs = (x, filters, scale, offset, dy, dmean, dm2)
-  assert_accurate(
-    actual,
-    jax.jit(partial(everything, reference, "HWNC"))(*inputs),
-    partial(exact, **case.settings),
-    *inputs,
-  )
+
+
+# Batches that are no multiple of 8 or 16, channels that are none of 128, blocks
+# that do not divide the rows, stride 2 on even and odd sizes (where TensorFlow
+# pads less before than after), both layouts. The columns in pairs of TPU v3 are
+# not among them: this interpreter cannot read a ref as another type.
+ODD = [
+  Case(3, 1, "SAME", (3, 3, 17, 130)),
+  Case(3, 1, "SAME", (3, 3, 17, 130), dtype="bfloat16"),
+  Case(5, 2, "SAME", (5, 4, 9, 3)),
+  Case(3, 2, "SAME", (4, 5, 130, 9), "HWCN", "bfloat16"),
+  Case(5, 1, "SAME", (3, 2, 2, 9), "HWCN", "bfloat16", "relu"),
+]
+
+
+@pytest.mark.parametrize("case", ODD, ids=named)
+def test_no_races_and_no_memory_read_before_it_is_written(
+  monkeypatch, v5e, case
+):
+  change_blocks(monkeypatch, rows=2, columns=3, filled=3, turns=1)
+  with as_on_a_tpu():
+    check(case, KERNEL)
+
+
+@pytest.mark.slow
+@settings(max_examples=12, deadline=None, derandomize=True, database=None)
+@given(
+  kernel=st.sampled_from([3, 5]),
+  stride=st.sampled_from([1, 2]),
+  shape=st.tuples(
+    *[st.integers(1, 6)] * 2, st.integers(1, 20), st.integers(1, 20)
+  ),
+  layout=st.sampled_from(["HWNC", "HWCN"]),
+  dtype=st.sampled_from(["float32", "bfloat16"]),
+  activation=st.sampled_from(["silu", "relu", None]),
+)
+def test_any_shape_as_on_a_tpu(
+  kernel, stride, shape, layout, dtype, activation
+):
+  case = Case(kernel, stride, "SAME", shape, layout, dtype, activation)
+  with pytest.MonkeyPatch.context() as patch:
+    plan_for("v5e", patch)
+    change_blocks(patch, rows=2, turns=1)
+    with as_on_a_tpu():
+      check(case, KERNEL)
 
 
 @pytest.mark.parametrize("mean", [0.0, 100.0, -100.0])
