@@ -36,11 +36,11 @@ def plan(x: jax.Array, filters: jax.Array, settings: Settings) -> Plan:
   """
   kernel = filters.shape[0]
   if settings.padding != "SAME":
-    _cannot(f"padding {settings.padding}")
+    _cannot(x, f"padding {settings.padding}")
   if kernel not in _KERNELS:
-    _cannot(f"{kernel}x{kernel} filters, but 3x3, 5x5 and 7x7")
+    _cannot(x, f"{kernel}x{kernel} filters, but 3x3, 5x5 and 7x7")
   if x.dtype not in (jnp.bfloat16, jnp.float32):
-    _cannot(f"{x.dtype}, but bfloat16 and float32")
+    _cannot(x, f"{x.dtype}, but bfloat16 and float32")
   chip, layout = target_chip(), settings.layout
   rows, cols = (
     window(size, kernel, settings.stride, settings.padding)
@@ -70,8 +70,11 @@ def plan(x: jax.Array, filters: jax.Array, settings: Settings) -> Plan:
   )
 
 
-def _cannot(what: str) -> None:
-  raise NotImplementedError(f"depthwise_conv_bn: pallas_tpu has no {what}")
+def _cannot(x: jax.Array, what: str) -> None:
+  raise NotImplementedError(
+    f"depthwise_conv_bn: pallas_tpu has no {what} (x is {x.dtype} of shape "
+    f"{x.shape})"
+  )
 
 
 def forward(
@@ -83,9 +86,10 @@ def forward(
 ) -> Results:
   """See `podscale.kernels.depthwise_conv_bn`."""
   plan = _plan_of(call)
-  return forward_kernel.forward(
-    x, filters, scale, offset, plan.forward, plan.chip.vmem_bytes
-  )
+  with jax.named_scope(_described(x, filters, call)):
+    return forward_kernel.forward(
+      x, filters, scale, offset, plan.forward, plan.chip.vmem_bytes
+    )
 
 
 def backward(
@@ -93,8 +97,20 @@ def backward(
 ) -> Gradients:
   """The gradients of x, filters, scale and offset, in their dtypes."""
   plan = _plan_of(call)
-  return backward_kernel.backward(
-    *residuals, *cotangents, plan.backward, plan.chip.vmem_bytes
+  x, filters, *_ = residuals
+  with jax.named_scope(_described(x, filters, call)):
+    return backward_kernel.backward(
+      *residuals, *cotangents, plan.backward, plan.chip.vmem_bytes
+    )
+
+
+def _described(x, filters, call: Call) -> str:
+  """What the compiler's messages and profiles show of the call."""
+  shape, kernel = "x".join(map(str, x.shape)), filters.shape[0]
+  settings, chip = call.settings, _plan_of(call).chip
+  return (
+    f"{x.dtype} {settings.layout} {shape} {kernel}x{kernel} stride "
+    f"{settings.stride} for TPU {chip.name}"
   )
 
 
