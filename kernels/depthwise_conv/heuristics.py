@@ -119,13 +119,24 @@ def _smallest(
   body = _body(g, direction, large, minimal)
   columns = even_chunk(-(-g.cols.size // g.cols.stride), body.columns)
   filled = even_chunk(g.cols.size, body.filled)
-  packed = packed_rows(dtype) if large else SUBLANES
+  packed = _packed(g.sublane_size, dtype) if large else SUBLANES
   turns = max(body.pixels // columns, 1)
   pairs = (
     g.channels_in_lanes and chip.unpacks_in_memory and narrow and columns > 1
   )
   filled = max(filled, 1 + pairs)
   return Blocks(1, packed, packed, columns, filled, turns, pairs, minimal)
+
+
+def _packed(size: int, dtype: jnp.dtype) -> int:
+  """Sublanes to load together: all of a register, if little of it is empty.
+
+  v5e, 228x228x24 3x3, 64 images in the lanes: 16 channels at a time 1,101 us
+  forward and 2,304 backward, 8 at a time 860 and 1,732.
+  """
+  packed = packed_rows(dtype)
+  full, half = (-(-size // rows) * rows for rows in (packed, SUBLANES))
+  return SUBLANES if full > 1.05 * half else packed
 
 
 def _body(

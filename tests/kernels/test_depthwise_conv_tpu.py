@@ -161,9 +161,9 @@ def test_values_and_gradients_of_images_cut_into_rows(
 
 
 TILES = [
-  Case(3, 1, "SAME", (3, 5, 17, 3), "HWNC", "bfloat16"),
+  Case(3, 1, "SAME", (3, 5, 30, 3), "HWNC", "bfloat16"),
   Case(3, 1, "SAME", (1, 1, 2, 3), "HWNC", "bfloat16", "relu"),
-  Case(3, 1, "SAME", (2, 4, 130, 17), "HWCN", "bfloat16"),
+  Case(3, 1, "SAME", (2, 4, 130, 30), "HWCN", "bfloat16"),
   Case(5, 1, "SAME", (2, 6, 3, 2), "HWNC", "bfloat16", affine="scale"),
   Case(5, 1, "SAME", (2, 1, 2, 2), "HWCN", "bfloat16", None),
 ]
@@ -189,6 +189,16 @@ def test_several_rows_scheduled_together(interpreted, v5e, monkeypatch):
   check(Case(3, 1, "SAME", (20, 2, 2, 2), dtype="bfloat16"), KERNEL)
 
 
+@pytest.mark.parametrize(
+  ("channels", "packed"), [(24, 8), (32, 16), (56, 8), (1160, 16)]
+)
+def test_little_of_a_register_is_left_empty(v5e, channels, packed):
+  x = jax.ShapeDtypeStruct((56, 56, channels, 64), BF16)
+  filters = jax.ShapeDtypeStruct((3, 3, channels), BF16)
+  plan = pallas_tpu.plan(x, filters, Settings("silu", 1, "SAME", "HWCN"))
+  assert plan.forward.blocks.packed == plan.backward.blocks.packed == packed
+
+
 # Channels in the sublanes: below, at and above a register's 8.
 CHANNELS_IN_SUBLANES = [
   Case(3, 1, "SAME", (4, 5, 3, 9)),
@@ -207,7 +217,7 @@ def test_channels_in_the_sublanes(interpreted, case):
   "case",
   [
     Case(3, 2, "SAME", (7, 5, 4, 10), "HWCN"),
-    Case(3, 1, "SAME", (3, 34, 3, 18), "HWCN", "bfloat16"),
+    Case(3, 1, "SAME", (3, 34, 3, 30), "HWCN", "bfloat16"),
   ],
   ids=named,
 )
@@ -267,7 +277,7 @@ def as_on_a_tpu():
 # not among them: this interpreter cannot read a ref as another type.
 ODD = [
   Case(3, 1, "SAME", (3, 3, 17, 130)),
-  Case(3, 1, "SAME", (3, 3, 17, 130), dtype="bfloat16"),
+  Case(3, 1, "SAME", (3, 3, 30, 130), dtype="bfloat16"),
   Case(5, 2, "SAME", (5, 4, 9, 3)),
   Case(3, 2, "SAME", (4, 5, 130, 9), "HWCN", "bfloat16"),
   Case(5, 1, "SAME", (3, 2, 2, 9), "HWCN", "bfloat16", "relu"),
