@@ -53,9 +53,7 @@ def _parser() -> argparse.ArgumentParser:
   kernels = commands.add_parser(
     "kernels", help="each depthwise layer against plain JAX, with gradients"
   )
-  kernels.set_defaults(
-    run=_run_kernels, title="depthwise layers, forward and backward, float32"
-  )
+  kernels.set_defaults(run=_run_kernels)
   kernels.add_argument(
     "--chip",
     choices=CHIPS,
@@ -111,12 +109,13 @@ def _run_kernels(args: argparse.Namespace) -> list[dict[str, Any]]:
     return estimate_depthwise(
       shapes, batch_size=args.batch_size, chip=args.chip
     )
-  from .kernels import compare_depthwise
+  from .kernels import bench_dtype, compare_depthwise
 
   resolution = args.resolution
   if args.model != "all":
     resolution = resolution or _RESOLUTION
   shapes = _shapes(args.model, resolution)
+  args.title = f"depthwise layers, forward and backward, {bench_dtype()}"
   return compare_depthwise(shapes, batch_size=args.batch_size, runs=args.runs)
 
 

@@ -8,7 +8,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from .. import kernels
+from ..kernels.tpu.chip import target_chip
+from .depthwise_bound import bound_us
 from .shapes import DepthwiseShape
+from .static import CHIPS
 from .timing import compile_and_time
 
 
@@ -18,7 +21,7 @@ def compare_depthwise(
   """Times forward and backward of depthwise layers.
 
   Both sides: the previous batch norm's affine and swish, the convolution, the
-  next batch norm's moments, and all gradients; float32.
+  next batch norm's moments, and all gradients; in `bench_dtype`.
 
   Args:
     shapes: The layers.
@@ -27,7 +30,8 @@ def compare_depthwise(
 
   Returns:
     A row per layer: seconds of both, their ratio, and the largest difference
-    of their results relative to the largest result.
+    of their results relative to the largest result; on a TPU also the bound
+    (see `bound_us`) and what fraction of our time it is.
   """
   return [_row(shape, batch_size, runs) for shape in shapes]
 
@@ -37,13 +41,28 @@ def _row(shape: DepthwiseShape, batch_size: int, runs: int) -> dict[str, Any]:
   functions = [_gradients(f, shape.stride) for f in (plain_depthwise, _ours)]
   plain, ours = (compile_and_time(f, *args, runs=runs) for f in functions)
   results = [jax.jit(f)(*args) for f in functions]
+  bound = _bound(shape, batch_size, ours.median)
   return {
     "layer": str(shape),
     "plain_s": plain.median,
     "podscale_s": ours.median,
     "ratio": plain.median / ours.median,
     "difference": max(jax.tree.leaves(jax.tree.map(_difference, *results))),
+    **bound,
   }
+
+
+def bench_dtype() -> jnp.dtype:
+  """What a device trains in: bfloat16 on a TPU, else float32."""
+  return jnp.dtype("bfloat16" if jax.default_backend() == "tpu" else "float32")
+
+
+def _bound(shape, batch_size, seconds) -> dict[str, float]:
+  chip = target_chip().name
+  if chip not in CHIPS:
+    return {}
+  bound = bound_us(shape, batch_size, chip, "HWNC")
+  return {"bound_us": bound, "of_bound": bound / (1e6 * seconds)}
 
 
 def _arguments(shape: DepthwiseShape, batch_size: int) -> list[jax.Array]:
@@ -55,7 +74,10 @@ def _arguments(shape: DepthwiseShape, batch_size: int) -> list[jax.Array]:
     (channels,),
   ]
   keys = jax.random.split(jax.random.key(0), len(shapes))
-  return [jax.random.normal(k, s) for k, s in zip(keys, shapes, strict=True)]
+  dtypes = [bench_dtype()] * 2 + [jnp.dtype("float32")] * 2
+  return [
+    jax.random.normal(*each) for each in zip(keys, shapes, dtypes, strict=True)
+  ]
 
 
 def _ours(x, filters, scale, offset, stride):
@@ -110,4 +132,5 @@ def _gradients(function, stride):
 
 
 def _difference(a: jax.Array, b: jax.Array) -> float:
+  a, b = a.astype(jnp.float32), b.astype(jnp.float32)
   return float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(a)))

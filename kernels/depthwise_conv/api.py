@@ -115,7 +115,10 @@ def _check(x, filters, scale, offset, settings: Settings) -> None:
   check_activation(_OP, settings.activation)
   _check_filters(x, filters, settings.layout)
   if settings.stride not in (1, 2):
-    raise ValueError(f"{_OP}: stride must be 1 or 2, got {settings.stride}")
+    raise ValueError(
+      f"{_OP}: stride must be 1 or 2, got {settings.stride} for x of shape "
+      f"{x.shape} and filters {filters.shape}"
+    )
   padding = settings.padding
   if padding not in ("SAME", "VALID"):
     raise ValueError(f"{_OP}: padding must be SAME or VALID, got {padding!r}")
