@@ -43,16 +43,18 @@ def estimate_depthwise(
     A row per layer: the kernels' layout; estimated microseconds of both sides,
     forward alone and together with backward; the ratios; our HBM bytes over
     XLA's; the bound (see `bound_us`) and what fraction of our time it is; what
-    `implementation=None` takes; what our side takes to compile, in seconds.
+    `implementation=None` takes; what our side takes to compile, in seconds;
+    and kernels that could not be judged to their end.
 
   Raises:
     UsageError: the chip is not known, or libtpu is missing.
   """
   rows = []
   for shape in shapes:  # each takes seconds to minutes
-    rows.append(_row(shape, batch_size, chip))
-    ratio = rows[-1]["ratio"]
-    print(f"{shape}: {ratio:.2f} times XLA", file=sys.stderr, flush=True)
+    row = _row(shape, batch_size, chip)
+    rows.append(row)
+    for note in (f"{shape}: {row['ratio']:.2f} times XLA", *row["failures"]):
+      print(note, file=sys.stderr, flush=True)
   return rows
 
 
@@ -85,6 +87,12 @@ def _row(shape: DepthwiseShape, batch_size: int, chip: str) -> dict[str, Any]:
   y = both[4]  # of dy's shape
   xla_backward = xla(partial(_plain_backward, stride=stride), y, *both)
   xla_bytes = results["xla_forward"].hbm_bytes + xla_backward.hbm_bytes
+  failures = [
+    note
+    for result in (*results.values(), xla_backward)
+    for note in result.unmodelled
+    if "FAILED" in note
+  ]
   us = {name: result.microseconds for name, result in results.items()}
   bound = bound_us(shape, batch_size, chip, layout)
   with target(chip):
@@ -106,6 +114,7 @@ def _row(shape: DepthwiseShape, batch_size: int, chip: str) -> dict[str, Any]:
     "of_bound": bound / us["ours"],
     "chosen": choice.implementation,
     "compile_s": results["ours"].compile_s,
+    "failures": failures,
   }
 
 

@@ -32,3 +32,4 @@ def test_a_layer_is_compiled_and_judged(chip):
   assert 0 < row["ours_forward_us"] < row["ours_us"]
   assert 0 < row["of_bound"] < 1
   assert row["chosen"] == "pallas_tpu"
+  assert row["failures"] == []
