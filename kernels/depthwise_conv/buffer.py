@@ -72,13 +72,18 @@ class Buffer(NamedTuple):
     assert self.algorithm
     return pl.cdiv(self.columns, self.algorithm.outputs)
 
+  @property
+  def whole(self) -> bool:
+    """Whether a step has all rows of its images."""
+    return self.block >= self.rows
+
   def scratch(self) -> Any:
     """The buffer itself."""
     return pltpu.VMEM(self.shape, jnp.float32)
 
   def halo(self) -> list[int]:
     """Rows of other blocks that a step reads, from its block's start."""
-    if self.block >= self.rows:
+    if self.whole:
       return []
     return [
       *range(-self.above, 0),
@@ -101,7 +106,7 @@ class Buffer(NamedTuple):
           for p in range(self.registers):
             ref[row, col, p] = zeros()
 
-    if not self.halo():
+    if self.whole:
       for row in range(self.shape[0]):
         if not 0 <= row - self.above < self.rows:
           self._clear_row(ref, row)
@@ -146,7 +151,7 @@ class Buffer(NamedTuple):
     def own(row, _):
       fill(row, blocks, row)
 
-    if not halos:
+    if self.whole:
       loop(0, self.block, own, turns=self.turns)
       return
     first = i * self.block
