@@ -71,6 +71,7 @@ def test_other_generations(chip):
   [
     (DepthwiseShape(112, 32, 3, 1), 64, "v3"),
     (DepthwiseShape(28, 240, 5, 1), 128, "v5e"),
+    (DepthwiseShape(190, 48, 3, 1), 64, "v5e"),  # takes all of VMEM
     (DepthwiseShape(28, 240, 3, 2), 128, "v6e"),
   ],
   ids=str,
