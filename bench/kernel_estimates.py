@@ -44,7 +44,7 @@ def estimate_depthwise(
     forward alone and together with backward; the ratios; our HBM bytes over
     XLA's; the bound (see `bound_us`) and what fraction of our time it is; what
     `implementation=None` takes; what our side takes to compile, in seconds;
-    and kernels that could not be judged to their end.
+    and the kernels whose time is not known, with the reason.
 
   Raises:
     UsageError: the chip is not known, or libtpu is missing.
@@ -92,6 +92,7 @@ def _row(shape: DepthwiseShape, batch_size: int, chip: str) -> dict[str, Any]:
     for result in (*results.values(), xla_backward)
     for note in result.unmodelled
     if "FAILED" in note
+    or ("data-dependent branch" in note and not note.startswith("TLP"))
   ]
   us = {name: result.microseconds for name, result in results.items()}
   bound = bound_us(shape, batch_size, chip, layout)

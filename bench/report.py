@@ -7,6 +7,9 @@ from rich.console import Console
 from rich.table import Table
 
 
+_FILE_WIDTH = 160  # characters, where no terminal says how many
+
+
 def print_table(title: str, rows: list[dict[str, Any]]) -> None:
   """Prints rows with the same keys; lists are left to the JSON output.
 
@@ -22,6 +25,8 @@ def print_table(title: str, rows: list[dict[str, Any]]) -> None:
   for row in rows:
     table.add_row(*(_cell(row[column]) for column in columns))
   console = Console()
+  if not console.is_terminal:
+    console.width = _FILE_WIDTH
   console.print(table)
   rates = [row["images_per_s"] for row in rows if "images_per_s" in row]
   if len(rates) == 2:

@@ -65,6 +65,7 @@ _KINDS = {
 _ALU = (
   *("sadd.s32", "ssub.s32", "smul.u32", "smul.u24", "smulhi.u32"),
   *("sand.u32", "sor.u32", "sxor.u32", "sshll.u32", "sshrl.u32", "sshra.s32"),
+  *("smin.u32", "smax.u32", "smin.s32", "smax.s32"),
 )
 _KINDS |= dict.fromkeys(_ALU, "alu")
 # Which of quotient and remainder a division yields, by its comment.

@@ -14,6 +14,7 @@ from .memory import dma_route
 from .unknown import UNKNOWN, Unknown
 
 _SIGN = 1 << 31
+_SIGNED_LESS = "({0} ^ 0x80000000) < ({1} ^ 0x80000000)"
 _ARITHMETIC = {
   "sadd.s32": "({} + {}) & 0xFFFFFFFF",
   "ssub.s32": "({} - {}) & 0xFFFFFFFF",
@@ -26,6 +27,10 @@ _ARITHMETIC = {
   "sshll.u32": "shift_left({}, {})",
   "sshrl.u32": "shift_right({}, {})",
   "sshra.s32": "shift_right_signed({}, {})",
+  "smin.u32": "select({0} < {1}, {0}, {1})",
+  "smax.u32": "select({0} < {1}, {1}, {0})",
+  "smin.s32": f"select({_SIGNED_LESS}, {{0}}, {{1}})",
+  "smax.s32": f"select({_SIGNED_LESS}, {{1}}, {{0}})",
   "smov": "{}",
   "smov.u32": "{}",
   "reloc": "({} * 64) & 0xFFFFFFFF",
