@@ -6,7 +6,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-
 _FILE_WIDTH = 160  # characters, where no terminal says how many
 
 
