@@ -74,8 +74,7 @@ class _Counted:
     _Counted.count += 1
     return self
 
-  __add__ = __sub__ = __rmul__ = _operate
-  __neg__ = _operate
+  __add__ = __sub__ = __rmul__ = __neg__ = _operate
 
 
 def _operations(transform: Any, inputs: int) -> int:

@@ -13,8 +13,9 @@ from .pallas_tpu import Plan
 # Where the kernels, forward and backward together, were ahead of XLA in every
 # layer that was judged, in bfloat16: the least share of the lanes that the
 # channels (HWNC) or the images (HWCN) have to use. With fewer the lanes'
-# padding costs more than the kernels gain. `python -m podscale.bench kernels
-# --chip v5e` prints the figures.
+# padding costs more than the kernels gain. v5e and v6e were judged in the
+# layout that fills more lanes, with 64 and (v5e) 128 images. `python -m
+# podscale.bench kernels --chip v5e` prints the figures.
 _LEAST_LANES = {
   ("v3", "HWNC"): 0.37,
   ("v5e", "HWNC"): 0.37,

@@ -130,7 +130,7 @@ class Buffer(NamedTuple):
     function: Function,
     i,
     sublanes,
-    stage=None,
+    stage,
   ) -> None:
     """Writes a function of some arrays to the buffer.
 
@@ -145,8 +145,11 @@ class Buffer(NamedTuple):
     """
 
     def fill(to_row, sources, row):
-      write = self._fill_tiles if self.algorithm else self._fill_columns
-      write(ref, self.above + to_row, sources, row, function, sublanes, stage)
+      given = ref, self.above + to_row, sources, row, function, sublanes
+      if self.algorithm:  # which excludes loads in pairs
+        self._fill_tiles(*given)
+      else:
+        self._fill_columns(*given, stage)
 
     def own(row, _):
       fill(row, blocks, row)
@@ -175,9 +178,7 @@ class Buffer(NamedTuple):
 
     column_chunks(self.columns, self.filled, chunk)
 
-  def _fill_tiles(
-    self, ref, to_row, sources, row, function, sublanes, _
-  ) -> None:
+  def _fill_tiles(self, ref, to_row, sources, row, function, sublanes) -> None:
     """Tiles read `left` columns before their own, and share most of them.
 
     What a chunk of tiles shares with the next one is carried in registers.
