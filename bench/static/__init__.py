@@ -7,8 +7,8 @@ the time. It was never compared with a real TPU.
 """
 
 from .chips import CHIPS
-from .compile import target
+from .compile import slice_devices, target
 from .judge import Judged, judge
 from .program import KernelCost
 
-__all__ = ["CHIPS", "Judged", "KernelCost", "judge", "target"]
+__all__ = ["CHIPS", "Judged", "KernelCost", "judge", "slice_devices", "target"]

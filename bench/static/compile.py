@@ -107,17 +107,31 @@ def _dump_folder() -> Path:
 
 def _device(chip: str) -> "jax.Device":
   """A core that can be compiled for, but not used."""
+  return slice_devices(CHIPS[chip].topology)[0]
+
+
+def slice_devices(topology: str) -> "list[jax.Device]":
+  """The cores of a TPU slice, which can be compiled for, but not used.
+
+  Args:
+    topology: Chip and sides of the slice, such as "v3:16x32" (1,024 cores).
+
+  Raises:
+    UsageError: libtpu is missing, or does not know the topology.
+  """
   from jax.experimental import topologies
 
-  name = CHIPS[chip].topology
+  _dump_folder()
   try:
-    topology = topologies.get_topology_desc(platform="tpu", topology_name=name)
-  except RuntimeError as error:
+    description = topologies.get_topology_desc(
+      platform="tpu", topology_name=topology
+    )
+  except (RuntimeError, ValueError) as error:
     reason = str(error).partition("\n")[0]
     raise UsageError(
-      f"libtpu {libtpu_version()} does not compile for {name}: {reason}"
+      f"libtpu {libtpu_version()} does not compile for {topology}: {reason}"
     ) from error
-  return topology.devices[0]
+  return description.devices
 
 
 def _lower(function, args, device, free_layouts):
@@ -160,7 +174,6 @@ def target(chip: str) -> contextlib.AbstractContextManager:
   Raises:
     UsageError: libtpu is missing.
   """
-  _dump_folder()
   return _traced_for(_device(chip))
 
 

@@ -21,7 +21,7 @@ def test_groups_are_neighbours(group_size):
   ]
 
 
-def test_given_devices_keep_their_order():
+def test_given_devices_keep_their_order_without_coordinates():
   devices = jax.devices()[5:1:-1]
   mesh = group_mesh(devices, group_size=2)
   assert mesh.devices.ravel().tolist() == devices
@@ -86,3 +86,8 @@ def test_group_size_that_does_not_divide_is_refused():
 def test_sizes_below_one_are_refused(sizes):
   with pytest.raises(ValueError, match="at least 1, got "):
     group_size_for(*sizes)
+
+
+def test_unknown_tile_is_refused():
+  with pytest.raises(ValueError, match='"auto" or "contiguous", got "?\'snake'):
+    group_mesh(group_size=2, tile="snake")

@@ -1,0 +1,18 @@
+"""TPU slices that are not there: only what the order of devices depends on."""
+
+from itertools import product
+from typing import NamedTuple
+
+
+class Chip(NamedTuple):
+  """A device with the coordinates that a TPU's has."""
+
+  coords: tuple[int, ...]
+  core_on_chip: int
+
+
+def tpu_slice(*sides: int, cores: int) -> list[Chip]:
+  """The devices of a slice, host after host of 2x2 chips, as JAX lists them."""
+  chips = product(*(range(side) for side in sides))
+  by_host = sorted(chips, key=lambda c: (c[2:], c[1] // 2, c[0] // 2, c[1]))
+  return [Chip(chip, core) for chip in by_host for core in range(cores)]
