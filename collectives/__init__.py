@@ -5,6 +5,7 @@ evaluation sums travel over all devices. Everything here needs jax and numpy,
 and works under `jit`, `grad` and `shard_map` with `check_vma=True`.
 """
 
+from .all_reduce import all_reduce
 from .evaluation import EvaluationSums, EvaluationTotals, evaluation_sums
 from .gradients import mean_gradients
 from .mesh import ALL_DEVICES, GROUP, MEMBER, group_mesh, group_size_for
@@ -18,6 +19,7 @@ __all__ = [
   "MEMBER",
   "EvaluationSums",
   "EvaluationTotals",
+  "all_reduce",
   "device_varying",
   "evaluation_sums",
   "group_mesh",

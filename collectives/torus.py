@@ -109,9 +109,7 @@ def _divisors(size: int) -> list[int]:
   return [d for d in range(1, size + 1) if size % d == 0]
 
 
-def _corners(
-  sides: Coordinates, tile: Coordinates
-) -> Iterator[Coordinates]:
+def _corners(sides: Coordinates, tile: Coordinates) -> Iterator[Coordinates]:
   steps = zip(sides, tile, strict=True)
   return product(*(range(0, side, step) for side, step in steps))
 

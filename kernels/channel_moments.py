@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from .layout import Layout, check_image, per_channel, sum_axes
 from .moments import Moments
@@ -32,7 +33,12 @@ def channel_moments(x: jax.Array, *, layout: Layout = "HWNC") -> Moments:
   (4.0, 1.5, 5.0)
   """
   check_image("channel_moments", x, layout)
-  return _channel_moments(x, layout)
+  return with_known_count(_channel_moments(x, layout), x)
+
+
+def with_known_count(moments: Moments, x: jax.Array) -> Moments:
+  """The moments of x with a count that is not traced."""
+  return moments._replace(count=np.float32(x.size // moments.mean.size))
 
 
 def moments_of(

@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 
 class Moments(NamedTuple):
@@ -13,11 +14,12 @@ class Moments(NamedTuple):
   `variance = m2 / count`.
 
   Attributes:
-    count: float32 scalar; the number of values per channel.
+    count: float32 scalar; the number of values per channel. A NumPy scalar
+      where an op returns it, so that what depends on it is known in tracing.
     mean: float32 `[c]`.
     m2: float32 `[c]`; the sum of squared deviations from `mean`.
   """
 
-  count: jax.Array  # type: ignore[assignment]  # hides tuple.count
+  count: jax.Array | np.floating  # type: ignore[assignment]  # tuple.count
   mean: jax.Array
   m2: jax.Array

@@ -72,7 +72,7 @@ class BatchNorm(nnx.Module):
       one = jnp.float32(1)
       return self._affine(Moments(one, self.mean[...], self.var[...]))
     if self.axis_name is not None:
-      moments = group_moments(moments, self.axis_name)
+      moments = group_moments(moments, self.axis_name, pivot=self.mean[...])
     # First, for it checks the shapes.
     affine = self._affine(moments)
     self._update(jax.lax.stop_gradient(moments))

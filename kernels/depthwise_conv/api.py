@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from ..activation import Activation, check_activation
+from ..channel_moments import with_known_count
 from ..choice import Choice
 from ..dispatch import Requested, dispatch
 from ..layout import Layout, channel_axis, check_image
@@ -90,7 +91,8 @@ def depthwise_conv_bn(
       call = dispatch(
         _OP, _IMPLEMENTATIONS, implementation, x, filters, settings
       )
-    return op.depthwise_conv_bn(x, filters, scale, offset, call)
+    y, moments = op.depthwise_conv_bn(x, filters, scale, offset, call)
+  return y, with_known_count(moments, y)
 
 
 def describe(

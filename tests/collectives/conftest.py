@@ -18,15 +18,19 @@ def all_reduces():
 
 
 @pytest.fixture
-def lowered_all_reduces():
-  """The operand type of each all-reduce before XLA merges and widens any."""
+def lowered_collectives():
+  """Kind and operand type of each before XLA merges and widens any."""
 
   def types(function, *args):
     text = jax.jit(function).lower(*args).as_text()
-    types = re.findall(
-      r'"stablehlo.all_reduce".*?\}\) : \(tensor<(\S+)>\)', text, re.DOTALL
+    found = re.findall(
+      r'"stablehlo\.(all_reduce|all_gather|reduce_scatter)".*?'
+      r": \(tensor<(\S+)>\) ->",
+      text,
+      re.DOTALL,
     )
-    assert len(types) == text.count("stablehlo.all_reduce")
-    return types
+    names = re.findall(r'"stablehlo\.(all_|reduce_scatter|collective_)', text)
+    assert len(found) == len(names)
+    return found
 
   return types

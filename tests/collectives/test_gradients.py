@@ -64,7 +64,7 @@ def test_equals_one_device_on_the_concatenated_batch(group_size, check_vma):
   assert abs(value - (residual**2).mean()) <= bound
 
 
-def test_sums_in_float32_and_keeps_the_dtype(lowered_all_reduces):
+def test_sums_in_float32_and_keeps_the_dtype(lowered_collectives):
   # In bfloat16, 256 + 1 is 256: the ones would vanish one after the other. XLA
   # on CPU widens by itself, so the program is looked at too.
   values = np.array([256, 1, 1, 1, 1, 1, 1, 2], np.float32)
@@ -72,7 +72,9 @@ def test_sums_in_float32_and_keeps_the_dtype(lowered_all_reduces):
   means = sharded(mean_gradients)(tree)
   assert means["low"].dtype == jnp.bfloat16
   assert means["high"].dtype == jnp.float32
-  assert lowered_all_reduces(sharded(mean_gradients), tree) == 2 * ["1xf32"]
+  assert lowered_collectives(sharded(mean_gradients), tree) == 2 * [
+    ("all_reduce", "1xf32")
+  ]
   assert means["low"].tolist() == means["high"].tolist() == [33.0]
 
 

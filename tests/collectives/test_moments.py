@@ -32,22 +32,22 @@ def own_moments(x, rows):
   return Moments(count, mean, m2), real
 
 
-def loss(parameters, x, rows, weights):
+def loss(parameters, x, rows, weights, pivot=None):
   """Sum of the weighted, normalised values: its gradient is all of BN's."""
   gamma, beta = parameters
   moments, real = own_moments(x, rows)
-  moments = group_moments(moments)
+  moments = group_moments(moments, pivot=pivot)
   inverse = jax.lax.rsqrt(moments.m2 / moments.count + EPSILON)
   normal = (x - moments.mean[None]) * inverse[None]
   y = normal * gamma[None] + beta[None]
   return jnp.sum(jnp.where(real, weights * y, 0)), moments
 
 
-def device_step(parameters, x, rows, weights):
+def device_step(parameters, x, rows, weights, pivot):
   parameters = device_varying(parameters)
   (_, moments), (grads, dx) = jax.value_and_grad(
     loss, argnums=(0, 1), has_aux=True
-  )(parameters, x, rows[0], weights)
+  )(parameters, x, rows[0], weights, pivot)
   return jax.tree.map(lambda m: m[None], moments), mean_gradients(grads), dx
 
 
@@ -57,7 +57,7 @@ def sharded_step(group_size, check_vma=True):
     jax.shard_map(
       device_step,
       mesh=group_mesh(group_size=group_size),
-      in_specs=(P(), *[P(ALL_DEVICES)] * 3),
+      in_specs=(P(), *[P(ALL_DEVICES)] * 3, P()),
       out_specs=(P(ALL_DEVICES), P(), P(ALL_DEVICES)),
       check_vma=check_vma,
     )
@@ -98,17 +98,21 @@ def inputs(mean, std, seed=0):
     ([16, 3, 1, 9, 16, 0, 7, 12], 1e3, 1e-2),
   ],
 )
+# The pivot in standard deviations from the mean; None is none.
+@pytest.mark.parametrize("pivot", [None, 0, 1])
 @pytest.mark.parametrize("group_size", GROUP_SIZES)
 def test_equals_one_device_on_the_concatenated_batch(
-  group_size, rows, mean, std, check_vma
+  group_size, pivot, rows, mean, std, check_vma
 ):
   if group_size == 1:
     rows = [max(r, 1) for r in rows]  # an empty group has its own test
   parameters, x, weights = inputs(mean, std)
+  if pivot is not None:
+    pivot = np.full(CHANNELS, mean + pivot * std, np.float32)
   moments, grads, dx = jax.tree.map(
     np.asarray,
     sharded_step(group_size, check_vma)(
-      parameters, x, np.array(rows, np.int32), weights
+      parameters, x, np.array(rows, np.int32), weights, pivot
     ),
   )
   gamma = np.float64(parameters[0])
@@ -133,6 +137,8 @@ def test_equals_one_device_on_the_concatenated_batch(
     spread = np.abs(xs - mean_).max(0) + 2 * mean_error
     n = len(xs)
     m2_error = n * mean_error**2 + 2 * n * spread * mean_error + terms * m2_
+    if pivot is not None:  # the sum about it and what is taken off it
+      m2_error += 2 * terms * n * (mean_ - pivot) ** 2
     # First order in the errors of 1/std (relative) and of the normalised x.
     inverse_error = 0.5 * m2_error / n * inverse**2 + 2 * terms
     largest = np.abs(normal).max(0)
@@ -185,7 +191,7 @@ def test_differentiates_from_outside_shard_map(group_size):
     )(parameters, x, rows, weights)
     return jnp.sum(losses)
 
-  inside = sharded_step(group_size)(parameters, x, rows, weights)[2]
+  inside = sharded_step(group_size)(parameters, x, rows, weights, None)[2]
   # The same program but for where XLA fuses: a few roundoffs of the terms.
   np.testing.assert_allclose(
     jax.jit(jax.grad(total))(x), inside, rtol=1e-5, atol=64 * ROUNDOFF
@@ -245,28 +251,34 @@ def test_empty_members_and_groups_give_no_nan(group_size):
     assert grads.count[d] == 0
 
 
-def layers(parameters, x):
+def layers(parameters, x, known, pivot):
   """Three batch-norm layers one after the other."""
   for gamma, beta in parameters:
-    rows = jnp.int32(ROWS)
-    moments = group_moments(own_moments(x, rows)[0])
+    moments, _ = own_moments(x, jnp.int32(ROWS))
+    if known:
+      moments = moments._replace(count=np.float32(ROWS))
+    moments = group_moments(moments, pivot=gamma if pivot else None)
     inverse = jax.lax.rsqrt(moments.m2 / moments.count + EPSILON)
     x = jnp.sin((x - moments.mean[None]) * (inverse * gamma)[None] + beta[None])
   return jnp.sum(x)
 
 
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("pivot", [True, False])
 @pytest.mark.parametrize("group_size", GROUP_SIZES)
-def test_collectives_per_layer(group_size, all_reduces, lowered_all_reduces):
+def test_collectives_per_layer(
+  group_size, known, pivot, all_reduces, lowered_collectives
+):
   mesh = group_mesh(group_size=group_size)
   x = np.ones((DEVICES * ROWS, CHANNELS), np.float32)
   parameters = [(np.ones(CHANNELS, np.float32),) * 2] * 3
 
   def forward(parameters, x):
-    return layers(device_varying(parameters), x)[None]
+    return layers(device_varying(parameters), x, known, pivot)[None]
 
   def backward(parameters, x):
     parameters = device_varying(parameters)
-    grads, dx = jax.grad(layers, argnums=(0, 1))(parameters, x)
+    grads, dx = jax.grad(layers, argnums=(0, 1))(parameters, x, known, pivot)
     return mean_gradients(grads), dx
 
   def sharded(function, out_specs):
@@ -274,22 +286,26 @@ def test_collectives_per_layer(group_size, all_reduces, lowered_all_reduces):
       function, mesh=mesh, in_specs=(P(), P(ALL_DEVICES)), out_specs=out_specs
     )
 
-  layer_forward = [f"{CHANNELS + 1}xf32", f"{CHANNELS}xf32"]
-  layer_backward = [f"{2 * CHANNELS}xf32"]
+  size = 2 * CHANNELS + (not known)
+  of_layer = "all_reduce" if pivot else "all_gather"
+  shape = f"{size}xf32" if pivot else f"1x{size}xf32"
+  layer_forward = [(of_layer, shape)]
+  layer_backward = [("all_reduce", f"{2 * CHANNELS}xf32")]
   if group_size == 1:
     layer_forward, layer_backward = [], []
 
   step = sharded(forward, P(ALL_DEVICES))
-  assert lowered_all_reduces(step, parameters, x) == 3 * layer_forward
-  assert all_reduces(step, parameters, x) == 3 * len(layer_forward)
+  assert lowered_collectives(step, parameters, x) == 3 * layer_forward
+  assert all_reduces(step, parameters, x) == 3 * len(layer_forward) * pivot
 
   step = sharded(backward, (P(), P(ALL_DEVICES)))
   of_layers = 3 * layer_forward + 3 * layer_backward
-  of_gradients = 6 * [f"{CHANNELS}xf32"]
-  assert lowered_all_reduces(step, parameters, x) == of_layers + of_gradients
+  of_gradients = 6 * [("all_reduce", f"{CHANNELS}xf32")]
+  assert lowered_collectives(step, parameters, x) == of_layers + of_gradients
   # XLA merges those of the gradients into one, and that one with the last of
   # the backward pass where the group is all devices.
-  assert all_reduces(step, parameters, x) == len(of_layers) + (
+  reduced = [kind for kind, _ in of_layers if kind == "all_reduce"]
+  assert all_reduces(step, parameters, x) == len(reduced) + (
     group_size < DEVICES
   )
 
@@ -297,12 +313,13 @@ def test_collectives_per_layer(group_size, all_reduces, lowered_all_reduces):
 @pytest.mark.parametrize("group_size", [1, 2])
 def test_result_varies_whatever_the_inputs_do(group_size):
   def own(mean):
-    merged = group_moments(Moments(jnp.float32(2), mean, mean))
-    for value in merged:
+    merged = group_moments(Moments(np.float32(2), mean, mean))
+    assert merged.count == 2 * group_size  # known while tracing
+    for value in merged[1:]:
       assert MEMBER in jax.typeof(value).manual_axis_type.varying
-    return jax.tree.map(lambda m: m[None], merged)
+    return jax.tree.map(lambda m: m[None], merged[1:])
 
-  merged = jax.jit(
+  mean, m2 = jax.jit(
     jax.shard_map(
       own,
       mesh=group_mesh(group_size=group_size),
@@ -310,18 +327,17 @@ def test_result_varies_whatever_the_inputs_do(group_size):
       out_specs=P(ALL_DEVICES),
     )
   )(np.ones(3, np.float32))
-  assert merged.count.tolist() == [2 * group_size] * 8
-  assert (np.asarray(merged.mean) == 1).all()
-  assert (np.asarray(merged.m2) == group_size).all()
+  assert (np.asarray(mean) == 1).all()
+  assert (np.asarray(m2) == group_size).all()
 
 
 def test_second_call_does_not_recompile():
   step = sharded_step(4)
   parameters, x, weights = inputs(0, 1)
   rows = np.full(DEVICES, ROWS, np.int32)
-  step(parameters, x, rows, weights)
+  step(parameters, x, rows, weights, None)
   programs = step._cache_size()
-  step(parameters, x + 1, rows, weights)
+  step(parameters, x + 1, rows, weights, None)
   assert step._cache_size() == programs
 
 
@@ -342,3 +358,31 @@ def test_dtypes_must_be_float32():
   zeros = jnp.zeros(3)
   with pytest.raises(ValueError, match="mean bfloat16"):
     group_moments(Moments(jnp.float32(1), zeros.astype(jnp.bfloat16), zeros))
+
+
+@pytest.mark.parametrize("count", [np.nan, np.inf, -1])
+def test_a_count_must_be_a_number_of_values(count):
+  zeros = jnp.zeros(3)
+  with pytest.raises(ValueError, match=f"0 or more, got {count}"):
+    group_moments(Moments(np.float32(count), zeros, zeros))
+
+
+@pytest.mark.parametrize(
+  ("pivot", "message"),
+  [
+    (jnp.zeros(4), r"mean's shape \(3,\), got float32 \(4,\)"),
+    (jnp.zeros(3, jnp.bfloat16), r"got bfloat16 \(3,\)"),
+  ],
+)
+def test_the_pivot_must_fit(pivot, message):
+  zeros = jnp.zeros(3)
+  with pytest.raises(ValueError, match=message):
+    group_moments(Moments(np.float32(1), zeros, zeros), pivot=pivot)
+
+
+def test_the_kernel_needs_a_pivot():
+  zeros = jnp.zeros(3)
+  with pytest.raises(NotImplementedError, match="sums about a pivot"):
+    group_moments(
+      Moments(np.float32(1), zeros, zeros), implementation="pallas_tpu"
+    )

@@ -1,11 +1,16 @@
-"""Meshes of real topologies, from the TPU's compiler without a TPU."""
+"""Real topologies and their compiler, without a TPU."""
 
+import importlib.metadata
 import importlib.util
 
+import jax
+import jax.numpy as jnp
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from podscale.bench.static import slice_devices
-from podscale.collectives import group_mesh
+from podscale.collectives import ALL_DEVICES, all_reduce, group_mesh
 from podscale.collectives.torus import hops
 from podscale.train.errors import UsageError
 
@@ -43,3 +48,48 @@ def test_groups_are_rings_of_neighbours(topology, cores):
 def test_an_unknown_topology_is_one_line():
   with pytest.raises(UsageError, match=r"does not compile for v3:3x999: .*"):
     slice_devices("v3:3x999")
+
+
+def compiled_for(topology, group_size, function, shape):
+  """The HLO of a function of each device's own array."""
+  devices = slice_devices(topology)
+  mesh = group_mesh(devices, group_size)
+  sharding = NamedSharding(mesh, P(ALL_DEVICES))
+  array = jax.ShapeDtypeStruct(
+    (len(devices) * shape[0], *shape[1:]), jnp.float32, sharding=sharding
+  )
+  step = jax.shard_map(
+    function, mesh=mesh, in_specs=P(ALL_DEVICES), out_specs=P(ALL_DEVICES)
+  )
+  return jax.jit(step).lower(array).compile().as_text()
+
+
+def exchanged(x):
+  return all_reduce(x, implementation="pallas_tpu")
+
+
+@pytest.mark.parametrize(
+  ("topology", "group_size"),
+  [
+    ("v4:8x8x8", 4),
+    ("v5e:16x16", 2),
+    ("v5e:16x16", 64),
+    ("v5p:8x8x8", 8),
+    ("v6e:16x16", 4),
+  ],
+)
+def test_the_kernel_compiles(topology, group_size):
+  hlo = compiled_for(topology, group_size, exchanged, (2048,))
+  assert hlo.count('custom_call_target="tpu_custom_call"') == 1
+  assert "all-reduce" not in hlo
+
+
+@pytest.mark.parametrize("group_size", [2, 4, 64])
+def test_the_kernel_compiles_for_v3_or_says_why_not(group_size):
+  version = importlib.metadata.version("libtpu")
+  if tuple(map(int, version.split(".")[:3])) >= (0, 0, 52):
+    hlo = compiled_for("v3:16x32", group_size, exchanged, (2048,))
+    assert hlo.count('custom_call_target="tpu_custom_call"') == 1
+    return
+  with pytest.raises(NotImplementedError, match="aborts on a remote DMA"):
+    compiled_for("v3:16x32", group_size, exchanged, (2048,))
