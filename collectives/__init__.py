@@ -11,6 +11,7 @@ from .gradients import mean_gradients
 from .mesh import ALL_DEVICES, GROUP, MEMBER, group_mesh, group_size_for
 from .moments import group_moments
 from .running_statistics import merge_running_statistics
+from .shards import Torus, gather_shards, scatter_mean, torus_of
 from .varying import device_varying
 
 __all__ = [
@@ -19,12 +20,16 @@ __all__ = [
   "MEMBER",
   "EvaluationSums",
   "EvaluationTotals",
+  "Torus",
   "all_reduce",
   "device_varying",
   "evaluation_sums",
+  "gather_shards",
   "group_mesh",
   "group_moments",
   "group_size_for",
   "mean_gradients",
   "merge_running_statistics",
+  "scatter_mean",
+  "torus_of",
 ]

@@ -9,6 +9,8 @@ import jax
 
 Coordinates = tuple[int, ...]
 """Of a chip, along each dimension of the torus."""
+Rings = tuple[tuple[int, ...], ...]
+"""Devices by their numbers, ring by ring."""
 
 
 def tile_order(
@@ -67,6 +69,38 @@ def tile_shape(
   return min(boxes, key=lambda box: (sum(box), box[2:], box), default=None)
 
 
+def torus_rings(devices: Sequence[jax.Device]) -> tuple[Rings, ...]:
+  """For each dimension of the torus the rings along it, longest rings first.
+
+  The cores of a chip belong to the rings along the first dimension. Devices
+  without coordinates, or whose chips do not fill a box, are taken for a grid as
+  square as their number allows.
+
+  Returns:
+    For each dimension groups of indices into `devices`, each index once; two
+    devices share at most one group.
+  """
+  chips = _chips(devices)
+  if chips is None:
+    place = _grid(len(devices))
+  else:
+    place = {}
+    numbers = {_key(device): i for i, device in enumerate(devices)}
+    for chip, cores in chips.items():
+      for core in cores:
+        place[numbers[_key(core)]] = (
+          chip[0] * len(cores) + cores.index(core),
+          *chip[1:],
+        )
+  rings = [_along(place, axis) for axis in range(len(place[0]))]
+  return tuple(
+    sorted(
+      (ring for ring in rings if len(ring[0]) > 1),
+      key=lambda ring: -len(ring[0]),
+    )
+  )
+
+
 def hops(a: jax.Device, b: jax.Device) -> int:
   """Links between the chips of two devices, not using wrap-around links."""
   pairs = zip(_coordinates(a), _coordinates(b), strict=True)
@@ -91,6 +125,20 @@ def _chips(
   even = len({len(cores) for cores in chips.values()}) == 1
   distinct = len(set(map(_key, devices))) == len(devices)
   return chips if volume == len(chips) and even and distinct else None
+
+
+def _grid(size: int) -> dict[int, Coordinates]:
+  """A number of devices in rows, as square as it goes."""
+  columns = next(d for d in _divisors(size) if d * d >= size)
+  return {i: divmod(i, columns) for i in range(size)}
+
+
+def _along(place: dict[int, Coordinates], axis: int) -> Rings:
+  rings: dict[Coordinates, list[int]] = {}
+  for number in sorted(place, key=lambda number: place[number]):
+    others = place[number][:axis] + place[number][axis + 1 :]
+    rings.setdefault(others, []).append(number)
+  return tuple(map(tuple, rings.values()))
 
 
 def _key(device: Any) -> tuple[Coordinates, int]:

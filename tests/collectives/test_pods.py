@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import importlib.util
+import re
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,14 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from podscale.bench.static import slice_devices
-from podscale.collectives import ALL_DEVICES, all_reduce, group_mesh
+from podscale.collectives import (
+  ALL_DEVICES,
+  all_reduce,
+  gather_shards,
+  group_mesh,
+  scatter_mean,
+  torus_of,
+)
 from podscale.collectives.torus import hops
 from podscale.train.errors import UsageError
 
@@ -81,7 +89,7 @@ def exchanged(x):
 def test_the_kernel_compiles(topology, group_size):
   hlo = compiled_for(topology, group_size, exchanged, (2048,))
   assert hlo.count('custom_call_target="tpu_custom_call"') == 1
-  assert "all-reduce" not in hlo
+  assert " all-reduce(" not in hlo
 
 
 @pytest.mark.parametrize("group_size", [2, 4, 64])
@@ -93,3 +101,23 @@ def test_the_kernel_compiles_for_v3_or_says_why_not(group_size):
     return
   with pytest.raises(NotImplementedError, match="aborts on a remote DMA"):
     compiled_for("v3:16x32", group_size, exchanged, (2048,))
+
+
+def test_shards_are_scattered_and_gathered_along_both_dimensions():
+  devices = slice_devices("v3:16x32")
+  torus = torus_of(group_mesh(devices, 4))
+  hlo = compiled_for(
+    "v3:16x32", 4, lambda x: scatter_mean(x, torus), (245760, 128)
+  )
+  assert re.findall(r"= (\S+?)\{\S* reduce-scatter\(", hlo) == [
+    "f32[7680,128]",
+    "f32[240,128]",
+  ]
+  assert " all-reduce(" not in hlo
+  hlo = compiled_for(
+    "v3:16x32", 4, lambda x: gather_shards(x, torus), (240, 128)
+  )
+  assert re.findall(r"= (\S+?)\{\S* all-gather\(", hlo) == [
+    "f32[7680,128]",
+    "f32[245760,128]",
+  ]

@@ -1,0 +1,76 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from podscale.kernels.packing import LANES, pack_like
+
+
+def tree_of(shapes, dtype=np.float32):
+  random = np.random.default_rng(0)
+  return [random.normal(size=shape).astype(dtype) for shape in shapes]
+
+
+SHAPES = st.lists(
+  st.lists(st.integers(0, 40), max_size=3).map(tuple), min_size=1, max_size=6
+)
+
+
+@settings(deadline=None)
+@given(SHAPES, st.integers(1, 9))
+def test_unpacking_undoes_packing(shapes, shards):
+  tree = tree_of(shapes)
+  packing = pack_like(tree, shards)
+  buffer = packing.pack(tree)
+  assert buffer.shape == (packing.rows, LANES)
+  assert packing.rows % (8 * shards) == 0
+  assert packing.rows < sum(packing.leaf_rows) + 8 * shards
+  for leaf, again in zip(tree, packing.unpack(buffer), strict=True):
+    assert (leaf == again).all()
+  # Nothing but the leaves, each from the beginning of its rows.
+  assert np.count_nonzero(buffer) == sum(map(np.count_nonzero, tree))
+  start = 0
+  for leaf, rows in zip(tree, packing.leaf_rows, strict=True):
+    assert (
+      buffer[start : start + rows].ravel()[: leaf.size] == leaf.ravel()
+    ).all()
+    start += rows
+
+
+def test_packs_in_float32_and_unpacks_in_the_dtype_of_the_buffer():
+  tree = {"a": jnp.ones(3, jnp.bfloat16)}
+  packing = pack_like(tree)
+  buffer = packing.pack(tree)
+  assert buffer.dtype == jnp.float32
+  assert packing.unpack(buffer)["a"].dtype == jnp.float32
+  assert packing.unpack(buffer.astype(jnp.bfloat16))["a"].dtype == jnp.bfloat16
+
+
+def test_equal_trees_have_equal_packings():
+  tree = tree_of([(3, 4), (5,)])
+  shapes = jax.eval_shape(lambda: tree)
+  assert pack_like(tree) == pack_like(shapes)
+  assert hash(pack_like(tree)) == hash(pack_like(shapes))
+
+
+def test_another_tree_is_refused():
+  packing = pack_like(tree_of([(3, 4), (5,)]))
+  with pytest.raises(ValueError, match=r"leaf 1 is \(6,\) instead of \(5,\)"):
+    packing.pack(tree_of([(3, 4), (6,)]))
+  with pytest.raises(ValueError, match="of 1 leaves is not the one of 2"):
+    packing.pack(tree_of([(3, 4)]))
+
+
+def test_another_buffer_is_refused():
+  packing = pack_like(tree_of([(3, 4)]))
+  with pytest.raises(ValueError, match=r"\(8, 128\), got \(16, 128\)"):
+    packing.unpack(jnp.zeros((16, 128)))
+
+
+def test_what_is_no_tree_of_floating_arrays_is_refused():
+  with pytest.raises(ValueError, match=r"\['a'\] is int32"):
+    pack_like({"a": jnp.zeros(3, jnp.int32)})
+  with pytest.raises(ValueError, match="no leaves"):
+    pack_like({})
