@@ -1,4 +1,4 @@
-"""The command line: `python -m podscale.bench step|kernels`."""
+"""The command line: `python -m podscale.bench step|kernels|collectives`."""
 
 import argparse
 import json
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
   from .shapes import DepthwiseShape
 
 _RESOLUTION = 64  # pixels; small enough for a CPU
+_CPU_DEVICES = 8
+
+Rows = list[dict[str, Any]]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,16 +25,18 @@ def main(argv: Sequence[str] | None = None) -> int:
 
   keep_freed_memory()
   try:
-    rows = args.run(args)
+    tables: dict[str, Rows] = args.run(args)
   except UsageError as error:
     print(f"podscale-bench: {error}", file=sys.stderr)
     return 2
   if args.json:
-    print(json.dumps(rows, indent=2))
+    only, *others = tables.values()
+    print(json.dumps(tables if others else only, indent=2))
   else:
     from .report import print_table
 
-    print_table(args.title, rows)
+    for title, rows in tables.items():
+      print_table(title, rows)
   return 0
 
 
@@ -49,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     action="store_true",
     help="run on the CPU even where there is a TPU or GPU",
   )
-  step.set_defaults(run=_run_step, title="training step, float32, one device")
+  step.set_defaults(run=_run_step)
   kernels = commands.add_parser(
     "kernels", help="each depthwise layer against plain JAX, with gradients"
   )
@@ -59,15 +64,35 @@ def _parser() -> argparse.ArgumentParser:
     choices=CHIPS,
     help="estimate for this TPU with its compiler alone, in bfloat16",
   )
+  collectives = commands.add_parser(
+    "collectives", help="a step's communication, each part in several ways"
+  )
+  collectives.set_defaults(run=_run_collectives)
+  collectives.add_argument(
+    "--topology",
+    help="count for this TPU slice with its compiler alone, such as v3:16x32, "
+    "and estimate what groups on it take",
+  )
+  collectives.add_argument(
+    "--group-size",
+    type=_positive,
+    default=4,
+    help="devices in a batch-norm group",
+  )
   models = [f"b{i}" for i in range(8)]
-  for command, names in ((step, models), (kernels, [*models, "all"])):
-    command.add_argument("--model", default="b0", choices=names)
+  for command in (step, kernels):
     command.add_argument(
       "--resolution",
       type=_positive,
       help="in pixels; 64, or the model's own with --chip",
     )
     command.add_argument("--batch-size", type=_positive, default=64)
+  for command, names in (
+    (step, models),
+    (kernels, [*models, "all"]),
+    (collectives, models),
+  ):
+    command.add_argument("--model", default="b0", choices=names)
     command.add_argument("--runs", type=_positive, default=5)
     command.add_argument(
       "--json", action="store_true", help="print JSON instead of a table"
@@ -82,7 +107,7 @@ def _positive(text: str) -> int:
   return value
 
 
-def _run_step(args: argparse.Namespace) -> list[dict[str, Any]]:
+def _run_step(args: argparse.Namespace) -> dict[str, Rows]:
   import jax
 
   if args.cpu_baseline:
@@ -94,29 +119,72 @@ def _run_step(args: argparse.Namespace) -> list[dict[str, Any]]:
     resolution=args.resolution or _RESOLUTION,
     batch_size=args.batch_size,
   )
-  return compare_with_plain(config, runs=args.runs)
+  rows = compare_with_plain(config, runs=args.runs)
+  return {"training step, float32, one device": rows}
 
 
-def _run_kernels(args: argparse.Namespace) -> list[dict[str, Any]]:
+def _run_kernels(args: argparse.Namespace) -> dict[str, Rows]:
   if args.chip:
     from .kernel_estimates import estimate_depthwise
 
     shapes = _shapes(args.model, args.resolution)
-    args.title = (
+    title = (
       f"depthwise layers, {args.batch_size} images, bfloat16: ESTIMATES for "
       f"{args.chip} by its compiler"
     )
-    return estimate_depthwise(
+    rows = estimate_depthwise(
       shapes, batch_size=args.batch_size, chip=args.chip
     )
+    return {title: rows}
   from .kernels import bench_dtype, compare_depthwise
 
   resolution = args.resolution
   if args.model != "all":
     resolution = resolution or _RESOLUTION
   shapes = _shapes(args.model, resolution)
-  args.title = f"depthwise layers, forward and backward, {bench_dtype()}"
-  return compare_depthwise(shapes, batch_size=args.batch_size, runs=args.runs)
+  rows = compare_depthwise(shapes, batch_size=args.batch_size, runs=args.runs)
+  return {f"depthwise layers, forward and backward, {bench_dtype()}": rows}
+
+
+def _run_collectives(args: argparse.Namespace) -> dict[str, Rows]:
+  import jax
+
+  jax.config.update("jax_num_cpu_devices", _CPU_DEVICES)
+  try:
+    return _count(args) if args.topology else _time(args)
+  except ValueError as error:  # a group that does not divide the devices
+    raise UsageError(str(error)) from error
+
+
+def _time(args: argparse.Namespace) -> dict[str, Rows]:
+  import jax
+
+  from .collectives import time_collectives
+
+  rows = time_collectives(
+    args.model, group_size=args.group_size, runs=args.runs
+  )
+  title = (
+    f"collectives of {args.model} on {jax.device_count()} "
+    f"{jax.devices()[0].device_kind} devices, groups of {args.group_size}"
+  )
+  return {title: rows}
+
+
+def _count(args: argparse.Namespace) -> dict[str, Rows]:
+  from .collective_estimates import hop_rows, table_1_rows
+  from .collectives import count_collectives
+  from .static import slice_devices
+
+  devices = slice_devices(args.topology)
+  counted = count_collectives(args.model, devices, group_size=args.group_size)
+  chip = args.topology.partition(":")[0]
+  return {
+    f"collectives of {args.model} compiled for {args.topology}, groups of "
+    f"{args.group_size}": counted,
+    f"groups on {args.topology}, times ESTIMATED": hop_rows(chip, devices),
+    "arXiv:2011.00071, Table 1 (v3): ESTIMATES beside it": table_1_rows(),
+  }
 
 
 def _shapes(model: str, resolution: int | None) -> "list[DepthwiseShape]":

@@ -6,7 +6,9 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
 from .mesh import ALL_DEVICES
 from .varying import require_varying
@@ -21,12 +23,17 @@ class EvaluationSums(NamedTuple):
     correct_top5: int32 scalar; examples whose label is among the five highest
       logits (all logits where there are fewer than five).
     loss: float32 scalar; the sum of the cross-entropies in nats.
+    class_examples: int32 `[classes]`, or None if not asked for; examples of
+      each label.
+    class_correct: int32 `[classes]`, or None; those of them that are correct.
   """
 
   examples: jax.Array
   correct: jax.Array
   correct_top5: jax.Array
   loss: jax.Array
+  class_examples: jax.Array | None = None
+  class_correct: jax.Array | None = None
 
 
 @dataclass
@@ -45,14 +52,21 @@ class EvaluationTotals:
   correct_top5: int = 0
   loss: float = 0.0
   """Sum of the cross-entropies in nats."""
+  class_examples: np.ndarray | None = None
+  """int64 `[classes]`, where the steps have them."""
+  class_correct: np.ndarray | None = None
 
   def add(self, sums: EvaluationSums) -> None:
     """Adds one step's sums; waits until the device has computed them."""
-    examples, correct, correct_top5, loss = jax.device_get(sums)
-    self.examples += int(examples)
-    self.correct += int(correct)
-    self.correct_top5 += int(correct_top5)
-    self.loss += float(loss)
+    sums = jax.device_get(sums)
+    self.examples += int(sums.examples)
+    self.correct += int(sums.correct)
+    self.correct_top5 += int(sums.correct_top5)
+    self.loss += float(sums.loss)
+    if sums.class_examples is not None:
+      self.class_examples = _plus(self.class_examples, sums.class_examples)
+      assert sums.class_correct is not None
+      self.class_correct = _plus(self.class_correct, sums.class_correct)
 
   @property
   def top1(self) -> float:
@@ -69,6 +83,18 @@ class EvaluationTotals:
     """Cross-entropy per example in nats."""
     return self._per_example(self.loss)
 
+  @property
+  def class_top1(self) -> np.ndarray:
+    """`top1` of each class, float64 `[classes]`; NaN where it has no example.
+
+    Raises:
+      ValueError: the steps were not asked for counts per class.
+    """
+    if self.class_examples is None or self.class_correct is None:
+      raise ValueError("no counts per class: evaluation_sums(per_class=True)")
+    with np.errstate(invalid="ignore"):
+      return self.class_correct / self.class_examples
+
   def _per_example(self, total: float) -> float:
     if not self.examples:
       raise ValueError("no examples were evaluated")
@@ -79,6 +105,8 @@ def evaluation_sums(
   logits: jax.Array,
   labels: jax.Array,
   axis_names: str | Sequence[str] = ALL_DEVICES,
+  *,
+  per_class: bool = False,
 ) -> EvaluationSums:
   """Counts and sums over this step's real examples on all devices.
 
@@ -91,6 +119,7 @@ def evaluation_sums(
     logits: floating point `[n, classes]`, of this device, inside `shard_map`.
     labels: integer `[n]`.
     axis_names: the mesh axes to sum over.
+    per_class: count examples and correct ones of each class too.
 
   Returns:
     The sums, equal and typed as equal on all devices; add them to an
@@ -115,15 +144,29 @@ def evaluation_sums(
     loss = jax.nn.logsumexp(logits, axis=1) - own[:, 0]
     rank = _rank(logits, labels, own)
     five = min(5, logits.shape[1])
-    return lax.psum(
-      EvaluationSums(
-        examples=jnp.sum(real, dtype=jnp.int32),
-        correct=jnp.sum(real & (rank < 1), dtype=jnp.int32),
-        correct_top5=jnp.sum(real & (rank < five), dtype=jnp.int32),
-        loss=jnp.sum(jnp.where(real, loss, 0)),
-      ),
-      axis_names,
+    correct = real & (rank < 1)
+    sums = EvaluationSums(
+      examples=jnp.sum(real, dtype=jnp.int32),
+      correct=jnp.sum(correct, dtype=jnp.int32),
+      correct_top5=jnp.sum(real & (rank < five), dtype=jnp.int32),
+      loss=jnp.sum(jnp.where(real, loss, 0)),
     )
+    if per_class:
+      sums = sums._replace(
+        class_examples=_count(real, labels, logits.shape[1]),
+        class_correct=_count(correct, labels, logits.shape[1]),
+      )
+    return lax.psum(sums, axis_names)
+
+
+def _count(which: jax.Array, labels: jax.Array, classes: int) -> jax.Array:
+  """How many of `which` have each label, int32 `[classes]`."""
+  of_class = labels[:, None] == jnp.arange(classes, dtype=labels.dtype)[None]
+  return jnp.sum(which[:, None] & of_class, axis=0, dtype=jnp.int32)
+
+
+def _plus(total: np.ndarray | None, counts: ArrayLike) -> np.ndarray:
+  return np.asarray(counts, np.int64) + (0 if total is None else total)
 
 
 def _rank(logits: jax.Array, labels: jax.Array, own: jax.Array) -> jax.Array:

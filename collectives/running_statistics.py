@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.flatten_util import ravel_pytree
 
 from .mesh import ALL_DEVICES
 from .varying import device_varying
@@ -62,9 +63,10 @@ def merge_running_statistics[Tree](
   with jax.named_scope("merge_running_statistics"):
     steps = jax.tree.map(jnp.subtract, means, old_means)
     squares = jax.tree.map(jnp.square, steps)
-    steps, squares, variances = lax.pmean(
-      device_varying((steps, squares, variances), axis_names), axis_names
-    )
+    # As one vector: XLA makes several all-reduces of very many arrays.
+    packed, unpack = ravel_pytree((steps, squares, variances))
+    packed = lax.pmean(device_varying(packed, axis_names), axis_names)
+    steps, squares, variances = unpack(packed)
 
     def with_between_groups(variance, square, step):
       # A step is (1 - momentum) * (batch_mean - old_mean). The difference is

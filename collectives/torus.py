@@ -33,9 +33,8 @@ def tile_order(
   chips = _chips(devices)
   if chips is None:
     return None
-  cores = len(devices) // len(chips)
-  sides = tuple(1 + last for last in max(chips))
-  tile = tile_shape(sides, cores, group_size)
+  sides = _sides(chips)
+  tile = tile_shape(sides, len(devices) // len(chips), group_size)
   if tile is None:
     return None
   return [
@@ -44,6 +43,18 @@ def tile_order(
     for offset in _cycle(tile)
     for core in chips[tuple(map(sum, zip(corner, offset, strict=True)))]
   ]
+
+
+def slice_sides(devices: Sequence[jax.Device]) -> tuple[Coordinates, int]:
+  """Chips along each dimension of a slice, and devices on a chip.
+
+  Raises:
+    ValueError: the devices have no coordinates, or do not fill a box.
+  """
+  chips = _chips(devices)
+  if chips is None:
+    raise ValueError(f"{len(devices)} devices do not fill a box of chips")
+  return _sides(chips), len(devices) // len(chips)
 
 
 def tile_shape(
@@ -125,6 +136,10 @@ def _chips(
   even = len({len(cores) for cores in chips.values()}) == 1
   distinct = len(set(map(_key, devices))) == len(devices)
   return chips if volume == len(chips) and even and distinct else None
+
+
+def _sides(chips: dict[Coordinates, list[jax.Device]]) -> Coordinates:
+  return tuple(1 + last for last in max(chips))
 
 
 def _grid(size: int) -> dict[int, Coordinates]:

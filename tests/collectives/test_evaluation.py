@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,11 +17,11 @@ from podscale.collectives import (
 ROUNDOFF = 2.0**-24
 
 
-def evaluate(logits, labels, group_size=2):
+def evaluate(logits, labels, group_size=2, **settings):
   """Sums over 8 devices of arrays whose rows divide by 8."""
   return jax.jit(
     jax.shard_map(
-      evaluation_sums,
+      partial(evaluation_sums, **settings),
       mesh=group_mesh(group_size=group_size),
       in_specs=(P(ALL_DEVICES), P(ALL_DEVICES)),
       out_specs=P(),
@@ -74,7 +76,7 @@ def test_a_last_batch_of_one_image():
 
 def test_padding_only():
   sums = evaluate(np.full((8, 4), np.nan, np.float32), np.full(8, -1))
-  assert [float(x) for x in sums] == [0, 0, 0, 0]
+  assert [float(x) for x in sums[:4]] == [0, 0, 0, 0]
   totals = EvaluationTotals()
   totals.add(sums)
   with pytest.raises(ValueError, match="no examples"):
@@ -159,3 +161,38 @@ def test_labels_that_devices_share_are_refused():
       in_specs=(P("group"), P("group")),
       out_specs=P(),
     )(np.zeros((8, 3), np.float32), np.zeros(8, np.int32))
+
+
+def test_counts_per_class():
+  generator = np.random.default_rng(0)
+  logits = generator.normal(size=(64, 6)).astype(np.float32)
+  labels = generator.integers(-1, 5, 64)  # none of class 5
+  sums = evaluate(logits, labels, per_class=True)
+  right = logits.argmax(1) == labels
+  assert sums.class_examples.dtype == sums.class_correct.dtype == jnp.int32
+  for label in range(6):
+    assert sums.class_examples[label] == (labels == label).sum()
+    assert sums.class_correct[label] == (right & (labels == label)).sum()
+  assert sums.class_correct.sum() == sums.correct
+
+  totals = EvaluationTotals()
+  for _ in range(3):
+    totals.add(sums)
+  assert totals.class_examples.tolist() == (3 * sums.class_examples).tolist()
+  assert np.isnan(totals.class_top1[5])
+  assert totals.class_top1[0] == sums.class_correct[0] / sums.class_examples[0]
+
+
+def test_counts_per_class_are_exact_beyond_float32_and_int32():
+  totals = EvaluationTotals()
+  many = np.array([2**31 - 1, 2**24 + 1], np.int32)
+  for _ in range(2):
+    totals.add(EvaluationSums(0, 0, 0, 0.0, many, many))
+  assert totals.class_examples.tolist() == [2**32 - 2, 2**25 + 2]
+
+
+def test_no_counts_per_class_unless_asked_for():
+  totals = EvaluationTotals()
+  totals.add(evaluate(np.zeros((8, 3), np.float32), np.zeros(8)))
+  with pytest.raises(ValueError, match="per_class=True"):
+    totals.class_top1  # noqa: B018

@@ -99,7 +99,7 @@ def inputs(mean, std, seed=0):
   ],
 )
 # The pivot in standard deviations from the mean; None is none.
-@pytest.mark.parametrize("pivot", [None, 0, 1])
+@pytest.mark.parametrize("pivot", [None, 1])
 @pytest.mark.parametrize("group_size", GROUP_SIZES)
 def test_equals_one_device_on_the_concatenated_batch(
   group_size, pivot, rows, mean, std, check_vma

@@ -1,0 +1,105 @@
+"""Groups on the torus, and what collectives take there: ESTIMATES.
+
+The times are those of `collectives.cost`, a model of latency and bandwidth.
+"""
+
+from typing import Any
+
+import jax
+
+from ..collectives import group_mesh
+from ..collectives.cost import Slice, all_reduce_us, exchange_us, ring_us
+from ..collectives.torus import hops, slice_sides, tile_shape
+from .collectives import model_sizes
+
+_MESSAGE = 8192  # bytes; the moments of 1,024 channels
+
+# arXiv:2011.00071, Table 1, from memory and unverified: model, cores, global
+# batch, images a millisecond, per cent of the step in all-reduce.
+_TABLE_1 = (
+  ("b2", 128, 4096, 57.57, 2.1),
+  ("b2", 256, 8192, 113.73, 2.6),
+  ("b2", 512, 16384, 227.13, 2.5),
+  ("b2", 1024, 32768, 451.35, 2.81),
+  ("b5", 128, 4096, 9.76, 0.89),
+  ("b5", 256, 8192, 19.48, 1.24),
+  ("b5", 512, 16384, 38.55, 1.24),
+  ("b5", 1024, 32768, 77.44, 1.03),
+)
+_GROUP = 128  # images that batch norm takes together
+_V3 = {128: (8, 8, 1), 256: (8, 16, 1), 512: (16, 16, 1), 1024: (16, 32, 1)}
+
+
+def hop_rows(chip: str, devices: list[jax.Device]) -> list[dict[str, Any]]:
+  """For each power of two how far apart the members of a group are.
+
+  Args:
+    chip: Its generation.
+    devices: Of a whole slice.
+
+  Returns:
+    A row for each group size: the tile in chips; the largest number of links
+    between two members of any group, and between neighbours in the ring of
+    members, contiguous and tiled; and what the two kinds of all-reduce take
+    for 8 kB on the tile, in microseconds.
+  """
+  sides, cores = slice_sides(devices)
+  rows = []
+  for size in _powers_of_two(len(devices)):
+    tile = tile_shape(sides, cores, size)
+    assert tile is not None
+    box = Slice(chip, tile, min(size, cores))
+    row: dict[str, Any] = {"group": size, "tile": "x".join(map(str, tile))}
+    for order in ("contiguous", "auto"):
+      groups = group_mesh(devices, size, tile=order).devices
+      row[f"hops, {order}"] = max(map(_widest, groups))
+      row[f"ring, {order}"] = max(map(_ring_step, groups))
+    row["exchange us"] = exchange_us(_MESSAGE, box)
+    row["ring us"] = ring_us(_MESSAGE, box)
+    rows.append(row)
+  return rows
+
+
+def table_1_rows() -> list[dict[str, Any]]:
+  """The share of a step in all-reduce, predicted and as published.
+
+  The step's time is the published one, the groups those of 128 images, on a
+  slice of v3.
+  """
+  return [_table_1_row(*row) for row in _TABLE_1]
+
+
+def _table_1_row(model, cores, batch, images_per_ms, published):
+  sizes = model_sizes(model)
+  slice_ = Slice("v3", _V3[cores], 2)
+  group = _GROUP // (batch // cores)
+  sides = tile_shape(slice_.sides, 2, group)
+  assert sides is not None
+  tile = Slice("v3", sides, 2)
+  moments = sum(2 * ring_us(8 * c, tile) for c in sizes.channels)
+  gradients = all_reduce_us(sizes.gradient_bytes, slice_)
+  step = 1e3 * batch / images_per_ms
+  return {
+    "model": model,
+    "cores": cores,
+    "batch": batch,
+    "step ms": step / 1e3,
+    "moments us": moments,
+    "gradients us": gradients,
+    "all-reduce %": 100 * (moments + gradients) / step,
+    "published %": published,
+  }
+
+
+def _powers_of_two(largest: int) -> list[int]:
+  return [2**i for i in range(largest.bit_length()) if 2**i <= largest]
+
+
+def _widest(group) -> int:
+  """Links between the farthest two; the chips of a group fill a box or not."""
+  chips = {tuple(device.coords): device for device in group}
+  return max(hops(a, b) for a in chips.values() for b in chips.values())
+
+
+def _ring_step(group) -> int:
+  return max(hops(group[i - 1], group[i]) for i in range(len(group)))

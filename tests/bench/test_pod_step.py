@@ -1,0 +1,50 @@
+"""The training step compiled for slices that are not there."""
+
+import dataclasses
+import importlib.util
+import re
+
+import jax
+import pytest
+
+from podscale.bench.pod_step import lower_step
+from podscale.bench.static import slice_devices
+from podscale.train.presets import get_preset
+
+pytestmark = [
+  pytest.mark.slow,
+  pytest.mark.libtpu,
+  pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="libtpu, the TPU's compiler, is not installed",
+  ),
+]
+
+
+def check(lowered, norms):
+  """One all-reduce for every batch norm and direction, and three for the rest.
+
+  Those are of gradients, loss and metrics, and of the running statistics.
+  """
+  means = jax.tree.leaves(lowered.args_info[0][0].variables.means)
+  channels = [mean.shape[0] for mean in means]
+  assert len(channels) == norms
+  hlo = lowered.compile().as_text()
+  assert not re.search(r" (all-gather|reduce-scatter|all-to-all)", hlo)
+  shapes = re.findall(r" = (.*?) all-reduce(?:-start)?\(", hlo)
+  assert len(shapes) <= 2 * norms + 3
+  single = [re.fullmatch(r"f32\[(\d+)\]\{\S*", shape) for shape in shapes]
+  sizes = [int(match[1]) for match in single if match]
+  statistics = 3 * sum(channels)
+  assert sorted(size for size in sizes if size != statistics) == sorted(
+    2 * c for c in (*channels, *channels)
+  )
+
+
+def test_collectives_of_a_small_step():
+  smoke = dataclasses.replace(get_preset("smoke"), batch_size=128)
+  check(lower_step(smoke, slice_devices("v5e:4x4")), norms=22)
+
+
+def test_collectives_of_b5_on_1024_cores():
+  check(lower_step(get_preset("b5-32k"), slice_devices("v3:16x32")), norms=116)
