@@ -197,7 +197,9 @@ def _plain(moments: Moments) -> Moments:
   square = moments.m2 / moments.count + moments.mean**2
   mean = lax.pmean(moments.mean, MEMBER)
   variance = lax.pmean(square, MEMBER) - mean**2
-  return Moments(moments.count, mean, variance * moments.count)
+  count = moments.count * lax.axis_size(MEMBER)
+  # Every device has a loss of its own.
+  return Moments(count, *device_varying((mean, variance * count), MEMBER))
 
 
 def _about_zero(moments: Moments) -> Moments:

@@ -5,11 +5,11 @@ evaluation sums travel over all devices. Everything here needs jax and numpy,
 and works under `jit`, `grad` and `shard_map` with `check_vma=True`.
 """
 
-from .all_reduce import all_reduce
 from .evaluation import EvaluationSums, EvaluationTotals, evaluation_sums
 from .gradients import mean_gradients
 from .mesh import ALL_DEVICES, GROUP, MEMBER, group_mesh, group_size_for
 from .moments import group_moments
+from .reduction import all_reduce
 from .running_statistics import merge_running_statistics
 from .shards import Torus, gather_shards, scatter_mean, torus_of
 from .varying import device_varying

@@ -45,8 +45,9 @@ def group_mesh(
     A mesh of shape `(len(devices) // group_size, group_size)`.
 
   Raises:
-    ValueError: `group_size` does not divide the number of devices, or `tile` is
-      neither of the two.
+    ValueError: `group_size` does not divide the number of devices, `tile` is
+      neither of the two, or a process of this run has none of the devices: it
+      would not join, and the others would wait for it for ever.
 
   Source: the tiles of the TensorFlow twin of MLPerf v0.7's ResNet,
   `util/image_util.py`; Ying et al. 2018, arXiv:1811.06992, for groups of
@@ -57,6 +58,7 @@ def group_mesh(
   """
   devices = jax.devices() if devices is None else list(devices)
   _check_divides(group_size, len(devices), f"a group of {group_size}")
+  _check_processes(devices)
   if tile not in ("auto", "contiguous"):
     raise ValueError(f'tile must be "auto" or "contiguous", got {tile!r}')
   tiled = tile_order(devices, group_size) if tile == "auto" else None
@@ -108,6 +110,17 @@ def group_size_for(
     f"images per device make a group of {group_size}, which",
   )
   return group_size
+
+
+def _check_processes(devices: Sequence[jax.Device]) -> None:
+  processes = set(range(jax.process_count()))
+  missing = processes - {device.process_index for device in devices}
+  if missing and len(processes) > 1:
+    raise ValueError(
+      f"the {len(devices)} devices are of all processes but "
+      f"{', '.join(map(str, sorted(missing)))} of {len(processes)}, which "
+      "would never join; give devices of all of them, such as jax.devices()"
+    )
 
 
 def _check_divides(group_size: int, device_count: int, subject: str) -> None:

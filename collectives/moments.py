@@ -11,9 +11,9 @@ import numpy as np
 from jax import lax
 
 from ..kernels.moments import Moments
-from .all_reduce import Implementation, all_reduce, check_implementation
 from .mesh import MEMBER
-from .varying import device_varying
+from .reduction import Implementation, all_reduce, check_implementation
+from .varying import device_varying, mesh_axes
 
 
 def group_moments(
@@ -74,12 +74,13 @@ def group_moments(
       "pass one, such as the running mean"
     )
   count, mean, m2 = moments
-  call = _Call(axis_name, implementation, _known(count))
-  members = lax.axis_size(axis_name)
+  axes = mesh_axes(axis_name)
+  call = _Call(axes, implementation, _known(count))
+  members = lax.axis_size(axes)
   with jax.named_scope("group_moments"):
     if call.known is None:
       mean, m2 = (jnp.where(count > 0, x, 0) for x in (mean, m2))
-    args = device_varying((count, mean, m2, pivot), axis_name)
+    args = device_varying((count, mean, m2, pivot), axes)
     merged = Moments(*args[:3]) if members == 1 else _merge(*args, call)
   if call.known is None:
     return merged
@@ -87,7 +88,7 @@ def group_moments(
 
 
 class _Call(NamedTuple):
-  axis_name: str | Sequence[str]
+  axes: tuple[str, ...]
   implementation: Implementation
   known: float | None
   """The count of each member, where it is not traced."""
@@ -121,7 +122,7 @@ def _sums_about(pivot, count, mean, m2):
 def _gathered(count, mean, m2, call):
   """Count [members, 1], mean and m2 [members, c] of all members."""
   values = [mean, m2] if call.known is not None else [mean, m2, count[None]]
-  gathered = lax.all_gather(jnp.concatenate(values), call.axis_name)
+  gathered = lax.all_gather(jnp.concatenate(values), call.axes)
   c = mean.size
   if call.known is None:
     count = gathered[:, 2 * c :]
@@ -133,14 +134,14 @@ def _gathered(count, mean, m2, call):
 def _reduced(count, sums, call):
   """The count and the sums of the group."""
   if call.known is not None:
-    total = call.known * lax.axis_size(call.axis_name)
+    total = call.known * lax.axis_size(call.axes)
     return jnp.float32(total), _all_reduce(sums, call)
   sums = _all_reduce(jnp.append(sums, count), call)
   return sums[-1], sums[:-1]
 
 
 def _all_reduce(x, call):
-  return all_reduce(x, call.axis_name, implementation=call.implementation)
+  return all_reduce(x, call.axes, implementation=call.implementation)
 
 
 def _forward(count, mean, m2, pivot, call):

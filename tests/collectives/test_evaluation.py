@@ -196,3 +196,8 @@ def test_no_counts_per_class_unless_asked_for():
   totals.add(evaluate(np.zeros((8, 3), np.float32), np.zeros(8)))
   with pytest.raises(ValueError, match="per_class=True"):
     totals.class_top1  # noqa: B018
+
+
+def test_an_axis_that_is_not_there_is_refused():
+  with pytest.raises(ValueError, match="no mesh axis pod here"):
+    evaluation_sums(jnp.ones((4, 3)), jnp.zeros(4, int), "pod")

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from podscale.collectives import ALL_DEVICES, GROUP, MEMBER, group_mesh
 from podscale.collectives import exchange as kernel
-from podscale.collectives.all_reduce import all_reduce
+from podscale.collectives.reduction import all_reduce
 
 ROUNDOFF = 2.0**-24
 

@@ -112,3 +112,8 @@ def test_unused_parameters_have_gradient_zero():
 def test_integers_are_refused():
   with pytest.raises(ValueError, match=r"\['step'\] is int32"):
     sharded(mean_gradients)({"step": np.zeros(8, np.int32)})
+
+
+def test_an_axis_that_is_not_there_is_refused():
+  with pytest.raises(ValueError, match="no mesh axis pod here"):
+    mean_gradients({"w": jnp.ones(3)}, "pod")

@@ -91,3 +91,9 @@ def test_sizes_below_one_are_refused(sizes):
 def test_unknown_tile_is_refused():
   with pytest.raises(ValueError, match='"auto" or "contiguous", got "?\'snake'):
     group_mesh(group_size=2, tile="snake")
+
+
+def test_a_process_left_out_is_refused(monkeypatch):
+  monkeypatch.setattr(jax, "process_count", lambda: 3)
+  with pytest.raises(ValueError, match="all processes but 1, 2 of 3"):
+    group_mesh(group_size=2)

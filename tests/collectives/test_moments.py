@@ -386,3 +386,9 @@ def test_the_kernel_needs_a_pivot():
     group_moments(
       Moments(np.float32(1), zeros, zeros), implementation="pallas_tpu"
     )
+
+
+def test_an_axis_that_is_not_there_is_refused():
+  zeros = jnp.zeros(3)
+  with pytest.raises(ValueError, match="no mesh axis pod here"):
+    group_moments(Moments(np.float32(1), zeros, zeros), "pod")

@@ -10,7 +10,7 @@ from jax import lax
 
 from .exchange import exchange_sum
 from .mesh import MEMBER
-from .varying import device_varying
+from .varying import device_varying, mesh_axes
 
 Implementation = Literal["psum", "pallas_tpu"]
 
@@ -43,7 +43,7 @@ def all_reduce(
       implementation.
     NotImplementedError: the kernel is asked for and cannot do this.
   """
-  axes = _axes(axis_name)
+  axes = mesh_axes(axis_name)
   check_implementation(implementation)
   if x.dtype != jnp.float32:
     raise ValueError(f"all_reduce needs float32, got {x.dtype} {x.shape}")
@@ -61,18 +61,6 @@ def check_implementation(implementation: str) -> None:
     raise ValueError(
       f"no implementation {implementation!r}; there are {', '.join(names)}"
     )
-
-
-def _axes(axis_name: str | Sequence[str]) -> tuple[str, ...]:
-  axes = (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
-  mesh = jax.sharding.get_abstract_mesh()
-  missing = [axis for axis in axes if axis not in mesh.manual_axes]
-  if missing:
-    raise ValueError(
-      f"no mesh axis {', '.join(missing)} here; inside this shard_map are: "
-      f"{', '.join(mesh.manual_axes) or 'none'}"
-    )
-  return axes
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2))
