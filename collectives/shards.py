@@ -1,5 +1,6 @@
 """Sums that each device gets a shard of, and shards brought together again."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from jax.sharding import Mesh
 
 from .mesh import ALL_DEVICES
 from .torus import Rings, torus_rings
-from .varying import require_varying
+from .varying import mesh_axes, require_varying
 
 
 class Torus(NamedTuple):
@@ -24,14 +25,18 @@ class Torus(NamedTuple):
   rings: tuple[Rings, ...]
 
   @property
+  def devices(self) -> int:
+    """How many there are."""
+    return math.prod(len(rings[0]) for rings in self.rings)
+
+  @property
   def shard_of_device(self) -> np.ndarray:
     """Which shard each device has, `[devices]` int, in the mesh's order.
 
     A buffer sharded over `ALL_DEVICES` holds the shards in this order; so
     `np.argsort` of it puts them in theirs.
     """
-    devices = sum(map(len, self.rings[0])) if self.rings else 1
-    shard = np.zeros(devices, int)
+    shard = np.zeros(self.devices, int)
     for rings in self.rings:
       for ring in rings:
         shard[list(ring)] *= len(ring)
@@ -72,22 +77,23 @@ def scatter_mean(
     i.
 
   Raises:
-    ValueError: the buffer is not float32, its rows do not divide, or it is the
-      same on all devices along an axis, so that its mean would be itself.
+    ValueError: the buffer is not float32, its rows do not divide, it is the
+      same on all devices along an axis, so that its mean would be itself, there
+      is no such axis, or the torus is of another mesh.
   """
-  devices = lax.axis_size(axis_names)
+  axes, devices = _axes_of(torus, axis_names), torus.devices
   if buffer.dtype != jnp.float32 or buffer.shape[0] % devices:
     raise ValueError(
       f"scatter_mean needs float32 and rows that {devices} devices divide, got "
       f"{buffer.dtype} {buffer.shape}"
     )
   require_varying(
-    "the buffer", buffer, axis_names, cure="take each device's own gradients"
+    "the buffer", buffer, axes, cure="take each device's own gradients"
   )
   with jax.named_scope("scatter_mean"):
     for rings in torus.rings:
       buffer = lax.psum_scatter(
-        buffer, axis_names, axis_index_groups=rings, tiled=True
+        buffer, axes, axis_index_groups=rings, tiled=True
       )
     return buffer / devices
 
@@ -110,10 +116,22 @@ def gather_shards(
 
   Returns:
     `[rows * devices, ...]`, the same on all devices but typed as varying.
+
+  Raises:
+    ValueError: there is no such axis, or the torus is of another mesh.
   """
+  axes = _axes_of(torus, axis_names)
   with jax.named_scope("gather_shards"):
     for rings in reversed(torus.rings):
-      shard = lax.all_gather(
-        shard, axis_names, axis_index_groups=rings, tiled=True
-      )
+      shard = lax.all_gather(shard, axes, axis_index_groups=rings, tiled=True)
     return shard
+
+
+def _axes_of(torus: Torus, axis_names: Sequence[str]) -> tuple[str, ...]:
+  axes = mesh_axes(axis_names)
+  if lax.axis_size(axes) != torus.devices:
+    raise ValueError(
+      f"the torus has {torus.devices} devices, the axes {', '.join(axes)} "
+      f"{lax.axis_size(axes)}; make it of this mesh: torus_of(mesh)"
+    )
+  return axes

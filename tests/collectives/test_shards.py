@@ -136,3 +136,17 @@ def test_gradients_that_are_summed_already_are_refused():
 
   with pytest.raises(ValueError, match="the same all along"):
     on(mesh, step)(buffers())
+
+
+def test_the_torus_of_another_mesh_is_refused():
+  torus = torus_of(mesh_of(jax.devices()[:4], 2))
+  mesh = group_mesh(group_size=2)
+  for function in (scatter_mean, gather_shards):
+    with pytest.raises(ValueError, match="has 4 devices, the axes group, mem"):
+      on(mesh, lambda x, _, function=function: function(x, torus))(buffers())
+
+
+def test_an_axis_that_is_not_there_is_refused():
+  torus = torus_of(mesh_of(jax.devices()[:1], 1))
+  with pytest.raises(ValueError, match="no mesh axis pod here"):
+    gather_shards(jnp.ones(3), torus, ("pod",))
