@@ -9,7 +9,8 @@ import jax
 
 from ..collectives import group_mesh
 from ..collectives.cost import Slice, all_reduce_us, exchange_us, ring_us
-from ..collectives.torus import hops, slice_sides, tile_shape
+from ..collectives.tiles import tile_shape
+from ..collectives.torus import hops, slice_sides
 from .collectives import model_sizes
 
 _MESSAGE = 8192  # bytes; the moments of 1,024 channels

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh
 
-from .torus import tile_order
+from .tiles import tile_order
 
 GROUP = "group"
 """Mesh axis over the batch-norm groups."""

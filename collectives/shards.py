@@ -11,7 +11,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from .mesh import ALL_DEVICES
-from .torus import Rings, torus_rings
+from .rings import Rings, torus_rings
 from .varying import mesh_axes, require_varying
 
 

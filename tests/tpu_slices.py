@@ -3,6 +3,17 @@
 from itertools import product
 from typing import NamedTuple
 
+# (sides, cores a chip): v3 of 1,024 and 2,048 cores, v4 with and without
+# megacore, v5e and v6e, v5p.
+SLICES = [
+  ((16, 32, 1), 2),
+  ((32, 32, 1), 2),
+  ((8, 8, 8), 2),
+  ((8, 8, 16), 1),
+  ((16, 16, 1), 1),
+  ((4, 8, 1), 1),
+]
+
 
 class Chip(NamedTuple):
   """A device with the coordinates that a TPU's has."""

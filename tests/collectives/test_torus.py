@@ -1,144 +1,22 @@
-import itertools
-
 import jax
 import pytest
-from tpu_slices import Chip, tpu_slice
+from tpu_slices import tpu_slice
 
-from podscale.collectives.torus import (
-  hops,
-  tile_order,
-  tile_shape,
-  torus_rings,
-)
-
-# (sides, cores a chip): v3 of 1,024 and 2,048 cores, v4 with and without
-# megacore, v5e and v6e, v5p.
-SLICES = [
-  ((16, 32, 1), 2),
-  ((32, 32, 1), 2),
-  ((8, 8, 8), 2),
-  ((8, 8, 16), 1),
-  ((16, 16, 1), 1),
-  ((4, 8, 1), 1),
-]
+from podscale.collectives.torus import hops, slice_sides
 
 
-def powers_of_two(largest):
-  return itertools.takewhile(
-    lambda n: n <= largest, (2**i for i in itertools.count())
-  )
+def test_sides_of_a_slice():
+  assert slice_sides(tpu_slice(4, 8, 1, cores=2)) == ((4, 8, 1), 2)
 
 
-def groups(order, size):
-  return [order[i : i + size] for i in range(0, len(order), size)]
+def test_devices_without_coordinates_have_no_sides():
+  with pytest.raises(ValueError, match="8 devices do not fill a box"):
+    slice_sides(jax.devices())
 
 
-def diameter(group):
-  return max(hops(a, b) for a in group[::2] for b in group)
-
-
-@pytest.mark.parametrize(("sides", "cores"), SLICES)
-def test_groups_are_boxes_of_neighbours(sides, cores):
-  devices = tpu_slice(*sides, cores=cores)
-  for size in powers_of_two(len(devices)):
-    order = tile_order(devices, size)
-    assert sorted(order) == sorted(devices)
-    box = tile_shape(sides, cores, size)
-    for group in groups(order, size):
-      corner = tuple(map(min, zip(*(d.coords for d in group), strict=True)))
-      assert {d.coords for d in group} == {
-        tuple(a + b for a, b in zip(corner, place, strict=True))
-        for place in itertools.product(*map(range, box))
-      }
-      # The ring of members uses single links only, the way back included.
-      assert {hops(group[i - 1], group[i]) for i in range(size)} <= {0, 1}
-
-
-@pytest.mark.parametrize(
-  ("cores", "box"),
-  # Those of MLPerf v0.7's ResNet on v3, in chips.
-  [(8, (2, 2)), (16, (2, 4)), (32, (4, 4)), (64, (4, 8))],
-)
-def test_boxes_of_the_reference(cores, box):
-  assert tile_shape((16, 32), cores=2, group_size=cores) == box
-
-
-@pytest.mark.parametrize(
-  ("sides", "size", "largest", "contiguous"),
-  [
-    ((16, 32, 1), 32, 6, 8),
-    ((16, 32, 1), 64, 10, 16),
-    ((32, 32, 1), 128, 14, 32),
-    ((8, 8, 8), 32, 5, 8),
-  ],
-)
-def test_no_group_is_wider_than_a_contiguous_one(
-  sides, size, largest, contiguous
-):
-  devices = tpu_slice(*sides, cores=2)
-  tiled = groups(tile_order(devices, size), size)
-  assert max(map(diameter, tiled)) == largest
-  assert max(map(diameter, groups(devices, size))) == contiguous
-
-
-def test_any_order_of_devices_gives_the_same_groups():
-  devices = tpu_slice(4, 4, 1, cores=2)
-  assert tile_order(devices[::-1], 8) == tile_order(devices, 8)
-
-
-def test_a_slice_within_a_larger_one_need_not_start_at_the_origin():
-  devices = tpu_slice(4, 4, 1, cores=1)
-  moved = [Chip((d.coords[0] + 8, *d.coords[1:]), 0) for d in devices]
-  order = tile_order(moved, 4)
-  assert [(c[0] - 8, *c[1:]) for c, _ in order] == [
-    c for c, _ in tile_order(devices, 4)
-  ]
-
-
-@pytest.mark.parametrize(
-  "devices",
-  [
-    tpu_slice(2, 2, 1, cores=2)[:-2],  # a chip is missing
-    tpu_slice(2, 2, 1, cores=2)[:-1],  # a core is missing
-    tpu_slice(2, 2, 1, cores=1) * 2,  # two slices
-  ],
-)
-def test_no_tiles_where_the_chips_do_not_fill_a_box(devices):
-  assert tile_order(devices, 1) is None
-
-
-def test_no_tiles_without_coordinates():
-  assert tile_order(jax.devices(), 2) is None
-
-
-def test_no_tiles_of_a_size_that_no_box_has():
-  # 6 of 16 cores are 3 chips of 2x4; 5 do not even fill chips.
-  devices = tpu_slice(2, 4, 1, cores=2)
-  assert tile_order(devices, 6) is None
-  assert tile_order(devices, 5) is None
-
-
-@pytest.mark.parametrize(("sides", "cores"), SLICES)
-def test_rings_along_the_dimensions(sides, cores):
-  devices = tile_order(tpu_slice(*sides, cores=cores), 4)
-  dimensions = torus_rings(devices)
-  lengths = [len(rings[0]) for rings in dimensions]
-  assert sorted(lengths) == sorted(
-    n for n in (sides[0] * cores, *sides[1:]) if n > 1
-  )
-  assert lengths == sorted(lengths, reverse=True)
-  for rings in dimensions:
-    assert sorted(sum(rings, ())) == list(range(len(devices)))
-    for ring in rings:
-      steps = {
-        hops(devices[a], devices[b]) for a, b in itertools.pairwise(ring)
-      }
-      assert steps <= {0, 1}
-
-
-@pytest.mark.parametrize(
-  ("count", "lengths"), [(1, []), (2, [2]), (6, [3, 2]), (7, [7]), (8, [4, 2])]
-)
-def test_rings_of_a_grid_without_coordinates(count, lengths):
-  dimensions = torus_rings(jax.devices()[:1] * count)
-  assert [len(rings[0]) for rings in dimensions] == lengths
+def test_hops_between_chips():
+  devices = tpu_slice(4, 8, 1, cores=2)
+  by_place = {(d.coords, d.core_on_chip): d for d in devices}
+  corner, core = by_place[(0, 0, 0), 0], by_place[(0, 0, 0), 1]
+  assert hops(corner, core) == 0
+  assert hops(core, by_place[(3, 7, 0), 0]) == 10
