@@ -3,9 +3,11 @@
 The times are those of `collectives.cost`, a model of latency and bandwidth.
 """
 
+import itertools
 from typing import Any
 
 import jax
+import numpy as np
 
 from ..collectives import group_mesh
 from ..collectives.cost import Slice, all_reduce_us, exchange_us, ring_us
@@ -97,9 +99,14 @@ def _powers_of_two(largest: int) -> list[int]:
 
 
 def _widest(group) -> int:
-  """Links between the farthest two; the chips of a group fill a box or not."""
-  chips = {tuple(device.coords): device for device in group}
-  return max(hops(a, b) for a in chips.values() for b in chips.values())
+  """Links between the farthest two of a group.
+
+  The largest sum of |distances| along the dimensions is the largest sum of the
+  distances themselves, taken with one sign or the other.
+  """
+  places = np.array([device.coords for device in group])
+  signs = itertools.product((1, -1), repeat=places.shape[1])
+  return max(int(np.ptp(places @ np.array(sign))) for sign in signs)
 
 
 def _ring_step(group) -> int:

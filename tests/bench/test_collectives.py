@@ -110,16 +110,27 @@ def test_a_group_that_does_not_divide_is_one_line(capsys):
 class TestSlices:
   pytestmark = needs_libtpu
 
-  def test_hops(self):
-    rows = hop_rows("v3", slice_devices("v3:16x32"))
-    assert len(rows) == 11
+  @pytest.mark.parametrize(
+    ("topology", "size", "tile", "widest", "contiguous"),
+    [
+      ("v3:16x32", 64, "4x8x1", 10, 16),
+      ("v3:32x32", 128, "8x8x1", 14, 32),
+      ("v4:8x8x8", 64, "4x4x2", 7, 10),
+      ("v5e:16x16", 32, "4x8x1", 10, 16),
+      ("v5p:8x8x8", 32, "4x4x2", 7, 10),
+      ("v6e:16x16", 64, "8x8x1", 14, 18),
+    ],
+  )
+  def test_hops(self, topology, size, tile, widest, contiguous):
+    devices = slice_devices(topology)
+    rows = hop_rows(topology[: topology.index(":")], devices)
+    assert rows[-1]["group"] == len(devices)
     for row in rows:
       assert row["hops, auto"] <= row["hops, contiguous"]
-      assert row["ring, auto"] <= 1
-    by_group = {row["group"]: row for row in rows}
-    assert by_group[64]["tile"] == "4x8x1"
-    assert by_group[64]["hops, auto"] == 10
-    assert by_group[64]["hops, contiguous"] == 16
+      assert row["ring, auto"] <= min(1, row["ring, contiguous"])
+    row = rows[size.bit_length() - 1]
+    assert (row["group"], row["tile"]) == (size, tile)
+    assert (row["hops, auto"], row["hops, contiguous"]) == (widest, contiguous)
 
   def test_parts_compiled_for_a_slice(self):
     mesh = group_mesh(slice_devices("v5e:4x4"), 4)
