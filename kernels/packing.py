@@ -11,15 +11,17 @@ import jax.numpy as jnp
 PyTree = Any
 
 LANES = 128
-_SUBLANES = 16  # of a bfloat16 register; float32 has 8
+SUBLANES = 8  # of a float32 register
+_SHARD = 16  # rows of a bfloat16 register
 
 
 @dataclass(frozen=True)
 class Packing:
   """Where each leaf of a tree lies in a buffer `[rows, 128]`.
 
-  Every leaf begins a row, so that a row belongs to one leaf. What the last rows
-  of a leaf and of the buffer have too much is 0.
+  Every leaf begins a block of 8 rows, a float32 register, so that such a block
+  belongs to one leaf. What a leaf's last block and the buffer have too much is
+  0.
 
   Attributes:
     structure: of the tree.
@@ -30,7 +32,7 @@ class Packing:
   >>> tree = {"kernel": jnp.ones((3, 100)), "bias": jnp.ones(7)}
   >>> packing = pack_like(tree, shards=2)
   >>> packing.pack(tree).shape, packing.leaf_rows
-  ((32, 128), (1, 3))
+  ((32, 128), (8, 8))
   >>> jax.tree.map(jnp.shape, packing.unpack(packing.pack(tree)))
   {'bias': (7,), 'kernel': (3, 100)}
   """
@@ -103,12 +105,12 @@ def pack_like(tree: PyTree, shards: int = 1) -> Packing:
   if not leaves:
     raise ValueError("the tree to pack has no leaves")
   shapes = tuple(leaf.shape for leaf in leaves)
-  rows, multiple = sum(map(_rows_of, shapes)), _SUBLANES * shards
+  rows, multiple = sum(map(_rows_of, shapes)), _SHARD * shards
   return Packing(structure, shapes, -(-rows // multiple) * multiple)
 
 
 def _rows_of(shape: tuple[int, ...]) -> int:
-  return -(-math.prod(shape) // LANES)
+  return -(-math.prod(shape) // (SUBLANES * LANES)) * SUBLANES
 
 
 def _block(leaf: jax.Array) -> jax.Array:
