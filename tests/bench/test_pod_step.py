@@ -46,5 +46,6 @@ def test_collectives_of_a_small_step():
   check(lower_step(smoke, slice_devices("v5e:4x4")), norms=22)
 
 
+@pytest.mark.timeout(3600)  # ten minutes of compiling on an idle machine
 def test_collectives_of_b5_on_1024_cores():
   check(lower_step(get_preset("b5-32k"), slice_devices("v3:16x32")), norms=116)
