@@ -95,7 +95,7 @@ def _table_1_row(model, cores, batch, images_per_ms, published):
 
 
 def _powers_of_two(largest: int) -> list[int]:
-  return [2**i for i in range(largest.bit_length()) if 2**i <= largest]
+  return [2**i for i in range(largest.bit_length())]
 
 
 def _widest(group) -> int:

@@ -13,11 +13,10 @@ from ..collectives import ALL_DEVICES, MEMBER, group_mesh, group_size_for
 from ..model import EfficientNet
 from ..train.config import Config
 from ..train.data.source import IMAGENET_MEAN, IMAGENET_STD
-from ..train.ema import init_ema
 from ..train.optimizer import make_optimizer
 from ..train.schedule import make_schedule
 from ..train.setup import resolve_model
-from ..train.state import TrainState, split_variables
+from ..train.state import first_state
 from ..train.step import ImageScale, make_train_step
 
 _IMAGES = 1_281_167  # of ImageNet
@@ -53,27 +52,18 @@ def lower_step(
   )
   optimizer = make_optimizer(config.optimizer, schedule)
 
-  def create() -> EfficientNet:
+  def create(rngs: nnx.Rngs) -> EfficientNet:
     return EfficientNet(
       spec,
       num_classes=config.model.num_classes or _CLASSES,
       dtype=config.model.dtype,
       axis_name=MEMBER,
       momentum=config.batch_norm.momentum,
-      rngs=nnx.Rngs(0),
-    )
-
-  def init() -> TrainState:
-    variables = split_variables(create())
-    return TrainState(
-      step=jnp.int32(0),
-      variables=variables,
-      optimizer=optimizer.init(variables.params),
-      average=init_ema(variables),
+      rngs=rngs,
     )
 
   step: Any = make_train_step(
-    nnx.eval_shape(create),
+    nnx.eval_shape(lambda: create(nnx.Rngs(0))),
     optimizer,
     schedule,
     config=config,
@@ -86,7 +76,8 @@ def lower_step(
       x.shape, x.dtype, sharding=NamedSharding(mesh, spec)
     )
 
-  state = jax.tree.map(lambda x: sharded(x, P()), jax.eval_shape(init))
+  shapes = jax.eval_shape(lambda: first_state(create, optimizer, seed=0))
+  state = jax.tree.map(lambda x: sharded(x, P()), shapes)
   side = spec.resolution
   images = jax.ShapeDtypeStruct((config.batch_size, side, side, 3), jnp.uint8)
   labels = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)

@@ -3,8 +3,8 @@
 No constant was fitted, and nothing was compared with a real TPU. A message
 waits `HOP_US` for every link on its way and then flows at `LINK_GB_PER_S`;
 which links a collective uses is that of the algorithm that libtpu says, in the
-compiled program, that it has chosen. Skew between devices, launching and
-synchronising are not in it, so that real collectives take longer.
+compiled program, that it has chosen. Waiting for slower devices and launching
+are not in it, so that real collectives take longer.
 """
 
 import math

@@ -78,21 +78,24 @@ def init_state(
     seed: Of the initial weights.
     mesh: Where the arrays are.
   """
-
-  def init():
-    variables = split_variables(create_model(nnx.Rngs(seed)))
-    return TrainState(
-      step=jnp.int32(0),
-      variables=variables,
-      optimizer=optimizer.init(variables.params),
-      average=init_ema(variables),
-    )
-
   return jax.jit(
-    init,
+    lambda: first_state(create_model, optimizer, seed=seed),
     out_shardings=NamedSharding(mesh, P()),
     compiler_options=_compiler_options(mesh),
   )()
+
+
+def first_state(
+  create_model: Any, optimizer: optax.GradientTransformation, *, seed: int
+) -> TrainState:
+  """The same, to be jitted or evaluated for its shapes."""
+  variables = split_variables(create_model(nnx.Rngs(seed)))
+  return TrainState(
+    step=jnp.int32(0),
+    variables=variables,
+    optimizer=optimizer.init(variables.params),
+    average=init_ema(variables),
+  )
 
 
 def _compiler_options(mesh: Mesh) -> dict[str, int] | None:

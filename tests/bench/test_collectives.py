@@ -1,11 +1,11 @@
 """The collectives of a step, on 8 CPU devices and for a slice."""
 
-import importlib.util
 import json
 
 import jax
 import numpy as np
 import pytest
+from libtpu_mark import NEEDS_LIBTPU
 
 from podscale.bench.__main__ import main
 from podscale.bench.collective_estimates import hop_rows, table_1_rows
@@ -25,13 +25,6 @@ SIZES = Sizes(
     for name, shape in (("kernel", (40, 30)), ("bias", (30,)))
   },
 )
-needs_libtpu = [
-  pytest.mark.libtpu,
-  pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None,
-    reason="libtpu, the TPU's compiler, is not installed",
-  ),
-]
 
 
 def parts_by_name(group_size=4):
@@ -108,7 +101,7 @@ def test_a_group_that_does_not_divide_is_one_line(capsys):
 
 
 class TestSlices:
-  pytestmark = needs_libtpu
+  pytestmark = NEEDS_LIBTPU
 
   @pytest.mark.parametrize(
     ("topology", "size", "tile", "widest", "contiguous"),

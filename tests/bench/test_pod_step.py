@@ -1,24 +1,17 @@
 """The training step compiled for slices that are not there."""
 
 import dataclasses
-import importlib.util
 import re
 
 import jax
 import pytest
+from libtpu_mark import NEEDS_LIBTPU
 
 from podscale.bench.pod_step import lower_step
 from podscale.bench.static import slice_devices
 from podscale.train.presets import get_preset
 
-pytestmark = [
-  pytest.mark.slow,
-  pytest.mark.libtpu,
-  pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None,
-    reason="libtpu, the TPU's compiler, is not installed",
-  ),
-]
+pytestmark = [pytest.mark.slow, *NEEDS_LIBTPU]
 
 
 def check(lowered, norms):

@@ -1,7 +1,6 @@
 """Real topologies and their compiler, without a TPU."""
 
 import importlib.metadata
-import importlib.util
 import re
 
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
+from libtpu_mark import NEEDS_LIBTPU
 
 from podscale.bench.static import slice_devices
 from podscale.collectives import (
@@ -22,13 +22,7 @@ from podscale.collectives import (
 from podscale.collectives.torus import hops
 from podscale.train.errors import UsageError
 
-pytestmark = [
-  pytest.mark.libtpu,
-  pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None,
-    reason="libtpu, the TPU's compiler, is not installed",
-  ),
-]
+pytestmark = NEEDS_LIBTPU
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 A sample of layers by default; `make test-tpu-compile` has all of B0 to B7.
 """
 
-import importlib.util
 import math
 import re
 from functools import partial
@@ -11,6 +10,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import pytest
+from libtpu_mark import NEEDS_LIBTPU
 
 from podscale.bench.kernel_estimates import (
   layer_arguments,
@@ -20,13 +20,7 @@ from podscale.bench.kernel_estimates import (
 from podscale.bench.shapes import DepthwiseShape, family_shapes
 from podscale.bench.static.compile import compiled
 
-pytestmark = [
-  pytest.mark.libtpu,
-  pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None,
-    reason="libtpu, the TPU's compiler, is not installed",
-  ),
-]
+pytestmark = NEEDS_LIBTPU
 SAMPLE = [
   DepthwiseShape(56, 144, 3, 1),
   DepthwiseShape(33, 288, 3, 2),
