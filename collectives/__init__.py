@@ -11,7 +11,13 @@ from .mesh import ALL_DEVICES, GROUP, MEMBER, group_mesh, group_size_for
 from .moments import group_moments
 from .reduction import all_reduce
 from .running_statistics import merge_running_statistics
-from .shards import Torus, gather_shards, scatter_mean, torus_of
+from .shards import (
+  Torus,
+  gather_shards,
+  own_shard,
+  scatter_mean,
+  torus_of,
+)
 from .varying import device_varying
 
 __all__ = [
@@ -30,6 +36,7 @@ __all__ = [
   "group_size_for",
   "mean_gradients",
   "merge_running_statistics",
+  "own_shard",
   "scatter_mean",
   "torus_of",
 ]

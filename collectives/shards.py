@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
+from ..kernels.packing import Shard
 from .mesh import ALL_DEVICES
 from .rings import Rings, torus_rings
 from .varying import mesh_axes, require_varying
@@ -52,6 +53,21 @@ def torus_of(mesh: Mesh) -> Torus:
   array([0])
   """
   return Torus(torus_rings(list(mesh.devices.flat)))
+
+
+def own_shard(torus: Torus, axis_names: Sequence[str] = ALL_DEVICES) -> Shard:
+  """Which shard this device has, for ops that take shards of packed trees.
+
+  Args:
+    torus: of the mesh that `shard_map` was given.
+    axis_names: all axes of that mesh, in its order.
+
+  Raises:
+    ValueError: there is no such axis, or the torus is of another mesh.
+  """
+  axes = _axes_of(torus, axis_names)
+  shards = jnp.asarray(torus.shard_of_device, jnp.int32)
+  return Shard(shards[lax.axis_index(axes)], axes)
 
 
 def scatter_mean(

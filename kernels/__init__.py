@@ -7,16 +7,23 @@ from .choice import Choice
 from .depthwise_conv import depthwise_conv_bn
 from .describe import describe
 from .lars import lars_update
+from .leaf_norms import leaf_norms
 from .moments import Moments
+from .packing import Packed, Packing, Shard, pack_like
 
 __all__ = [
   "Activation",
   "Choice",
   "Moments",
+  "Packed",
+  "Packing",
+  "Shard",
   "batch_norm",
   "batch_norm_affine",
   "channel_moments",
   "depthwise_conv_bn",
   "describe",
   "lars_update",
+  "leaf_norms",
+  "pack_like",
 ]

@@ -1,17 +1,20 @@
 """A tree of arrays as one buffer, a leaf after another."""
 
-import math
+import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.tree_util import KeyPath, keystr
+
+from .leaf_rows import LANES, SUBLANES, from_rows, rows_of, to_rows
 
 PyTree = Any
 
-LANES = 128
-SUBLANES = 8  # of a float32 register
 _SHARD = 16  # rows of a bfloat16 register
 
 
@@ -19,9 +22,9 @@ _SHARD = 16  # rows of a bfloat16 register
 class Packing:
   """Where each leaf of a tree lies in a buffer `[rows, 128]`.
 
-  Every leaf begins a block of 8 rows, a float32 register, so that such a block
-  belongs to one leaf. What a leaf's last block and the buffer have too much is
-  0.
+  A leaf is whole registers of 8 rows, so that a register belongs to one leaf;
+  a matrix lies there as on the TPU (see `leaf_rows`). What a leaf's registers
+  and the buffer have too much is 0.
 
   Attributes:
     structure: of the tree.
@@ -44,7 +47,20 @@ class Packing:
   @property
   def leaf_rows(self) -> tuple[int, ...]:
     """How many rows each leaf has, in the order of the tree's leaves."""
-    return tuple(map(_rows_of, self.shapes))
+    return tuple(map(rows_of, self.shapes))
+
+  @property
+  def paths(self) -> tuple[KeyPath, ...]:
+    """Of the leaves, in their order."""
+    tree = jax.tree.unflatten(self.structure, range(len(self.shapes)))
+    return tuple(path for path, _ in jax.tree.leaves_with_path(tree))
+
+  @functools.cached_property
+  def leaf_of_register(self) -> np.ndarray:
+    """`[rows / 8]` int32; what belongs to no leaf counts to the last."""
+    registers = np.array(self.leaf_rows) // SUBLANES
+    registers[-1] += self.rows // SUBLANES - registers.sum()
+    return np.repeat(np.arange(len(registers), dtype=np.int32), registers)
 
   def pack(self, tree: PyTree) -> jax.Array:
     """The tree's leaves in float32, `[rows, 128]`.
@@ -60,7 +76,7 @@ class Packing:
         f"{len(self.shapes)} that the packing was made for"
         + _first_difference(shapes, self.shapes)
       )
-    blocks = [_block(leaf.astype(jnp.float32)) for leaf in leaves]
+    blocks = [to_rows(leaf.astype(jnp.float32)) for leaf in leaves]
     spare = self.rows - sum(self.leaf_rows)
     blocks.append(jnp.zeros((spare, LANES), jnp.float32))
     return jnp.concatenate(blocks)
@@ -80,8 +96,7 @@ class Packing:
   def _leaves(self, buffer: jax.Array) -> Iterator[jax.Array]:
     start = 0
     for shape, rows in zip(self.shapes, self.leaf_rows, strict=True):
-      flat = buffer[start : start + rows].reshape(-1)
-      yield flat[: math.prod(shape)].reshape(shape)
+      yield from_rows(buffer[start : start + rows], shape)
       start += rows
 
 
@@ -98,25 +113,66 @@ def pack_like(tree: PyTree, shards: int = 1) -> Packing:
   for path, leaf in jax.tree.leaves_with_path(tree):
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
       raise ValueError(
-        f"only floating arrays are packed, {jax.tree_util.keystr(path)} is "
-        f"{leaf.dtype}"
+        f"only floating arrays are packed, {keystr(path)} is {leaf.dtype}"
       )
   leaves, structure = jax.tree.flatten(tree)
   if not leaves:
     raise ValueError("the tree to pack has no leaves")
   shapes = tuple(leaf.shape for leaf in leaves)
-  rows, multiple = sum(map(_rows_of, shapes)), _SHARD * shards
+  rows, multiple = sum(map(rows_of, shapes)), _SHARD * shards
   return Packing(structure, shapes, -(-rows // multiple) * multiple)
 
 
-def _rows_of(shape: tuple[int, ...]) -> int:
-  return -(-math.prod(shape) // (SUBLANES * LANES)) * SUBLANES
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Packed:
+  """A packed tree, or one shard of it; a pytree whose leaf is the buffer.
+
+  Attributes:
+    buffer: float32 `[packing.rows, 128]`; of a shard, as many rows as all
+      have.
+    packing: where the leaves are.
+
+  >>> packed = Packed.of({"kernel": jnp.ones((3, 100))})
+  >>> jax.tree.map(jnp.shape, packed.unpack())
+  {'kernel': (3, 100)}
+  """
+
+  buffer: jax.Array
+  packing: Packing = field(metadata={"static": True})
+
+  @classmethod
+  def of(cls, tree: PyTree) -> Self:
+    """The whole tree, packed."""
+    packing = pack_like(tree)
+    return cls(packing.pack(tree), packing)
+
+  def unpack(self) -> PyTree:
+    """The tree; of a whole buffer only."""
+    return self.packing.unpack(self.buffer)
 
 
-def _block(leaf: jax.Array) -> jax.Array:
-  rows = _rows_of(leaf.shape)
-  flat = jnp.pad(leaf.reshape(-1), (0, rows * LANES - leaf.size))
-  return flat.reshape(rows, LANES)
+class Shard(NamedTuple):
+  """Which shard of packed buffers this device has, inside `shard_map`.
+
+  Attributes:
+    number: int32 scalar, which of the equal shards, by their rows.
+    axis_names: the mesh axes that the shards are spread over, all of them.
+  """
+
+  number: jax.Array
+  axis_names: tuple[str, ...]
+
+
+def registers_here(
+  table: np.ndarray, packed: Packed, shard: Shard | None
+) -> jax.Array:
+  """The part of a table with an entry for each register that this shard has."""
+  entries = jnp.asarray(table)
+  if shard is None:
+    return entries
+  size = packed.buffer.shape[0] // SUBLANES
+  return lax.dynamic_slice_in_dim(entries, shard.number * size, size)
 
 
 def _first_difference(ours, expected) -> str:

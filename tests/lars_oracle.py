@@ -1,6 +1,10 @@
-"""LARS in float64 NumPy, written from tensorflow/tpu's lars_optimizer.py."""
+"""LARS in float64 NumPy, each variant written from its source."""
 
 import numpy as np
+
+
+def norm(x):
+  return np.linalg.norm(x.ravel())
 
 
 def lars_step(
@@ -14,22 +18,59 @@ def lars_step(
   momentum=0.9,
   epsilon=0.0,
   nesterov=False,
+  variant="tensorflow",
   excluded=False,
 ):
   """One step of one tensor; returns the new weights and momentum buffer."""
   w, g, v = (np.asarray(x, np.float64) for x in (w, g, v))
-  scaled = learning_rate
-  if not excluded:
-    w_norm = np.linalg.norm(w.ravel())
-    g_norm = np.linalg.norm(g.ravel())
+  step = {"tensorflow": _tensorflow, "optax": _optax, "scaled": _scaled}
+  return step[variant](
+    w,
+    g,
+    v,
+    learning_rate,
+    0.0 if excluded else weight_decay,
+    None if excluded else trust_coefficient,
+    momentum,
+    epsilon,
+    nesterov,
+  )
+
+
+def _tensorflow(w, g, v, rate, decay, trust, momentum, epsilon, nesterov):
+  """`lars_optimizer.py` of tensorflow/tpu."""
+  scaled = rate
+  if trust is not None:
     ratio = 1.0
-    if w_norm > 0 and g_norm > 0:
-      ratio = (
-        trust_coefficient * w_norm / (g_norm + weight_decay * w_norm + epsilon)
-      )
-    scaled = learning_rate * ratio
-    g = g + weight_decay * w
+    if norm(w) > 0 and norm(g) > 0:
+      ratio = trust * norm(w) / (norm(g) + decay * norm(w) + epsilon)
+    scaled = rate * ratio
+    g = g + decay * w
   v = momentum * v + g * scaled
   if nesterov:
     return w - (g * scaled + momentum * v), v
   return w - v, v
+
+
+def _optax(w, g, v, rate, decay, trust, momentum, epsilon, nesterov):
+  """`optax.lars`: decay, then trust ratio, rate, and `optax.trace`."""
+  update = g + decay * w
+  if trust is not None:
+    ratio = 1.0
+    if norm(w) > 0 and norm(update) > 0:
+      ratio = trust * norm(w) / (norm(update) + epsilon)
+    update = ratio * update
+  update = -rate * update
+  trace = update + momentum * -v  # optax's buffer has the other sign
+  step = update + momentum * trace if nesterov else trace
+  return w + step, -trace
+
+
+def _scaled(w, g, v, rate, decay, trust, momentum, epsilon, nesterov):
+  """MLPerf 0.6's reference: the rate scales the momentum as a whole."""
+  ratio = 1.0
+  if trust is not None and norm(w) > 0 and norm(g) > 0:
+    ratio = trust * norm(w) / (norm(g) + decay * norm(w) + epsilon)
+  v = momentum * v + (g + decay * w)
+  step = momentum * v + (g + decay * w) if nesterov else v
+  return w - rate * ratio * step, v

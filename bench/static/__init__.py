@@ -8,7 +8,15 @@ the time. It was never compared with a real TPU.
 
 from .chips import CHIPS
 from .compile import slice_devices, target
-from .judge import Judged, judge
+from .judge import Judged, judge, judge_lowered
 from .program import KernelCost
 
-__all__ = ["CHIPS", "Judged", "KernelCost", "judge", "slice_devices", "target"]
+__all__ = [
+  "CHIPS",
+  "Judged",
+  "KernelCost",
+  "judge",
+  "judge_lowered",
+  "slice_devices",
+  "target",
+]

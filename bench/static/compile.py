@@ -7,7 +7,7 @@ import itertools
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -49,11 +49,14 @@ class Compilation(NamedTuple):
   folder: Path
 
 
-@contextlib.contextmanager
-def compiled(
-  function: Callable[..., Any], *args: Any, chip: str, free_layouts: bool
-) -> Iterator[Compilation]:
-  """Compiles a function for one core; the dump is deleted on leaving.
+def lowered_for(
+  function: Callable[..., Any],
+  *args: Any,
+  chip: str,
+  free_layouts: bool = False,
+  donate: Sequence[int] = (),
+) -> "jax.stages.Lowered":
+  """A function of one core, lowered and ready to be compiled.
 
   Args:
     function: To be jitted; it is traced for the chip.
@@ -61,15 +64,24 @@ def compiled(
     chip: One of `CHIPS`.
     free_layouts: The compiler chooses the layouts of arguments and results;
       otherwise they are row-major.
+    donate: Which arguments the results may overwrite.
 
   Raises:
-    UsageError: The chip is not known, or libtpu is missing or dumps nothing.
+    UsageError: The chip is not known, or libtpu is missing.
   """
   if chip not in CHIPS:
     raise unknown_name("chip", chip, CHIPS)
-  folder = _dump_folder()
+  return _lower(_fresh(function), args, _device(chip), free_layouts, donate)
 
-  lowered = _lower(_fresh(function), args, _device(chip), free_layouts)
+
+@contextlib.contextmanager
+def compiled(lowered: "jax.stages.Lowered") -> Iterator[Compilation]:
+  """Compiles a program; what libtpu dumps of it is deleted on leaving.
+
+  Raises:
+    UsageError: libtpu is missing or dumps nothing.
+  """
+  folder = _dump_folder()
   try:
     with _compilation_cache_off():
       start = time.perf_counter()
@@ -134,7 +146,7 @@ def slice_devices(topology: str) -> "list[jax.Device]":
   return description.devices
 
 
-def _lower(function, args, device, free_layouts):
+def _lower(function, args, device, free_layouts, donate):
   """Traces for a device that can be compiled for only."""
   import jax
   from jax.experimental.layout import Format, Layout
@@ -151,6 +163,7 @@ def _lower(function, args, device, free_layouts):
       function,
       in_shardings=jax.tree.map(layout, args),
       out_shardings=jax.tree.map(layout, results),
+      donate_argnums=tuple(donate),
     )
     return jitted.lower(*args)
 

@@ -1,12 +1,15 @@
 """The judge: what a function costs on a TPU, by its compiled code alone."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...train.errors import UsageError
 from .chips import CHIPS
-from .compile import compiled, libtpu_version
+from .compile import compiled, libtpu_version, lowered_for
 from .program import KernelCost, simulate_program
+
+if TYPE_CHECKING:
+  import jax
 
 
 class Judged(NamedTuple):
@@ -44,6 +47,7 @@ def judge(
   *args: Any,
   chip: str,
   free_layouts: bool = False,
+  donate: Sequence[int] = (),
 ) -> Judged:
   """Compiles a function for one core of a TPU and predicts what it costs.
 
@@ -56,6 +60,7 @@ def judge(
     chip: One of `CHIPS`.
     free_layouts: The compiler chooses the layouts of arguments and results,
       as it does inside a larger program; otherwise they are row-major.
+    donate: Which arguments the results may overwrite.
 
   Returns:
     The prediction. It was never compared with hardware.
@@ -64,9 +69,22 @@ def judge(
     UsageError: The chip is not known, or libtpu is missing, or what it dumps
       is nothing or not understood.
   """
-  with compiled(
-    function, *args, chip=chip, free_layouts=free_layouts
-  ) as compilation:
+  lowered = lowered_for(
+    function, *args, chip=chip, free_layouts=free_layouts, donate=donate
+  )
+  return judge_lowered(lowered, chip)
+
+
+def judge_lowered(lowered: "jax.stages.Lowered", chip: str) -> Judged:
+  """As `judge`, of a program that is lowered already, for one core or a slice.
+
+  What the core waits for others is not in it: a collective costs nothing.
+
+  Args:
+    lowered: For devices that `slice_devices` gives.
+    chip: Theirs, one of `CHIPS`.
+  """
+  with compiled(lowered) as compilation:
     try:
       program = simulate_program(
         compilation.folder, CHIPS[chip], compilation.hlo

@@ -191,10 +191,11 @@ class Translator:
       store = f"words[{at}] = "
       return _guarded(o, [store + value], [store + "UNKNOWN"])
     note = f"store to unknown scalar memory, bundle {bundle:#x}"
+    checked = f"if {at} is UNKNOWN: note({note!r})"
     return _guarded(
       o,
-      [f"if {at} is UNKNOWN: note({note!r})", f"else: words[{at}] = {value}"],
-      [f"words[{at}] = UNKNOWN"],
+      [checked, f"else: words[{at}] = {value}"],
+      [checked, f"else: words[{at}] = UNKNOWN"],
     )
 
   def _wait(self, o: Operation, bundle: int) -> list[str]:

@@ -1,24 +1,26 @@
 """The public op: one LARS step of a tree of parameters."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import (
-  KeyPath,
-  keystr,
-  tree_flatten_with_path,
-  tree_unflatten,
-)
+from jax.tree_util import KeyPath, tree_flatten_with_path, tree_unflatten
 
 from ..dispatch import Requested, dispatch
-from . import xla
+from ..leaf_norms.automatic import for_packed
+from ..packing import Packed, Shard
+from . import packed, pallas_tpu, xla
+from .checks import (
+  check_floating,
+  check_packed,
+  check_settings,
+  matching_leaves,
+)
+from .formula import Scalar, Settings, Variant
 
 PyTree = Any
-Scalar = float | jax.Array
-
-_IMPLEMENTATIONS = {"xla": xla.update}
 
 
 def lars_update(
@@ -32,10 +34,12 @@ def lars_update(
   momentum: Scalar = 0.9,
   epsilon: Scalar = 0.0,
   nesterov: bool = False,
+  variant: Variant = "tensorflow",
   exclude: Callable[[KeyPath, jax.Array], bool] | None = None,
+  shard: Shard | None = None,
   implementation: Requested = None,
 ) -> tuple[PyTree, PyTree]:
-  """One step of LARS with momentum, the learning rate inside the momentum.
+  """One step of LARS with momentum, by default as TensorFlow has it.
 
   For each tensor `w` of `params` with gradient `g` and momentum buffer `v`:
 
@@ -46,15 +50,25 @@ def lars_update(
       w     = w - v               # nesterov: w - (momentum * v + step)
 
   and for an excluded one `step = learning_rate * g`. The norms are those of
-  whole tensors, so each leaf must be one: not a shard of it, and not several
-  layers stacked. The arithmetic is at least float32; norms neither overflow
-  nor underflow as long as float32 can hold them.
+  whole tensors, so each leaf must be one, and not several layers stacked. The
+  arithmetic is at least float32; norms neither overflow nor underflow as long
+  as float32 can hold them.
 
-  It differs from `optax.lars` in the denominator (`|g + decay * w|` there), and
-  from LARS with the rate outside the momentum whenever the rate changes.
+  The other variants are `"optax"`, with `|g + weight_decay * w|` in place of
+  both `|g|` and the sum, as `optax.lars` has it; and `"scaled"`, where the
+  current rate scales the whole momentum:
+
+      v = momentum * v + (g + weight_decay * w)
+      w = w - learning_rate * trust * v
+
+  Packed trees (`Packed`) are updated by two kernels on a TPU, one that reads
+  `params` and `grads` for the norms and one that overwrites `params` and
+  `momenta`, where a list of tensors takes several kernels for each. Give the
+  jitted function them to keep: `donate_argnums`.
 
   Args:
-    params: tree of floating-point arrays, any shapes.
+    params: tree of floating-point arrays, any shapes; or `Packed`, whole or
+      this device's shard of it.
     grads: tree of the same structure and shapes.
     momenta: tree of the same structure and shapes; zeros at first. float32 is
       advised whatever the dtype of `params`.
@@ -64,11 +78,16 @@ def lars_update(
     momentum: scalar, may be traced, not negative.
     epsilon: scalar, may be traced, not negative.
     nesterov: whether to step by the momentum's next value.
-    exclude: called with each leaf's key path and the leaf of `params`; true
-      leaves out the trust ratio and the decay. None excludes nothing; the
-      training recipes exclude biases and batch norm.
+    variant: "tensorflow", "optax" or "scaled".
+    exclude: called with each leaf's key path and the leaf of `params` (its
+      shape and dtype, where they are packed); true leaves out the trust ratio
+      and the decay. None excludes nothing; the training recipes exclude biases
+      and batch norm.
+    shard: which shard of packed trees this device has, inside `shard_map`; the
+      norms are those of whole tensors all the same, with one small all-reduce.
     implementation: a name, several in order, or None for the best there is;
-      "xla" exists.
+      "xla" and "pallas_tpu" exist. The latter packs trees that are not packed,
+      which takes longer than it gains.
 
   Returns:
     The new `params` and the new `momenta`, each with the structure and dtypes
@@ -76,8 +95,8 @@ def lars_update(
 
   Raises:
     ValueError: trees of different structure, leaves of different shape or not
-      of floating point, a negative or NaN Python number, an unknown
-      implementation.
+      of floating point, a negative or NaN Python number, an unknown variant or
+      implementation, a shard that the packing does not have.
     NotImplementedError: the implementation asked for cannot do this.
 
   >>> params = {"kernel": jnp.array([3.0, 4.0])}
@@ -95,84 +114,66 @@ def lars_update(
   [ 2.25 -2.  ] [0.75 6.  ]
 
   Source: You, Gitman and Ginsburg, arXiv:1708.03888, algorithm 1, as written
-  in `models/official/efficientnet/lars_optimizer.py` of tensorflow/tpu.
+  in `models/official/efficientnet/lars_optimizer.py` of tensorflow/tpu;
+  `optax.lars`; the scaled momentum of MLPerf 0.6's reference, in Kumar et al.,
+  arXiv:1909.09756 (from memory: the page was not at hand).
   """
-  scalars = {
-    "learning_rate": learning_rate,
-    "weight_decay": weight_decay,
-    "trust_coefficient": trust_coefficient,
-    "momentum": momentum,
-    "epsilon": epsilon,
-  }
-  for name, value in scalars.items():
-    _check_scalar(name, value)
+  settings = Settings(
+    *(learning_rate, weight_decay, trust_coefficient, momentum, epsilon),
+    *(nesterov, variant),
+  )
+  check_settings(settings)
+  with jax.named_scope("lars_update"):
+    if isinstance(params, Packed):
+      return _update_packed(
+        *(params, grads, momenta, settings, exclude, shard, implementation)
+      )
+    if shard is not None:
+      raise ValueError("a shard is of Packed params, these are a tree")
+    return _update_trees(
+      *(params, grads, momenta, settings, exclude, implementation)
+    )
+
+
+def _update_trees(params, grads, momenta, settings, exclude, implementation):
   with_paths, structure = tree_flatten_with_path(params)
   paths = [path for path, _ in with_paths]
   w = [jnp.asarray(leaf) for _, leaf in with_paths]
-  g = _matching_leaves("grads", grads, paths, w, structure)
-  v = _matching_leaves("momenta", momenta, paths, w, structure)
+  g = matching_leaves("grads", grads, paths, w, structure)
+  v = matching_leaves("momenta", momenta, paths, w, structure)
   for path, leaf in zip(paths, w, strict=True):
-    _check_floating("params", path, leaf)
-  adapted = [
-    exclude is None or not exclude(path, leaf)
-    for path, leaf in zip(paths, w, strict=True)
-  ]
-  with jax.named_scope("lars_update"):
-    w, v = dispatch(
-      "lars_update",
-      _IMPLEMENTATIONS,
-      implementation,
-      w,
-      g,
-      v,
-      adapted,
-      nesterov=nesterov,
-      **scalars,
-    )
+    check_floating("params", path, leaf)
+  w, v = dispatch(
+    "lars_update",
+    {"xla": xla.update, "pallas_tpu": packed.update_trees},
+    # Packing three trees takes longer than the kernels gain.
+    implementation or "xla",
+    *(w, g, v, _adapted(paths, w, exclude), settings),
+  )
   return tree_unflatten(structure, w), tree_unflatten(structure, v)
 
 
-def _check_scalar(name: str, value: Scalar) -> None:
-  if jnp.shape(value) != ():
-    raise ValueError(f"{name} must be a scalar, got shape {jnp.shape(value)}")
-  # An array's value is not looked at: it may be traced, or not computed yet.
-  if not isinstance(value, jax.Array) and not value >= 0:
-    raise ValueError(f"{name} must not be below 0, got {value}")
+def _update_packed(
+  params, grads, momenta, settings, exclude, shard, implementation
+):
+  packing = params.packing
+  for name, tree in (("grads", grads), ("momenta", momenta)):
+    check_packed(name, tree, params)
+  leaves = [jax.ShapeDtypeStruct(s, jnp.float32) for s in packing.shapes]
+  return dispatch(
+    "lars_update",
+    {
+      "xla": partial(packed.update, by=xla),
+      "pallas_tpu": partial(packed.update, by=pallas_tpu),
+    },
+    for_packed(implementation),
+    *(params, grads, momenta, _adapted(packing.paths, leaves, exclude)),
+    *(settings, shard),
+  )
 
 
-def _matching_leaves(name, tree, paths, params, structure) -> list[jax.Array]:
-  """The leaves of `tree`, known to fit those of the parameters one by one."""
-  with_paths, its_structure = tree_flatten_with_path(tree)
-  if its_structure != structure:
-    raise ValueError(
-      _structure_message(
-        name, [path for path, _ in with_paths], paths, its_structure, structure
-      )
-    )
-  leaves = [jnp.asarray(leaf) for _, leaf in with_paths]
-  for path, leaf, param in zip(paths, leaves, params, strict=True):
-    if leaf.shape != param.shape:
-      raise ValueError(
-        f"{name} has shape {leaf.shape} at {keystr(path)}, "
-        f"params has {param.shape}"
-      )
-    _check_floating(name, path, leaf)
-  return leaves
-
-
-def _structure_message(name, its_paths, paths, its_structure, structure) -> str:
-  missing = [path for path in paths if path not in its_paths]
-  if missing:
-    return f"{name} has no leaf at {keystr(missing[0])}, params has one"
-  extra = [path for path in its_paths if path not in paths]
-  if extra:
-    return f"{name} has a leaf at {keystr(extra[0])}, params has none"
-  return f"{name} is a {its_structure}, params a {structure}"
-
-
-def _check_floating(name: str, path: KeyPath, leaf: jax.Array) -> None:
-  if not jnp.issubdtype(leaf.dtype, jnp.floating):
-    raise ValueError(
-      f"{name} at {keystr(path)} is {leaf.dtype}; "
-      "lars_update takes floating-point leaves only"
-    )
+def _adapted(paths, leaves, exclude) -> list[bool]:
+  return [
+    exclude is None or not exclude(path, leaf)
+    for path, leaf in zip(paths, leaves, strict=True)
+  ]

@@ -1,88 +1,16 @@
-"""The LARS update of a list of tensors, in plain JAX."""
+"""The LARS update in plain JAX: of tensors, and of a packed buffer."""
 
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
+from ..leaf_norms import xla as leaf_norms
+from ..leaf_norms.scaled import norm
+from ..segments import Segments
+from .formula import Scalar, Settings, adapted_rate, step
 
-def safe_norm(x: jax.Array) -> jax.Array:
-  """The Euclidean norm of a whole tensor, without overflow or underflow.
-
-  Equivalent to `jnp.linalg.norm(x.ravel())`, but right for every finite `x`
-  whose norm the dtype can hold: float32's square leaves its range outside
-  about 1e-19 to 1e19. Subnormal values may count as zero.
-
-  Args:
-    x: floating-point, any shape; in the dtype to compute in.
-
-  Returns:
-    A scalar of `x`'s dtype; 0 for an empty tensor.
-  """
-  tiny = float(jnp.finfo(x.dtype).tiny)
-  # A second pass over x costs little: on TPU v3, B5's parameters and gradients
-  # are 240 MB, or 0.3 ms of a step of half a second.
-  largest = jnp.max(jnp.abs(x), initial=0.0)
-  # The clip keeps the scale itself a normal number.
-  scale = 1 / jnp.clip(largest, tiny, 1 / tiny)
-  return jnp.sqrt(jnp.sum(jnp.square(x * scale))) / scale
-
-
-def trust_ratio(
-  param: jax.Array,
-  grad: jax.Array,
-  *,
-  weight_decay: jax.Array,
-  trust_coefficient: jax.Array,
-  epsilon: jax.Array,
-) -> jax.Array:
-  """`coefficient |w| / (|g| + decay |w| + epsilon)`, or 1 where a norm is 0."""
-  w = safe_norm(param)
-  g = safe_norm(grad)
-  both = (w > 0) & (g > 0)
-  # Where a norm is 0 the denominator may be 0 too.
-  denominator = jnp.where(both, g + weight_decay * w + epsilon, 1)
-  return jnp.where(both, trust_coefficient * w / denominator, 1)
-
-
-def _update_tensor(
-  param,
-  grad,
-  velocity,
-  adapt: bool,
-  *,
-  learning_rate,
-  weight_decay,
-  trust_coefficient,
-  momentum,
-  epsilon,
-  nesterov: bool,
-):
-  wide = jnp.finfo(param.dtype).bits > 32
-  dtype = param.dtype if wide else jnp.dtype(jnp.float32)
-  w, g, v = (x.astype(dtype) for x in (param, grad, velocity))
-  rate, decay, coefficient, momentum, epsilon = (
-    jnp.asarray(x, dtype)
-    for x in (
-      learning_rate,
-      weight_decay,
-      trust_coefficient,
-      momentum,
-      epsilon,
-    )
-  )
-  if adapt:
-    rate = rate * trust_ratio(
-      w,
-      g,
-      weight_decay=decay,
-      trust_coefficient=coefficient,
-      epsilon=epsilon,
-    )
-    g = g + decay * w
-  v = momentum * v + rate * g
-  w = w - (momentum * v + rate * g if nesterov else v)
-  return w.astype(param.dtype), v.astype(velocity.dtype)
+norms = leaf_norms.norms
 
 
 def update(
@@ -90,7 +18,7 @@ def update(
   grads: Sequence[jax.Array],
   momenta: Sequence[jax.Array],
   adapted: Sequence[bool],
-  **settings,
+  settings: Settings,
 ) -> tuple[list[jax.Array], list[jax.Array]]:
   """The update of `lars_update`, one tensor after the other.
 
@@ -99,13 +27,68 @@ def update(
     grads: their gradients, of the same shapes.
     momenta: their momentum buffers, of the same shapes.
     adapted: per tensor, whether it gets a trust ratio and decay.
-    **settings: the keyword arguments of `lars_update`, all of them.
+    settings: the keyword arguments of `lars_update`.
 
   Returns:
     The new params and the new momenta.
   """
   updated = [
-    _update_tensor(*tensors, **settings)
+    _update_tensor(*tensors, settings)
     for tensors in zip(params, grads, momenta, adapted, strict=True)
   ]
   return [w for w, _ in updated], [v for _, v in updated]
+
+
+def apply(
+  w: jax.Array,
+  g: jax.Array,
+  v: jax.Array,
+  rates: jax.Array,
+  decays: jax.Array,
+  segments: Segments,
+  settings: Settings,
+) -> tuple[jax.Array, jax.Array]:
+  """The step of packed buffers, given each leaf's rate and decay.
+
+  Args:
+    w: float32 `[rows, 128]`, weights.
+    g: of the same shape, gradients.
+    v: of the same shape, momenta.
+    rates: float32 `[leaves]`.
+    decays: float32 `[leaves]`.
+    segments: of the buffers.
+    settings: the keyword arguments of `lars_update`, as arrays.
+
+  Returns:
+    The new weights and momenta.
+  """
+  return step(
+    *(w, g, v),
+    rate=segments.per_row(rates),
+    decay=segments.per_row(decays),
+    momentum=settings.momentum,
+    nesterov=settings.nesterov,
+    variant=settings.variant,
+  )
+
+
+def _update_tensor(param, grad, velocity, adapt: bool, settings: Settings):
+  wide = jnp.finfo(param.dtype).bits > 32
+  dtype = param.dtype if wide else jnp.dtype(jnp.float32)
+  w, g, v = (x.astype(dtype) for x in (param, grad, velocity))
+  settings = settings.astype(dtype)
+  rate: Scalar = settings.learning_rate
+  decay: Scalar = jnp.zeros((), dtype)
+  if adapt:
+    decay = settings.weight_decay
+    measured = g + decay * w if settings.norms_decayed_gradient else g
+    rate = adapted_rate(norm(w), norm(measured), settings)
+  w, v = step(
+    *(w, g, v),
+    rate=rate,
+    decay=decay,
+    momentum=settings.momentum,
+    nesterov=settings.nesterov,
+    variant=settings.variant,
+  )
+  return w.astype(param.dtype), v.astype(velocity.dtype)

@@ -1,0 +1,98 @@
+"""The LARS update of packed buffers: norms, a rate for each leaf, one step."""
+
+from collections.abc import Sequence
+from types import ModuleType
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ..packing import Packed, Shard, pack_like
+from ..segments import segments_of
+from . import pallas_tpu
+from .formula import Settings, adapted_rate
+
+Pair = tuple[Packed, Packed]
+
+
+def update(
+  params: Packed,
+  grads: Packed,
+  momenta: Packed,
+  adapted: Sequence[bool],
+  settings: Settings,
+  shard: Shard | None,
+  *,
+  by: ModuleType,
+) -> Pair:
+  """The update of `lars_update`, of whole buffers or shards.
+
+  Args:
+    params: the weights.
+    grads: their gradients.
+    momenta: their momentum.
+    adapted: per leaf, whether it gets a trust ratio and decay.
+    settings: the keyword arguments of `lars_update`.
+    shard: which shard the buffers are, or None.
+    by: the implementation, a module with `norms` and `apply`.
+
+  Returns:
+    The new params and the new momenta.
+  """
+  settings = settings.astype(jnp.dtype(jnp.float32))
+  weight_norms, gradient_norms = by.norms(
+    [params.buffer, grads.buffer],
+    segments_of(params, shard, adapted),
+    shard,
+    settings.weight_decay if settings.norms_decayed_gradient else None,
+  )
+  is_adapted = np.array(adapted)
+  where = np.flatnonzero(is_adapted)
+  rates = jnp.full(len(adapted), settings.learning_rate)
+  rates = rates.at[where].set(
+    adapted_rate(weight_norms, gradient_norms, settings)
+  )
+  decays = jnp.where(is_adapted, settings.weight_decay, 0)
+  w, v = by.apply(
+    *(params.buffer, grads.buffer, momenta.buffer),
+    *(rates, decays, segments_of(params, shard), settings),
+  )
+  return Packed(w, params.packing), Packed(v, params.packing)
+
+
+def update_trees(
+  params: Sequence[jax.Array],
+  grads: Sequence[jax.Array],
+  momenta: Sequence[jax.Array],
+  adapted: Sequence[bool],
+  settings: Settings,
+) -> tuple[list[jax.Array], list[jax.Array]]:
+  """The same of tensors: they are packed, and unpacked again.
+
+  Raises:
+    NotImplementedError: a tensor is wider than float32, which they are packed
+      in, or VMEM does not hold the sums of all.
+  """
+  for leaf in (*params, *grads, *momenta):
+    if jnp.finfo(leaf.dtype).bits > 32:
+      raise NotImplementedError(
+        f"lars_update: pallas_tpu computes in float32, got {leaf.dtype}"
+      )
+  packing = pack_like(list(params))
+
+  def pack(leaves):
+    return Packed(packing.pack(list(leaves)), packing)
+
+  w, v = update(
+    *(pack(params), pack(grads), pack(momenta)),
+    *(adapted, settings, None),
+    by=pallas_tpu,
+  )
+  return _unpack_like(w, params), _unpack_like(v, momenta)
+
+
+def _unpack_like(packed: Packed, leaves: Sequence[jax.Array]) -> list:
+  return [
+    new.astype(old.dtype)
+    for new, old in zip(packed.unpack(), leaves, strict=True)
+  ]

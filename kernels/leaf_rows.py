@@ -1,0 +1,79 @@
+"""A tensor as rows of 128 lanes, in the order in which a TPU keeps it anyway.
+
+XLA stores a float32 matrix as tiles of 8 by 128, each a register. Rows of 8
+such tiles one after the other are the same bytes, so that a matrix in a packed
+buffer is read in place: reshaping and transposing it here costs nothing there.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+
+LANES = 128
+SUBLANES = 8  # of a float32 register
+_REGISTER = SUBLANES * LANES
+
+Shape = tuple[int, ...]
+
+
+def rows_of(shape: Shape) -> int:
+  """How many rows a tensor takes: whole registers, 8 rows each.
+
+  >>> rows_of((7,)), rows_of((3, 3, 256)), rows_of((256, 8))
+  (8, 32, 16)
+  """
+  if len(shape) < 2 or 0 in shape:
+    return -(-math.prod(shape) // _REGISTER) * SUBLANES
+  return math.prod(_tiles(_stored(shape))) * SUBLANES
+
+
+def to_rows(leaf: jax.Array) -> jax.Array:
+  """The tensor as `[rows_of(shape), 128]`; zeros where it fills no register."""
+  rows = rows_of(leaf.shape)
+  if leaf.ndim < 2 or leaf.size == 0:
+    flat = jnp.pad(leaf.reshape(-1), (0, rows * LANES - leaf.size))
+    return flat.reshape(rows, LANES)
+  matrix = leaf.reshape(-1, leaf.shape[-1])
+  if _is_transposed(leaf.shape):
+    matrix = matrix.T
+  height, width = matrix.shape
+  down, across = _tiles((height, width))
+  spare = (down * SUBLANES - height, across * LANES - width)
+  matrix = jnp.pad(matrix, tuple((0, n) for n in spare))
+  tiles = matrix.reshape(down, SUBLANES, across, LANES).swapaxes(1, 2)
+  return tiles.reshape(rows, LANES)
+
+
+def from_rows(rows: jax.Array, shape: Shape) -> jax.Array:
+  """The tensor of this shape in `[rows_of(shape), 128]`."""
+  if len(shape) < 2 or 0 in shape:
+    return rows.reshape(-1)[: math.prod(shape)].reshape(shape)
+  height, width = _stored(shape)
+  down, across = _tiles((height, width))
+  tiles = rows.reshape(down, across, SUBLANES, LANES).swapaxes(1, 2)
+  matrix = tiles.reshape(down * SUBLANES, across * LANES)[:height, :width]
+  if _is_transposed(shape):
+    matrix = matrix.T
+  return matrix.reshape(shape)
+
+
+def _matrix(shape: Shape) -> tuple[int, int]:
+  return math.prod(shape[:-1]), shape[-1]
+
+
+def _stored(shape: Shape) -> tuple[int, int]:
+  height, width = _matrix(shape)
+  return (width, height) if _is_transposed(shape) else (height, width)
+
+
+def _is_transposed(shape: Shape) -> bool:
+  """Whether the matrix lies on its side, which wastes fewer lanes."""
+  height, width = _matrix(shape)
+  upright, lying = _tiles((height, width)), _tiles((width, height))
+  return math.prod(lying) < math.prod(upright)
+
+
+def _tiles(matrix: tuple[int, int]) -> tuple[int, int]:
+  height, width = matrix
+  return -(-height // SUBLANES), -(-width // LANES)
