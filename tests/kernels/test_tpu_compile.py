@@ -18,7 +18,7 @@ from podscale.bench.kernel_estimates import (
   with_gradients,
 )
 from podscale.bench.shapes import DepthwiseShape, family_shapes
-from podscale.bench.static.compile import compiled
+from podscale.bench.static.compile import compiled, lowered_for
 
 pytestmark = NEEDS_LIBTPU
 SAMPLE = [
@@ -38,9 +38,7 @@ def check(shape, batch, chip, layout="HWNC", dtype=jnp.bfloat16):
   ]
   op = partial(ours, stride=shape.stride, layout=layout)
   function = partial(with_gradients, op)
-  with compiled(
-    function, *arguments, chip=chip, free_layouts=False
-  ) as compilation:
+  with compiled(lowered_for(function, *arguments, chip=chip)) as compilation:
     assert compilation.hlo.count('"tpu_custom_call"') == 2
     smallest = math.prod(arguments[4].shape)  # dy
     for dims, op in re.findall(
