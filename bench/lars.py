@@ -166,10 +166,10 @@ def _optax_lars(params):
   )
 
 
-def _buffer(packing: Packing) -> jax.ShapeDtypeStruct:
+def _buffer(packing: Packing) -> Any:
   return jax.ShapeDtypeStruct((packing.rows, 128), jnp.float32)
 
 
-def _on(mesh: Mesh, x: jax.ShapeDtypeStruct, spec: P) -> jax.ShapeDtypeStruct:
+def _on(mesh: Mesh, x: Any, spec: P) -> jax.ShapeDtypeStruct:
   sharding = NamedSharding(mesh, spec)
   return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)

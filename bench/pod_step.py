@@ -10,10 +10,12 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ..collectives import ALL_DEVICES, MEMBER, group_mesh, group_size_for
+from ..kernels import Packed
 from ..model import EfficientNet
 from ..train.config import Config
 from ..train.data.source import IMAGENET_MEAN, IMAGENET_STD
 from ..train.optimizer import make_optimizer
+from ..train.placement import Placement
 from ..train.schedule import make_schedule
 from ..train.setup import resolve_model
 from ..train.state import first_state
@@ -43,6 +45,7 @@ def lower_step(
       config.batch_norm.images_per_group, config.batch_size, len(devices)
     ),
   )
+  placement = Placement(mesh)
   steps_per_epoch = _IMAGES / config.batch_size
   schedule = make_schedule(
     config.schedule,
@@ -68,7 +71,7 @@ def lower_step(
     schedule,
     config=config,
     scale=ImageScale(IMAGENET_MEAN, IMAGENET_STD),
-    mesh=mesh,
+    placement=placement,
   )
 
   def sharded(x, spec):
@@ -76,8 +79,15 @@ def lower_step(
       x.shape, x.dtype, sharding=NamedSharding(mesh, spec)
     )
 
-  shapes = jax.eval_shape(lambda: first_state(create, optimizer, seed=0))
-  state = jax.tree.map(lambda x: sharded(x, P()), shapes)
+  shapes = jax.eval_shape(
+    lambda: first_state(create, optimizer, seed=0, shards=len(devices))
+  )
+  state = jax.tree.map(
+    lambda part, spec: jax.tree.map(lambda x: sharded(x, spec), part),
+    shapes,
+    placement.specs(shapes),
+    is_leaf=lambda part: isinstance(part, Packed),
+  )
   side = spec.resolution
   images = jax.ShapeDtypeStruct((config.batch_size, side, side, 3), jnp.uint8)
   labels = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)

@@ -12,10 +12,10 @@ from ..model import EfficientNet
 from ..train.config import Config
 from ..train.data.source import IMAGENET_MEAN, IMAGENET_STD
 from ..train.optimizer import make_optimizer
+from ..train.placement import Placement
 from ..train.presets import get_preset
 from ..train.schedule import make_schedule
 from ..train.setup import resolve_model
-from ..train.state import init_state
 from ..train.step import ImageScale, make_train_step
 from .plain import PlainEfficientNet
 from .timing import Timing, compile_and_time
@@ -94,7 +94,7 @@ def _time_step(
       rngs=rngs,
     )
 
-  mesh = group_mesh(jax.devices()[:1])
+  placement = Placement(group_mesh(jax.devices()[:1]))
   schedule = make_schedule(
     config.schedule,
     batch_size=config.batch_size,
@@ -108,11 +108,11 @@ def _time_step(
     schedule,
     config=config,
     scale=ImageScale(IMAGENET_MEAN, IMAGENET_STD),
-    mesh=mesh,
+    placement=placement,
   )
   images, labels = _batch(config.batch_size, spec.resolution)
 
-  state = init_state(create, optimizer, seed=0, mesh=mesh)
+  state = placement.init_state(create, optimizer, seed=0)
   timing = compile_and_time(step, state, images, labels, runs=runs, carry=True)
   _, metrics = timing.first
   return timing, float(metrics["loss"])

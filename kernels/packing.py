@@ -18,7 +18,7 @@ PyTree = Any
 _SHARD = 16  # rows of a bfloat16 register
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Packing:
   """Where each leaf of a tree lies in a buffer `[rows, 128]`.
 
@@ -43,6 +43,9 @@ class Packing:
   structure: jax.tree_util.PyTreeDef
   shapes: tuple[tuple[int, ...], ...]
   rows: int
+
+  def __repr__(self) -> str:
+    return f"Packing({len(self.shapes)} leaves in {self.rows} rows)"
 
   @property
   def leaf_rows(self) -> tuple[int, ...]:
@@ -164,15 +167,15 @@ class Shard(NamedTuple):
   axis_names: tuple[str, ...]
 
 
-def registers_here(
+def rows_here(
   table: np.ndarray, packed: Packed, shard: Shard | None
 ) -> jax.Array:
-  """The part of a table with an entry for each register that this shard has."""
+  """An entry for each register, `[rows / 8]`, as `[rows, 1]` of this shard."""
   entries = jnp.asarray(table)
-  if shard is None:
-    return entries
-  size = packed.buffer.shape[0] // SUBLANES
-  return lax.dynamic_slice_in_dim(entries, shard.number * size, size)
+  if shard is not None:
+    size = packed.buffer.shape[0] // SUBLANES
+    entries = lax.dynamic_slice_in_dim(entries, shard.number * size, size)
+  return jnp.repeat(entries, SUBLANES)[:, None]
 
 
 def _first_difference(ours, expected) -> str:

@@ -4,7 +4,7 @@ import contextlib
 import math
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jax.tree_util import KeyPath, keystr
 from rich.console import Console
 
 from ..collectives import ALL_DEVICES, EvaluationTotals
@@ -22,17 +23,20 @@ from .config import Config
 from .data import Batch, TrainBatches, eval_batches, train_batches
 from .errors import NonFiniteError
 from .log import RunLog, run_record
+from .placement import Placement
 from .report import print_summary, write_curves
 from .setup import Run, create_model, set_up
-from .state import TrainState, init_state
+from .state import TrainState, Variables
 from .step import EvalStep, Metrics, make_eval_step, make_train_step
+
+_MOST_NAMED = 5  # tensors in a message
 
 
 class Trained(NamedTuple):
   """What a run ends with.
 
   Attributes:
-    state: As the last step left it.
+    state: As the last step left it, with the tensors by name.
     evaluation: The last of the averaged variables, on the test split: of
       `state`, but where a signal stopped the run, which is not evaluated
       again. None if it was stopped before the first.
@@ -63,6 +67,7 @@ def train(config: Config, console: Console | None = None) -> Trained:
     check_settings(workdir, config)
 
   # --- The state, the data and where both stood ---------------------------
+  placement = Placement(run.mesh)
   template = nnx.eval_shape(lambda: create_model(config, run, nnx.Rngs(0)))
   train_step = make_train_step(
     template,
@@ -70,15 +75,15 @@ def train(config: Config, console: Console | None = None) -> Trained:
     run.schedule,
     config=config,
     scale=run.scale,
-    mesh=run.mesh,
+    placement=placement,
   )
   eval_step = make_eval_step(template, scale=run.scale, mesh=run.mesh)
-  state = init_state(
+  state = placement.init_state(
     lambda rngs: create_model(config, run, rngs),
     run.optimizer,
     seed=config.seed,
-    mesh=run.mesh,
   )
+  leaves = state.variables.params.packing.paths
   with contextlib.ExitStack() as stack:
     batches = stack.enter_context(contextlib.closing(_batches(config, run)))
     checkpoints = stack.enter_context(
@@ -86,7 +91,8 @@ def train(config: Config, console: Console | None = None) -> Trained:
     )
     step = checkpoints.latest_step() or 0
     if step:
-      state, data_state = checkpoints.restore(state)
+      saved, data_state = checkpoints.restore(placement.unpacked_shapes(state))
+      state = placement.pack(saved, like=state)
       batches.restore(data_state)
     log = stack.enter_context(
       RunLog(
@@ -119,16 +125,17 @@ def train(config: Config, console: Console | None = None) -> Trained:
       evaluates = last or (step % evaluate_every == 0 and not stopping)
       saves = last or stopping or step % save_every == 0
       if evaluates or saves or step % config.log_every_steps == 0:
-        values = _finite(jax.device_get(pending), step, checkpoints)
+        values = _finite(jax.device_get(pending), step, checkpoints, leaves)
         seconds = time.perf_counter() - clock
         rate = len(pending) * config.batch_size / seconds
         log.train(_train_record(values, step, rate, run))
         pending = []
         if evaluates:
-          totals = evaluate(eval_step, state, config, run)
+          average = placement.unpack_average(state)
+          totals = evaluate(eval_step, average, config, run)
           log.eval(_eval_record(totals, step, run))
         if saves:
-          checkpoints.save(step, state, batches.state())
+          checkpoints.save(step, placement.unpack(state), batches.state())
         clock = time.perf_counter()
 
     # --- The end -----------------------------------------------------------
@@ -139,17 +146,18 @@ def train(config: Config, console: Console | None = None) -> Trained:
         f"command with --workdir {workdir}"
       )
     elif totals is None:  # resumed where nothing was left to train
-      totals = evaluate(eval_step, state, config, run)
+      average = placement.unpack_average(state)
+      totals = evaluate(eval_step, average, config, run)
   if jax.process_index() == 0:
     write_curves(workdir)
     print_summary(workdir, console)
-  return Trained(state, totals)
+  return Trained(placement.unpack(state), totals)
 
 
 def evaluate(
-  eval_step: EvalStep, state: TrainState, config: Config, run: Run
+  eval_step: EvalStep, variables: Variables, config: Config, run: Run
 ) -> EvaluationTotals:
-  """Evaluates the averaged variables on every test example once."""
+  """Evaluates a network's variables on every test example once."""
   totals = EvaluationTotals()
   batches = eval_batches(
     run.test_source,
@@ -160,7 +168,7 @@ def evaluate(
   )
   for batch in batches:
     images, labels = _to_devices(batch, run.mesh)
-    totals.add(eval_step(state.average, images, labels))
+    totals.add(eval_step(variables, images, labels))
   return totals
 
 
@@ -192,15 +200,19 @@ def _interval(epochs: float, run: Run) -> int:
 
 
 def _finite(
-  metrics: list[dict[str, np.ndarray]], step: int, checkpoints: Checkpoints
+  metrics: list[dict[str, np.ndarray]],
+  step: int,
+  checkpoints: Checkpoints,
+  leaves: Sequence[KeyPath],
 ) -> dict[str, float]:
-  """The mean loss of the last steps and the other metrics of the last one.
+  """The mean loss of the last steps and the other scalars of the last one.
 
   Raises:
     NonFiniteError: the loss or the gradient of one of them is not finite.
   """
   first = step - len(metrics) + 1
   for number, values in enumerate(metrics, first):
+    norms = values.pop("leaf_gradient_norms")
     if not all(math.isfinite(v) for v in values.values()):
       checkpoints.wait()
       good = checkpoints.latest_step()
@@ -212,10 +224,24 @@ def _finite(
       raise NonFiniteError(
         f"step {number} is not finite (loss {values['loss']:g}, gradient norm "
         f"{values['gradient_norm']:g}, learning rate "
-        f"{values['learning_rate']:g}); {where}"
+        f"{values['learning_rate']:g}{_not_finite(norms, leaves)}); {where}"
       )
   mean_loss = float(np.mean([values["loss"] for values in metrics]))
   return {k: float(v) for k, v in metrics[-1].items()} | {"loss": mean_loss}
+
+
+def _not_finite(norms: np.ndarray, leaves: Sequence[KeyPath]) -> str:
+  """Whose gradients are not finite, if it is not everyone's."""
+  names = [
+    keystr(leaves[i], simple=True, separator=".")
+    for i in np.flatnonzero(~np.isfinite(norms)).tolist()
+  ]
+  if not names:
+    return ""
+  if len(names) == len(leaves):
+    return ", of every tensor"
+  more = f" and {len(names) - _MOST_NAMED} more" * (len(names) > _MOST_NAMED)
+  return f", not finite in {', '.join(names[:_MOST_NAMED])}{more}"
 
 
 def _train_record(

@@ -5,19 +5,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jax.tree_util import (
-  DictKey,
-  GetAttrKey,
-  KeyPath,
-  tree_leaves_with_path,
-)
+from jax.tree_util import DictKey, GetAttrKey, KeyPath
 
-from ..kernels.lars import lars_update
+from ..kernels import Packed, Shard, lars_update
+from ..kernels.lars import lars_steps
+from ..kernels.lars.formula import Variant
+from ..kernels.packing import rows_here
 from .config import OptimizerConfig
 
 PyTree = Any
-Predicate = Callable[[KeyPath, jax.Array], bool]
+Predicate = Callable[..., bool]  # of a key path and, where given, the leaf
 
 
 def parameter_name(path: KeyPath) -> str:
@@ -48,7 +47,9 @@ def is_bias_or_batch_norm(path: KeyPath, leaf: object = None) -> bool:
   return parameter_name(path) == "bias" or is_batch_norm(path)
 
 
-def l2_penalty(params: PyTree, exclude: Predicate = is_batch_norm) -> jax.Array:
+def l2_penalty(
+  params: Packed, shard: Shard | None = None, exclude: Predicate = is_batch_norm
+) -> tuple[jax.Array, Packed]:
   """Half the squared norm of all parameters but the excluded ones.
 
   Biases are in it, batch norm is not, as in TensorFlow's EfficientNet
@@ -56,22 +57,24 @@ def l2_penalty(params: PyTree, exclude: Predicate = is_batch_norm) -> jax.Array:
   name). The caller multiplies by the coefficient.
 
   Args:
-    params: tree of arrays.
-    exclude: called with each leaf's key path and the leaf.
+    params: the weights, or this device's shard of them.
+    shard: which one.
+    exclude: called with each leaf's key path.
 
   Returns:
-    A float32 scalar.
+    A float32 scalar, of the shard alone; and its gradient.
 
-  >>> params = {"kernel": jnp.array([3.0, 4.0]), "scale": jnp.ones(2)}
-  >>> float(l2_penalty(params))
-  12.5
+  >>> tree = {"kernel": jnp.array([3.0, 4.0]), "scale": jnp.ones(2)}
+  >>> penalty, gradient = l2_penalty(Packed.of(tree))
+  >>> float(penalty), gradient.unpack()
+  (12.5, {'kernel': Array([3., 4.], dtype=float32), 'scale': \
+Array([0., 0.], dtype=float32)})
   """
-  squares = [
-    jnp.sum(jnp.square(leaf.astype(jnp.float32)))
-    for path, leaf in tree_leaves_with_path(params)
-    if not exclude(path, leaf)
-  ]
-  return 0.5 * sum(squares, start=jnp.float32(0))
+  packing = params.packing
+  counts = np.array([not exclude(path) for path in packing.paths], np.float32)
+  of_rows = rows_here(counts[packing.leaf_of_register], params, shard)
+  gradient = of_rows * params.buffer
+  return 0.5 * jnp.sum(gradient * params.buffer), Packed(gradient, packing)
 
 
 class LarsState(NamedTuple):
@@ -94,13 +97,15 @@ def lars(
   trust_coefficient: float = 0.001,
   momentum: float = 0.9,
   epsilon: float = 0.0,
+  nesterov: bool = False,
+  variant: Variant = "tensorflow",
   exclude: Predicate = is_bias_or_batch_norm,
 ) -> optax.GradientTransformation:
   """LARS with TensorFlow's formula: `podscale.kernels.lars_update` for optax.
 
   `optax.lars` divides by another norm and adapts everything unless told not to;
-  see `lars_update` for the formula. To wrap this in
-  `optax.inject_hyperparams`, say `static_args="exclude"`.
+  see `lars_update` for the formulas. To wrap this in
+  `optax.inject_hyperparams`, say `static_args=("exclude", "nesterov")`.
 
   Args:
     learning_rate: a scalar, or a function of the number of updates done.
@@ -108,6 +113,8 @@ def lars(
     trust_coefficient: factor of the trust ratio.
     momentum: share of the momentum buffer that stays.
     epsilon: added to the trust ratio's denominator.
+    nesterov: whether to step by the momentum's next value.
+    variant: "tensorflow", "optax" or "scaled".
     exclude: called with each parameter's key path and value; true leaves out
       trust ratio and decay. By default biases and batch norm.
 
@@ -137,19 +144,18 @@ def lars(
     rate = (
       learning_rate(state.count) if callable(learning_rate) else learning_rate
     )
-    # The new parameters are not used, and XLA drops what computes them.
-    _, momenta = lars_update(
-      params,
-      grads,
-      state.momenta,
+    steps, momenta = lars_steps(
+      *(params, grads, state.momenta),
       learning_rate=rate,
       weight_decay=weight_decay,
       trust_coefficient=trust_coefficient,
       momentum=momentum,
       epsilon=epsilon,
+      nesterov=nesterov,
+      variant=variant,
       exclude=exclude,
     )
-    updates = jax.tree.map(lambda v, g: -v.astype(g.dtype), momenta, grads)
+    updates = jax.tree.map(lambda x, g: -x.astype(g.dtype), steps, grads)
     count = optax.safe_increment(state.count)
     return updates, LarsState(count, momenta)
 
@@ -196,21 +202,66 @@ def rmsprop(
   )
 
 
+class Optimizer(NamedTuple):
+  """How a training run updates its packed weights.
+
+  Attributes:
+    init: Function of the weights to the first state.
+    update: Function of the weights, their gradients, the state and which shard
+      of them this device has, to the new weights and the new state.
+  """
+
+  init: Callable[[Packed], PyTree]
+  update: Callable[[Packed, Packed, PyTree, Shard], tuple[Packed, PyTree]]
+
+
 def make_optimizer(
   config: OptimizerConfig, schedule: optax.Schedule
-) -> optax.GradientTransformation:
+) -> Optimizer:
   """The optimizer of a run; `config.l2` belongs to the loss, not to it."""
   if config.name == "lars":
-    return lars(
-      schedule,
-      weight_decay=config.lars_weight_decay,
-      trust_coefficient=config.lars_trust_coefficient,
-      momentum=config.momentum,
-      epsilon=config.lars_epsilon,
+    return _packed_lars(config, schedule)
+  return _packed_rmsprop(config, schedule)
+
+
+def _packed_lars(
+  config: OptimizerConfig, schedule: optax.Schedule
+) -> Optimizer:
+  """`lars`, which would write its updates out and read them again."""
+  settings: dict[str, Any] = {
+    "weight_decay": config.lars_weight_decay,
+    "trust_coefficient": config.lars_trust_coefficient,
+    "momentum": config.momentum,
+    "epsilon": config.lars_epsilon,
+  }
+
+  def update(params, grads, state, shard):
+    params, momenta = lars_update(
+      *(params, grads, state.momenta),
+      learning_rate=schedule(state.count),
+      exclude=is_bias_or_batch_norm,
+      shard=shard,
+      **settings,
     )
-  return rmsprop(
+    return params, LarsState(optax.safe_increment(state.count), momenta)
+
+  return Optimizer(lars(schedule, **settings).init, update)
+
+
+def _packed_rmsprop(
+  config: OptimizerConfig, schedule: optax.Schedule
+) -> Optimizer:
+  """`rmsprop`; of one buffer it is one pass, which XLA fuses."""
+  by_value = rmsprop(
     schedule,
     decay=config.rmsprop_decay,
     momentum=config.momentum,
     epsilon=config.rmsprop_epsilon,
   )
+
+  def update(params, grads, state, shard):
+    del shard
+    updates, state = by_value.update(grads, state, params)
+    return optax.apply_updates(params, updates), state
+
+  return Optimizer(by_value.init, update)

@@ -12,7 +12,7 @@ from ..model import EfficientNet, ModelSpec, model_spec
 from .config import Config, ModelConfig
 from .data import Source, open_source
 from .errors import UsageError
-from .optimizer import make_optimizer
+from .optimizer import Optimizer, make_optimizer
 from .schedule import make_schedule
 from .step import ImageScale
 
@@ -40,7 +40,7 @@ class Run(NamedTuple):
   spec: ModelSpec
   num_classes: int
   schedule: optax.Schedule
-  optimizer: optax.GradientTransformation
+  optimizer: Optimizer
   resolution: int
   steps_per_epoch: float
   total_steps: int

@@ -1,16 +1,21 @@
-"""What a training run carries from step to step."""
+"""What a training run carries from step to step.
 
+The weights, the optimizer's buffers and the average of the weights are packed,
+one buffer each, of which every device has a shard; batch norm's statistics are
+packed too and the same on all devices.
+"""
+
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 
+from ..kernels import Packed, pack_like
 from ..model import EfficientNet
 from .ema import init_ema
+from .optimizer import Optimizer
 
 PyTree = Any
 
@@ -19,7 +24,8 @@ class Variables(NamedTuple):
   """What evaluation needs of a network.
 
   Attributes:
-    params: Nested dict of float32 arrays, the weights.
+    params: Nested dict of float32 arrays, the weights; in a `TrainState`
+      packed, as all three are.
     means: Nested dict of batch norm's running means.
     variances: Nested dict of its running variances.
   """
@@ -30,7 +36,7 @@ class Variables(NamedTuple):
 
 
 class TrainState(NamedTuple):
-  """All of a run's arrays; a checkpoint holds just these.
+  """All of a run's arrays.
 
   Attributes:
     step: int32 scalar, the updates done.
@@ -41,7 +47,7 @@ class TrainState(NamedTuple):
 
   step: jax.Array
   variables: Variables
-  optimizer: optax.OptState
+  optimizer: PyTree
   average: Variables
 
 
@@ -63,46 +69,31 @@ def merge_variables(
   return nnx.merge(graph, *map(nnx.State, variables))
 
 
-def init_state(
-  create_model: Any,
-  optimizer: optax.GradientTransformation,
+def first_state(
+  create_model: Callable[[nnx.Rngs], EfficientNet],
+  optimizer: Optimizer,
   *,
   seed: int,
-  mesh: Mesh,
+  shards: int,
 ) -> TrainState:
-  """The state before the first step, the same on all devices of `mesh`.
+  """The state before the first step, to be jitted or only for its shapes.
 
   Args:
-    create_model: Function from `nnx.Rngs` to the model.
+    create_model: Makes the network.
     optimizer: What the weights are updated with.
     seed: Of the initial weights.
-    mesh: Where the arrays are.
+    shards: How many the weights' rows are to divide into.
   """
-  return jax.jit(
-    lambda: first_state(create_model, optimizer, seed=seed),
-    out_shardings=NamedSharding(mesh, P()),
-    compiler_options=_compiler_options(mesh),
-  )()
-
-
-def first_state(
-  create_model: Any, optimizer: optax.GradientTransformation, *, seed: int
-) -> TrainState:
-  """The same, to be jitted or evaluated for its shapes."""
-  variables = split_variables(create_model(nnx.Rngs(seed)))
+  trees = split_variables(create_model(nnx.Rngs(seed)))
+  packing = pack_like(trees.params, shards)
+  variables = Variables(
+    Packed(packing.pack(trees.params), packing),
+    Packed.of(trees.means),
+    Packed.of(trees.variances),
+  )
   return TrainState(
     step=jnp.int32(0),
     variables=variables,
     optimizer=optimizer.init(variables.params),
     average=init_ema(variables),
   )
-
-
-def _compiler_options(mesh: Mesh) -> dict[str, int] | None:
-  """For a program that runs once: on a CPU compiling it is what takes time.
-
-  Without optimisation the demo's takes a third of the time to compile.
-  """
-  if mesh.devices.flat[0].platform != "cpu":
-    return None
-  return {"xla_backend_optimization_level": 0}

@@ -14,6 +14,7 @@ from ..packing import Packed, Shard
 from . import packed, pallas_tpu, xla
 from .checks import (
   check_floating,
+  check_not_packed,
   check_packed,
   check_settings,
   matching_leaves,
@@ -21,6 +22,7 @@ from .checks import (
 from .formula import Scalar, Settings, Variant
 
 PyTree = Any
+Exclude = Callable[[KeyPath, jax.Array], bool]
 
 
 def lars_update(
@@ -35,7 +37,7 @@ def lars_update(
   epsilon: Scalar = 0.0,
   nesterov: bool = False,
   variant: Variant = "tensorflow",
-  exclude: Callable[[KeyPath, jax.Array], bool] | None = None,
+  exclude: Exclude | None = None,
   shard: Shard | None = None,
   implementation: Requested = None,
 ) -> tuple[PyTree, PyTree]:
@@ -135,7 +137,38 @@ def lars_update(
     )
 
 
+def lars_steps(
+  params: PyTree,
+  grads: PyTree,
+  momenta: PyTree,
+  *,
+  exclude: Exclude | None = None,
+  **settings: Any,
+) -> tuple[PyTree, PyTree]:
+  """What `lars_update` subtracts from a tree of parameters, and the momenta.
+
+  The steps are at least float32. For optimizers that hand on their updates.
+  """
+  checked = Settings(**settings)
+  check_settings(checked)
+  return _per_tensor(xla.steps, params, grads, momenta, checked, exclude)
+
+
 def _update_trees(params, grads, momenta, settings, exclude, implementation):
+  def update(*args):
+    return dispatch(
+      "lars_update",
+      {"xla": xla.update, "pallas_tpu": packed.update_trees},
+      # Packing three trees takes longer than the kernels gain.
+      implementation or "xla",
+      *args,
+    )
+
+  return _per_tensor(update, params, grads, momenta, settings, exclude)
+
+
+def _per_tensor(update, params, grads, momenta, settings, exclude):
+  check_not_packed(params)
   with_paths, structure = tree_flatten_with_path(params)
   paths = [path for path, _ in with_paths]
   w = [jnp.asarray(leaf) for _, leaf in with_paths]
@@ -143,13 +176,7 @@ def _update_trees(params, grads, momenta, settings, exclude, implementation):
   v = matching_leaves("momenta", momenta, paths, w, structure)
   for path, leaf in zip(paths, w, strict=True):
     check_floating("params", path, leaf)
-  w, v = dispatch(
-    "lars_update",
-    {"xla": xla.update, "pallas_tpu": packed.update_trees},
-    # Packing three trees takes longer than the kernels gain.
-    implementation or "xla",
-    *(w, g, v, _adapted(paths, w, exclude), settings),
-  )
+  w, v = update(w, g, v, _adapted(paths, w, exclude), settings)
   return tree_unflatten(structure, w), tree_unflatten(structure, v)
 
 

@@ -75,6 +75,16 @@ def check_floating(name: str, path: KeyPath, leaf: jax.Array) -> None:
     )
 
 
+def check_not_packed(params: Any) -> None:
+  """No part of it is packed: its norms would be those of a whole buffer."""
+  for part in jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, Packed)):
+    if isinstance(part, Packed):
+      raise ValueError(
+        "of packed parameters lars_update takes one Packed, no tree of them, "
+        "and optimizers that hand on their updates take none"
+      )
+
+
 def check_packed(name: str, tree: Any, params: Packed) -> None:
   """It is packed as the parameters are."""
   if not isinstance(tree, Packed):

@@ -14,11 +14,11 @@ class Settings(NamedTuple):
 
   learning_rate: Scalar
   weight_decay: Scalar
-  trust_coefficient: Scalar
-  momentum: Scalar
-  epsilon: Scalar
-  nesterov: bool
-  variant: Variant
+  trust_coefficient: Scalar = 0.001
+  momentum: Scalar = 0.9
+  epsilon: Scalar = 0.0
+  nesterov: bool = False
+  variant: Variant = "tensorflow"
 
   def astype(self, dtype: jnp.dtype) -> "Settings":
     """With the scalars as arrays of this dtype."""
@@ -75,7 +75,7 @@ def step(
   nesterov: bool,
   variant: Variant,
 ) -> tuple[Any, Any]:
-  """The new weights and the new momentum.
+  """What to subtract from the weights, and the new momentum.
 
   Args:
     w: weights.
@@ -90,7 +90,7 @@ def step(
   g = g + decay * w
   if variant == "scaled":
     v = momentum * v + g
-    return w - rate * (momentum * v + g if nesterov else v), v
+    return rate * (momentum * v + g if nesterov else v), v
   g = rate * g
   v = momentum * v + g
-  return w - (momentum * v + g if nesterov else v), v
+  return (momentum * v + g if nesterov else v), v

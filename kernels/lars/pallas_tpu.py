@@ -81,13 +81,15 @@ def _kernel(
 
   def move(register, _):
     slot = slots_ref[0, 0, register]
-    new_w_ref[register], new_v_ref[register] = step(
-      *(w_ref[register], g_ref[register], v_ref[register]),
+    w = w_ref[register]
+    change, new_v_ref[register] = step(
+      *(w, g_ref[register], v_ref[register]),
       rate=rates_ref[slot],
       decay=decays_ref[slot],
       momentum=momentum,
       nesterov=nesterov,
       variant=variant,
     )
+    new_w_ref[register] = w - change
 
   blocks.loop(move)

@@ -32,11 +32,27 @@ def update(
   Returns:
     The new params and the new momenta.
   """
-  updated = [
-    _update_tensor(*tensors, settings)
+  changes, momenta = steps(params, grads, momenta, adapted, settings)
+  moved = [
+    (param.astype(change.dtype) - change).astype(param.dtype)
+    for param, change in zip(params, changes, strict=True)
+  ]
+  return moved, momenta
+
+
+def steps(
+  params: Sequence[jax.Array],
+  grads: Sequence[jax.Array],
+  momenta: Sequence[jax.Array],
+  adapted: Sequence[bool],
+  settings: Settings,
+) -> tuple[list[jax.Array], list[jax.Array]]:
+  """What `update` subtracts, at least float32, and the new momenta."""
+  both = [
+    _step(*tensors, settings)
     for tensors in zip(params, grads, momenta, adapted, strict=True)
   ]
-  return [w for w, _ in updated], [v for _, v in updated]
+  return [change for change, _ in both], [v for _, v in both]
 
 
 def apply(
@@ -62,7 +78,7 @@ def apply(
   Returns:
     The new weights and momenta.
   """
-  return step(
+  change, v = step(
     *(w, g, v),
     rate=segments.per_row(rates),
     decay=segments.per_row(decays),
@@ -70,9 +86,10 @@ def apply(
     nesterov=settings.nesterov,
     variant=settings.variant,
   )
+  return w - change, v
 
 
-def _update_tensor(param, grad, velocity, adapt: bool, settings: Settings):
+def _step(param, grad, velocity, adapt: bool, settings: Settings):
   wide = jnp.finfo(param.dtype).bits > 32
   dtype = param.dtype if wide else jnp.dtype(jnp.float32)
   w, g, v = (x.astype(dtype) for x in (param, grad, velocity))
@@ -83,7 +100,7 @@ def _update_tensor(param, grad, velocity, adapt: bool, settings: Settings):
     decay = settings.weight_decay
     measured = g + decay * w if settings.norms_decayed_gradient else g
     rate = adapted_rate(norm(w), norm(measured), settings)
-  w, v = step(
+  change, v = step(
     *(w, g, v),
     rate=rate,
     decay=decay,
@@ -91,4 +108,4 @@ def _update_tensor(param, grad, velocity, adapt: bool, settings: Settings):
     nesterov=settings.nesterov,
     variant=settings.variant,
   )
-  return w.astype(param.dtype), v.astype(velocity.dtype)
+  return change, v.astype(velocity.dtype)

@@ -10,10 +10,12 @@ from flax import nnx
 from tolerance import half_ulp
 
 from podscale.collectives import EvaluationTotals, group_mesh
+from podscale.kernels import Packed
 from podscale.model import EfficientNet, model_spec
 from podscale.train.optimizer import l2_penalty, make_optimizer
+from podscale.train.placement import Placement
 from podscale.train.presets import get_preset
-from podscale.train.state import init_state, merge_variables
+from podscale.train.state import merge_variables
 from podscale.train.step import (
   ImageScale,
   cross_entropy,
@@ -55,16 +57,21 @@ def schedule(step):
 
 
 def build(devices, group_size, spec=SPEC):
-  mesh = group_mesh(jax.devices()[:devices], group_size)
+  placement = Placement(group_mesh(jax.devices()[:devices], group_size))
   optimizer = make_optimizer(CONFIG.optimizer, schedule)
   template = nnx.eval_shape(lambda: create(nnx.Rngs(0), spec))
   step = make_train_step(
-    template, optimizer, schedule, config=CONFIG, scale=SCALE, mesh=mesh
+    template,
+    optimizer,
+    schedule,
+    config=CONFIG,
+    scale=SCALE,
+    placement=placement,
   )
-  state = init_state(
-    lambda rngs: create(rngs, spec), optimizer, seed=0, mesh=mesh
+  state = placement.init_state(
+    lambda rngs: create(rngs, spec), optimizer, seed=0
   )
-  return step, state, template, mesh
+  return step, state, template, placement
 
 
 def batch(seed):
@@ -73,7 +80,7 @@ def batch(seed):
   return images, random.integers(0, CLASSES, BATCH, dtype=np.int32)
 
 
-def run(step, state):
+def run(step, state, placement):
   metrics = []
   for seed in range(3):
     donated = state
@@ -82,19 +89,19 @@ def run(step, state):
     assert int(state.step) == seed + 1
     metrics.append(jax.device_get(values))
   assert step._cache_size() == 1
-  return jax.device_get(state), metrics
+  return jax.device_get(placement.unpack(state)), metrics
 
 
 @pytest.fixture(scope="module")
 def three_steps_on_one_device():
-  step, state, _, _ = build(1, 1)
-  return run(step, state)
+  step, state, _, placement = build(1, 1)
+  return run(step, state, placement)
 
 
 @pytest.fixture(scope="module")
 def three_steps_from_moved_weights():
   """The same from weights that are half an ulp off, four times."""
-  step, state, _, _ = build(1, 1)
+  step, state, _, placement = build(1, 1)
   random = np.random.default_rng(0)
 
   def moved(x):
@@ -107,7 +114,7 @@ def three_steps_from_moved_weights():
     params = jax.tree.map(moved, state.variables.params)
     start = jax.tree.map(jnp.copy, state)
     start = start._replace(variables=start.variables._replace(params=params))
-    runs.append(run(step, start))
+    runs.append(run(step, start, placement))
   return runs
 
 
@@ -119,9 +126,9 @@ def test_eight_devices_in_one_group_equal_one_device(
   Allowed is ten times what half an ulp in the weights does to three steps on
   one device: a value goes through some ten roundings on its way.
   """
-  step, state, _, _ = build(8, 8)
+  step, state, _, placement = build(8, 8)
   for (path, actual), expected, *moved in zip(
-    jax.tree.leaves_with_path(run(step, state)),
+    jax.tree.leaves_with_path(run(step, state, placement)),
     jax.tree.leaves(three_steps_on_one_device),
     *map(jax.tree.leaves, three_steps_from_moved_weights),
     strict=True,
@@ -134,16 +141,17 @@ def test_eight_devices_in_one_group_equal_one_device(
 
 def test_the_loss_holds_the_l2_penalty(three_steps_on_one_device):
   _, metrics = three_steps_on_one_device
-  _, state, _, _ = build(1, 1)
+  _, state, _, placement = build(1, 1)
+  variables = placement.unpack(state).variables
   alone = nnx.eval_shape(lambda: create(nnx.Rngs(0), axis_name=None))
 
   @jax.jit
   def expected_loss(variables, images, labels):
     network = merge_variables(nnx.graphdef(alone), variables)
     loss = cross_entropy(network(SCALE(images)), labels, 0.1)
-    return loss + 1e-3 * l2_penalty(variables.params)
+    return loss + 1e-3 * l2_penalty(Packed.of(variables.params))[0]
 
-  expected = expected_loss(state.variables, *batch(0))
+  expected = expected_loss(variables, *batch(0))
   np.testing.assert_allclose(metrics[0]["loss"], expected, rtol=1e-5)
 
 
@@ -163,18 +171,19 @@ def test_random_numbers_depend_on_seed_and_step_only():
 
 
 def test_evaluation_counts_each_real_example_once():
-  _, state, template, mesh = build(8, 2)
-  eval_step = make_eval_step(template, scale=SCALE, mesh=mesh)
+  _, state, template, placement = build(8, 2)
+  average = placement.unpack_average(state)
+  eval_step = make_eval_step(template, scale=SCALE, mesh=placement.mesh)
   template.eval()
   graph = nnx.graphdef(template)
   images, labels = batch(5)
   logits = np.asarray(
-    jax.jit(lambda v: merge_variables(graph, v)(SCALE(images)))(state.average)
+    jax.jit(lambda v: merge_variables(graph, v)(SCALE(images)))(average)
   )
   for real in (1, 9, BATCH):
     padded = np.where(np.arange(BATCH) < real, labels, -1).astype(np.int32)
     totals = EvaluationTotals()
-    totals.add(eval_step(state.average, images, padded))
+    totals.add(eval_step(average, images, padded))
     assert totals.examples == real
     assert totals.correct == np.sum(logits[:real].argmax(1) == labels[:real])
 
