@@ -1,4 +1,4 @@
-"""The command line: `python -m podscale.bench step|kernels|collectives`."""
+"""The command line: `python -m podscale.bench BENCHMARK`, see `--help`."""
 
 import argparse
 import json
@@ -79,6 +79,15 @@ def _parser() -> argparse.ArgumentParser:
     default=4,
     help="devices in a batch-norm group",
   )
+  lars = commands.add_parser(
+    "lars", help="the update of a whole network, by tensor and packed"
+  )
+  lars.set_defaults(run=_run_lars)
+  lars.add_argument(
+    "--topology",
+    help="estimate for a core of this TPU slice, and for its shard, with the "
+    "compiler alone, such as v3:16x32",
+  )
   models = [f"b{i}" for i in range(8)]
   for command in (step, kernels):
     command.add_argument(
@@ -91,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     (step, models),
     (kernels, [*models, "all"]),
     (collectives, models),
+    (lars, models),
   ):
     command.add_argument("--model", default="b0", choices=names)
     command.add_argument("--runs", type=_positive, default=5)
@@ -185,6 +195,21 @@ def _count(args: argparse.Namespace) -> dict[str, Rows]:
     f"groups on {args.topology}, times ESTIMATED": hop_rows(chip, devices),
     "arXiv:2011.00071, Table 1 (v3): ESTIMATES beside it": table_1_rows(),
   }
+
+
+def _run_lars(args: argparse.Namespace) -> dict[str, Rows]:
+  from .lars import estimate_updates, time_updates
+
+  if not args.topology:
+    rows = time_updates(args.model, runs=args.runs)
+    return {f"update of {args.model} on the default device": rows}
+  from .static import slice_devices
+
+  chip = args.topology.partition(":")[0]
+  rows = estimate_updates(
+    args.model, chip=chip, devices=slice_devices(args.topology)
+  )
+  return {f"update of {args.model}: ESTIMATES for {args.topology}": rows}
 
 
 def _shapes(model: str, resolution: int | None) -> "list[DepthwiseShape]":
