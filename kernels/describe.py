@@ -5,10 +5,14 @@ from typing import Any
 
 from .choice import Choice
 from .depthwise_conv import api as depthwise_conv
+from .lars import lars_update
+from .leaf_norms import automatic, leaf_norms
 from .tpu.chip import target_chip
 
 _DESCRIPTIONS: dict[Callable[..., Any], Callable[..., Choice]] = {
   depthwise_conv.depthwise_conv_bn: depthwise_conv.describe,
+  lars_update: automatic.describe,
+  leaf_norms: automatic.describe,
 }
 
 

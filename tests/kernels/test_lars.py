@@ -17,9 +17,12 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from lars_oracle import lars_step
 
+from podscale.kernels import describe, leaf_norms
 from podscale.kernels.lars import lars_update
+from podscale.kernels.leaf_norms import automatic
 from podscale.kernels.packing import Packed, Shard, pack_like
 from podscale.kernels.tpu import register_blocks
+from podscale.kernels.tpu.chip import Chip
 
 U = 2.0**-24  # float32 rounds to within this share of a number
 
@@ -534,3 +537,15 @@ def test_mistakes_in_packed_trees():
       call(params, grads)
   with pytest.raises(ValueError, match="a shard is of Packed params"):
     call({"a": one}, shard=Shard(jnp.int32(0), ("x",)))
+
+
+def test_describe_tells_packed_trees_from_others(monkeypatch):
+  tree = {"a": np.ones(2, np.float32)}
+  assert describe(lars_update, tree, tree, tree).implementation == "xla"
+  packed = Packed.of(tree)
+  choice = describe(lars_update, packed, packed, packed)
+  assert (choice.implementation, choice.chip) == ("xla", "unknown")
+  v3 = Chip("v3", 2**24)
+  monkeypatch.setattr(automatic, "target_chip", lambda: v3)
+  choice = describe(leaf_norms, packed)
+  assert (choice.implementation, choice.chip) == ("pallas_tpu", "v3")
