@@ -170,7 +170,10 @@ class Shard(NamedTuple):
 def rows_here(
   table: np.ndarray, packed: Packed, shard: Shard | None
 ) -> jax.Array:
-  """An entry for each register, `[rows / 8]`, as `[rows, 1]` of this shard."""
+  """An entry for each register, `[rows / 8]`, as `[rows, 1]` of this shard.
+
+  For tables that are known when tracing; `Segments.per_row` looks values up.
+  """
   entries = jnp.asarray(table)
   if shard is not None:
     size = packed.buffer.shape[0] // SUBLANES

@@ -14,11 +14,11 @@ class Settings(NamedTuple):
 
   learning_rate: Scalar
   weight_decay: Scalar
-  trust_coefficient: Scalar = 0.001
-  momentum: Scalar = 0.9
-  epsilon: Scalar = 0.0
-  nesterov: bool = False
-  variant: Variant = "tensorflow"
+  trust_coefficient: Scalar
+  momentum: Scalar
+  epsilon: Scalar
+  nesterov: bool
+  variant: Variant
 
   def astype(self, dtype: jnp.dtype) -> "Settings":
     """With the scalars as arrays of this dtype."""
@@ -68,12 +68,9 @@ def step(
   w: Any,
   g: Any,
   v: Any,
-  *,
   rate: Any,
   decay: Any,
-  momentum: Any,
-  nesterov: bool,
-  variant: Variant,
+  settings: Settings,
 ) -> tuple[Any, Any]:
   """What to subtract from the weights, and the new momentum.
 
@@ -83,14 +80,12 @@ def step(
     v: their momentum.
     rate: of the leaf.
     decay: of the leaf.
-    momentum: share of `v` that stays.
-    nesterov: whether to step by the momentum's next value.
-    variant: `scaled` has the rate outside the momentum.
+    settings: for the momentum, a value of the others' kind, and the form.
   """
+  momentum, scaled = settings.momentum, settings.variant == "scaled"
   g = g + decay * w
-  if variant == "scaled":
-    v = momentum * v + g
-    return rate * (momentum * v + g if nesterov else v), v
-  g = rate * g
+  if not scaled:
+    g = rate * g
   v = momentum * v + g
-  return (momentum * v + g if nesterov else v), v
+  change = momentum * v + g if settings.nesterov else v
+  return (rate * change if scaled else change), v

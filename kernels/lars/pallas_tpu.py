@@ -15,7 +15,7 @@ from ..tpu.register_blocks import (
   as_registers,
   register_blocks,
 )
-from .formula import Settings, Variant, step
+from .formula import Settings, step
 
 norms = leaf_norms.norms
 
@@ -40,12 +40,7 @@ def apply(
     manual_axis_type=jax.typeof(w).manual_axis_type,
   )
   new_w, new_v = pl.pallas_call(
-    partial(
-      _kernel,
-      blocks=blocks,
-      nesterov=settings.nesterov,
-      variant=settings.variant,
-    ),
+    partial(_kernel, blocks=blocks, settings=settings),
     grid=(blocks.steps,),
     in_specs=[blocks.code_spec, *[in_smem] * 3, *[blocks.spec] * 3],
     out_specs=[blocks.spec] * 2,
@@ -74,21 +69,16 @@ def _kernel(
   new_v_ref,
   *,
   blocks: RegisterBlocks,
-  nesterov: bool,
-  variant: Variant,
+  settings: Settings,
 ):
-  momentum = momentum_ref[0]
+  in_kernel = settings._replace(momentum=momentum_ref[0])
 
   def move(register, _):
     slot = slots_ref[0, 0, register]
     w = w_ref[register]
     change, new_v_ref[register] = step(
       *(w, g_ref[register], v_ref[register]),
-      rate=rates_ref[slot],
-      decay=decays_ref[slot],
-      momentum=momentum,
-      nesterov=nesterov,
-      variant=variant,
+      *(rates_ref[slot], decays_ref[slot], in_kernel),
     )
     new_w_ref[register] = w - change
 

@@ -78,14 +78,8 @@ def apply(
   Returns:
     The new weights and momenta.
   """
-  change, v = step(
-    *(w, g, v),
-    rate=segments.per_row(rates),
-    decay=segments.per_row(decays),
-    momentum=settings.momentum,
-    nesterov=settings.nesterov,
-    variant=settings.variant,
-  )
+  rate, decay = segments.per_row(rates), segments.per_row(decays)
+  change, v = step(w, g, v, rate, decay, settings)
   return w - change, v
 
 
@@ -100,12 +94,5 @@ def _step(param, grad, velocity, adapt: bool, settings: Settings):
     decay = settings.weight_decay
     measured = g + decay * w if settings.norms_decayed_gradient else g
     rate = adapted_rate(norm(w), norm(measured), settings)
-  change, v = step(
-    *(w, g, v),
-    rate=rate,
-    decay=decay,
-    momentum=settings.momentum,
-    nesterov=settings.nesterov,
-    variant=settings.variant,
-  )
+  change, v = step(w, g, v, rate, decay, settings)
   return change, v.astype(velocity.dtype)

@@ -6,7 +6,6 @@ so for one small call with NaN in all memory not yet written, and looks for
 races between copies and reads.
 """
 
-import contextlib
 import dataclasses
 from functools import partial
 
@@ -18,11 +17,11 @@ from depthwise_cases import BF16, Case, check, draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
-from jax._src.pallas.mosaic.interpret import interpret_pallas_call
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.interpreters import mlir
 from jax.sharding import PartitionSpec as P
+from tpu_interpreter import as_on_a_tpu
 
 from podscale.collectives import ALL_DEVICES, group_mesh
 from podscale.kernels import (
@@ -258,17 +257,6 @@ def test_any_small_shape(stride, shape, activation):
     run = partial(pl.pallas_call, interpret=True)
     patch.setattr(call.pl, "pallas_call", run)
     check(Case(3, stride, "SAME", shape, activation=activation), KERNEL)
-
-
-@contextlib.contextmanager
-def as_on_a_tpu():
-  """Memory that was not written is NaN, and races are looked for."""
-  mode = pltpu.InterpretParams(
-    detect_races=True, uninitialized_memory="nan", buffer_bounds="logical"
-  )
-  with pltpu.force_tpu_interpret_mode(mode):
-    yield
-  assert not interpret_pallas_call.races.races_found
 
 
 # Batches that are no multiple of 8 or 16, channels that are none of 128, blocks

@@ -10,12 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
-from jax._src.pallas.mosaic.interpret import interpret_pallas_call
 from jax.experimental import pallas as pl
-from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 from lars_oracle import lars_step
+from tpu_interpreter import as_on_a_tpu
 
 from podscale.kernels import describe, leaf_norms
 from podscale.kernels.lars import lars_update
@@ -173,6 +172,8 @@ def test_the_variant_of_optax_is_optax(epsilon, nesterov):
       exclude=by_name,
     )
   for name in params:
+    # Five steps of some 18 roundings each, see above, and each side's own
+    # rounding of the weights; nothing here is above 5.
     np.testing.assert_allclose(
       ours[name], params[name], rtol=0, atol=5 * 20 * U * 5
     )
@@ -481,12 +482,8 @@ def test_no_races_and_no_memory_read_before_it_is_written(monkeypatch):
   monkeypatch.setattr(register_blocks, "_MOST", 8)
   # Whole blocks: of overwritten arrays this interpreter knows no others.
   trees = packed_case(4)
-  mode = pltpu.InterpretParams(
-    detect_races=True, uninitialized_memory="nan", buffer_bounds="logical"
-  )
-  with pltpu.force_tpu_interpret_mode(mode):
+  with as_on_a_tpu():
     got = lars_update(*trees, implementation="pallas_tpu", **SETTINGS)
-  assert not interpret_pallas_call.races.races_found
   want = lars_update(*trees, **SETTINGS)
   for new, old in zip(got, want, strict=True):
     largest = np.abs(old.buffer).max()

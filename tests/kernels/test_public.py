@@ -19,6 +19,7 @@ def test_ops_name_their_errors():
     "channel_moments",
     "depthwise_conv_bn",
     "lars_update",
+    "leaf_norms",
   ):
     doc = getattr(kernels, name).__doc__
     for part in ("Args:", "Returns:", "Raises:", ">>>"):

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from podscale.train.errors import NonFiniteError, UsageError
 from podscale.train.log import read_metrics
-from podscale.train.loop import train
+from podscale.train.loop import _not_finite, train
 from podscale.train.presets import get_preset
 
 
@@ -170,8 +170,31 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, console):
   with pytest.raises(NonFiniteError) as error:
     train(dataclasses.replace(config, schedule=schedule), console)
   assert "is not finite (loss" in str(error.value)
+  assert ", of every tensor); " in str(error.value)
   assert "\n" not in str(error.value)
   assert "no checkpoint is saved yet" in str(error.value)
+
+
+@pytest.mark.parametrize(
+  ("bad", "said"),
+  [
+    ([], ""),
+    ([1], ", not finite in stem.kernel"),
+    ([0, 1], ", of every tensor"),
+  ],
+)
+def test_whose_gradient_is_not_finite(bad, said):
+  tree = {"head": {"bias": 0}, "stem": {"kernel": 0}}
+  paths = [path for path, _ in jax.tree.leaves_with_path(tree)]
+  norms = np.ones(2, np.float32)
+  norms[bad] = np.nan
+  assert _not_finite(norms, paths) == said
+
+
+def test_many_names_are_cut_short():
+  paths = [path for path, _ in jax.tree.leaves_with_path(list(range(8)))]
+  norms = np.where(np.arange(8) < 7, np.inf, 1)
+  assert _not_finite(norms, paths) == ", not finite in 0, 1, 2, 3, 4 and 2 more"
 
 
 def test_other_settings_are_refused_and_nothing_is_changed(straight, console):

@@ -38,7 +38,11 @@ def make_lars(learning_rate):
   return lars(learning_rate, weight_decay=1e-2)
 
 
-both = pytest.mark.parametrize("factory", [make_lars, rmsprop])
+def make_scaled(learning_rate):
+  return lars(learning_rate, weight_decay=1e-2, nesterov=True, variant="scaled")
+
+
+both = pytest.mark.parametrize("factory", [make_lars, make_scaled, rmsprop])
 
 
 def make_params(seed=0):
@@ -124,9 +128,14 @@ def test_l2_is_half_the_squares_of_all_but_batch_norm():
   assert penalty == (1 + 4 + 16) / 2
 
 
-def test_lars_is_lars_update_bit_for_bit_while_the_rate_changes():
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("variant", ["tensorflow", "optax", "scaled"])
+def test_lars_is_lars_update_bit_for_bit_while_the_rate_changes(
+  variant, nesterov
+):
+  form = dict(variant=variant, nesterov=nesterov)
   params = other = make_params()
-  optimizer = make_lars(schedule)
+  optimizer = lars(schedule, weight_decay=1e-2, **form)
   state = optimizer.init(params)
   momenta = jax.tree.map(jnp.zeros_like, params)
 
@@ -144,6 +153,7 @@ def test_lars_is_lars_update_bit_for_bit_while_the_rate_changes():
       learning_rate=schedule(step),
       weight_decay=1e-2,
       exclude=is_bias_or_batch_norm,
+      **form,
     )
 
   for step in range(5):
@@ -401,3 +411,10 @@ def test_abstract_parameters(factory):
   params = jax.eval_shape(make_params)
   state = jax.eval_shape(factory(schedule).init, params)
   assert len(jax.tree.leaves(state)) >= len(jax.tree.leaves(params))
+
+
+def test_packed_weights_are_refused():
+  params = Packed.of(make_params())
+  optimizer = make_lars(0.1)
+  with pytest.raises(ValueError, match="hand on their updates take none"):
+    optimizer.update(params, optimizer.init(params), params)

@@ -1,0 +1,38 @@
+import json
+
+import pytest
+from libtpu_mark import NEEDS_LIBTPU
+
+from podscale.bench.__main__ import main
+
+
+def test_times_each_way_on_the_device(capsys):
+  assert main(["lars", "--runs", "1", "--json"]) == 0
+  rows = json.loads(capsys.readouterr().out)
+  assert [len(row["samples_s"]) for row in rows] == [1, 1, 1]
+  assert all(row["us"] > 0 for row in rows)
+
+
+class TestEstimates:
+  pytestmark = NEEDS_LIBTPU
+
+  def test_packed_against_a_tensor_at_a_time(self, capsys):
+    assert main(["lars", "--topology", "v5e:4x4", "--json"]) == 0
+    optax, packed, to_pack, shard = json.loads(capsys.readouterr().out)
+    assert [row["pallas"] for row in (optax, packed, to_pack, shard)] == [
+      *(0, 2, 2, 2)
+    ]
+    # What is aimed at: twice as fast, and 1.15 of the least bytes.
+    assert packed["times faster"] > 2
+    assert 1 < packed["of the least"] < 1.15
+    assert shard["megabytes"] < packed["megabytes"] / 8
+    assert "16 shards" in shard["update"]
+
+  def test_an_unknown_slice_is_one_line(self, capsys):
+    assert main(["lars", "--topology", "v3:3x999"]) == 2
+    assert "does not compile for v3:3x999" in capsys.readouterr().err
+
+
+def test_a_model_that_is_not_there_is_refused():
+  with pytest.raises(SystemExit):
+    main(["lars", "--model", "b9"])
