@@ -1,14 +1,13 @@
 """Which leaf each register of a shard belongs to."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .leaf_rows import SUBLANES
 from .packing import Packed, Packing, Shard
 
 
@@ -21,37 +20,29 @@ class Segments(NamedTuple):
   Attributes:
     leaves: how many were asked for.
     slots: how many of them a shard has at most.
-    first: int32 scalar, the first that this shard has.
-    codes: int32 `[registers]`, twice the slot of each, and 1 more where the
-      register before it is of the same leaf.
+    number: int32 scalar, which shard it is.
+    firsts: int32 `[shards]`, the first leaf of each.
+    codes: int32 `[shards, registers]`, twice the slot of each, and 1 more where
+      the register before it is in the shard and of the same leaf.
   """
 
   leaves: int
   slots: int
-  first: jax.Array
-  codes: jax.Array
+  number: jax.Array | int
+  firsts: np.ndarray
+  codes: np.ndarray
 
   @property
-  def slot_of_register(self) -> jax.Array:
-    """int32 `[registers]`."""
-    return self.codes >> 1
-
-  def to_leaves(self, slots: jax.Array) -> jax.Array:
-    """`[..., slots]` of this shard among the `[..., leaves]` of all, or 0."""
-    start = [jnp.zeros_like(self.first)] * (slots.ndim - 1) + [self.first]
-    size = self.leaves + self.slots
-    room = jnp.zeros((*slots.shape[:-1], size), slots.dtype)
-    return lax.dynamic_update_slice(room, slots, start)[..., : self.leaves]
-
-  def to_slots(self, leaves: jax.Array) -> jax.Array:
-    """The part of `[leaves]` that this shard has, and 0, `[slots + 1]`."""
-    padded = jnp.pad(leaves, (0, self.slots + 1))
-    return lax.dynamic_slice_in_dim(padded, self.first, self.slots + 1)
-
-  def per_row(self, leaves: jax.Array) -> jax.Array:
-    """`[leaves]` for each row of this shard, `[rows, 1]`."""
-    registers = self.to_slots(leaves)[self.slot_of_register]
-    return jnp.repeat(registers, SUBLANES)[:, None]
+  def leaf_of_register(self) -> jax.Array:
+    """Of this shard's, int32 `[registers]`: `leaves` for what nobody wants."""
+    leaf = np.where(
+      self.codes >> 1 < self.slots,
+      (self.codes >> 1) + self.firsts[:, None],
+      self.leaves,
+    )
+    return lax.dynamic_index_in_dim(
+      jnp.asarray(leaf), self.number, keepdims=False
+    )
 
 
 def segments_of(
@@ -78,27 +69,23 @@ def segments_of(
     )
   if wanted is None:
     wanted = [True] * len(packing.shapes)
-  first, slots, codes = _tables(packing, shards, np.array(wanted))
   number = 0 if shard is None else shard.number
-  return Segments(
-    leaves=sum(wanted),
-    slots=slots,
-    first=jnp.asarray(first)[number],
-    codes=jnp.asarray(codes)[number],
-  )
+  tables = _tables(packing, shards, np.array(wanted))
+  return Segments(sum(wanted), number=number, **tables)
 
 
 def _tables(
   packing: Packing, shards: int, wanted: np.ndarray
-) -> tuple[np.ndarray, int, np.ndarray]:
-  """First leaf `[shards]`, most leaves of a shard, codes `[shards, ...]`."""
+) -> dict[str, Any]:
+  """What `Segments` has of all shards."""
   leaf = packing.leaf_of_register.reshape(shards, -1)
   goes_on = np.zeros_like(leaf)
   goes_on[:, 1:] = leaf[:, 1:] == leaf[:, :-1]
   asked = wanted[leaf]
   place = (np.cumsum(wanted, dtype=np.int32) - 1)[leaf]
-  first = np.min(place, axis=1, where=asked, initial=wanted.sum())
-  last = np.max(place, axis=1, where=asked, initial=-1)
-  slots = max(int((last - first).max()) + 1, 0)
-  slot = np.where(asked, place - first[:, None], slots)
-  return first, slots, (2 * slot + goes_on).astype(np.int32)
+  firsts = np.min(place, axis=1, where=asked, initial=wanted.sum())
+  lasts = np.max(place, axis=1, where=asked, initial=-1)
+  slots = max(int((lasts - firsts).max()) + 1, 0)
+  slot = np.where(asked, place - firsts[:, None], slots)
+  codes = (2 * slot + goes_on).astype(np.int32)
+  return {"slots": slots, "firsts": firsts.astype(np.int32), "codes": codes}

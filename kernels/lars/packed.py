@@ -1,16 +1,16 @@
-"""The LARS update of packed buffers: norms, a rate for each leaf, one step."""
+"""The LARS update of packed buffers: sums for the norms, and one step."""
 
 from collections.abc import Sequence
 from types import ModuleType
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from ..leaf_norms.xla import everywhere
 from ..packing import Packed, Shard, pack_like
 from ..segments import segments_of
 from . import pallas_tpu
-from .formula import Settings, adapted_rate
+from .formula import Settings
 
 Pair = tuple[Packed, Packed]
 
@@ -34,28 +34,18 @@ def update(
     adapted: per leaf, whether it gets a trust ratio and decay.
     settings: the keyword arguments of `lars_update`.
     shard: which shard the buffers are, or None.
-    by: the implementation, a module with `norms` and `apply`.
+    by: the implementation, a module with `sums` and `apply`.
 
   Returns:
     The new params and the new momenta.
   """
   settings = settings.astype(jnp.dtype(jnp.float32))
-  weight_norms, gradient_norms = by.norms(
-    [params.buffer, grads.buffer],
-    segments_of(params, shard, adapted),
-    shard,
-    settings.weight_decay if settings.norms_decayed_gradient else None,
-  )
-  is_adapted = np.array(adapted)
-  where = np.flatnonzero(is_adapted)
-  rates = jnp.full(len(adapted), settings.learning_rate)
-  rates = rates.at[where].set(
-    adapted_rate(weight_norms, gradient_norms, settings)
-  )
-  decays = jnp.where(is_adapted, settings.weight_decay, 0)
+  segments = segments_of(params, shard, adapted)
+  decay = settings.weight_decay if settings.norms_decayed_gradient else None
+  sums = by.sums([params.buffer, grads.buffer], segments, decay)
   w, v = by.apply(
     *(params.buffer, grads.buffer, momenta.buffer),
-    *(rates, decays, segments_of(params, shard), settings),
+    *(everywhere(sums, shard), segments, settings),
   )
   return Packed(w, params.packing), Packed(v, params.packing)
 

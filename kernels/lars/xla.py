@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from ..leaf_norms import xla as leaf_norms
-from ..leaf_norms.scaled import norm
+from ..leaf_norms.scaled import norm, norm_of_sums
+from ..leaf_rows import SUBLANES
 from ..segments import Segments
 from .formula import Scalar, Settings, adapted_rate, step
 
-norms = leaf_norms.norms
+sums = leaf_norms.sums
 
 
 def update(
@@ -59,27 +60,29 @@ def apply(
   w: jax.Array,
   g: jax.Array,
   v: jax.Array,
-  rates: jax.Array,
-  decays: jax.Array,
+  sums: jax.Array,
   segments: Segments,
   settings: Settings,
 ) -> tuple[jax.Array, jax.Array]:
-  """The step of packed buffers, given each leaf's rate and decay.
+  """The step of packed buffers, given what the norms are made of.
 
   Args:
     w: float32 `[rows, 128]`, weights.
     g: of the same shape, gradients.
     v: of the same shape, momenta.
-    rates: float32 `[leaves]`.
-    decays: float32 `[leaves]`.
-    segments: of the buffers.
+    sums: as the function `sums` gives them, of all shards together.
+    segments: of the adapted leaves.
     settings: the keyword arguments of `lars_update`, as arrays.
 
   Returns:
     The new weights and momenta.
   """
-  rate, decay = segments.per_row(rates), segments.per_row(decays)
-  change, v = step(w, g, v, rate, decay, settings)
+  weight_norms, gradient_norms = norm_of_sums(sums)
+  rates = adapted_rate(weight_norms, gradient_norms, settings)
+  rates = jnp.append(rates, settings.learning_rate)
+  leaf = jnp.repeat(segments.leaf_of_register, SUBLANES)[:, None]
+  decay = jnp.where(leaf < segments.leaves, settings.weight_decay, 0)
+  change, v = step(w, g, v, rates[leaf], decay, settings)
   return w - change, v
 
 

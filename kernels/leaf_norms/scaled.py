@@ -8,6 +8,7 @@ half as many operations again.
 """
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ def norm(x: jax.Array) -> jax.Array:
   Returns:
     A scalar of `x`'s dtype; 0 for an empty tensor.
   """
-  return norm_of_sums(jnp.stack([jnp.sum(q) for q in scaled_squares(x)]))
+  return norm_of_sums([jnp.sum(q) for q in scaled_squares(x)])
 
 
 def scaled_squares(x: jax.Array) -> list[jax.Array]:
@@ -36,7 +37,7 @@ def scaled_squares(x: jax.Array) -> list[jax.Array]:
   return [x * x, jnp.square(x * (1 / scale)), jnp.square(x * scale)]
 
 
-def norm_of_sums(sums: jax.Array) -> jax.Array:
+def norm_of_sums(sums: jax.Array | Sequence[jax.Array]) -> jax.Array:
   """The norm, from the sums over all values of `scaled_squares`.
 
   Between the limits the first sum has lost no digit: neither to overflow, nor
@@ -44,14 +45,14 @@ def norm_of_sums(sums: jax.Array) -> jax.Array:
   are 2^30 of them. Beyond the limits another has not.
 
   Args:
-    sums: `[3, ...]`.
+    sums: `[3, ...]`, or three of `[...]`.
 
   Returns:
     `[...]`, of the same dtype.
   """
-  scale = _scale(sums.dtype)
-  least, most = _limits(sums.dtype)
   plain, small_multiples, large_multiples = sums
+  scale = _scale(plain.dtype)
+  least, most = _limits(plain.dtype)
   # NaN is on neither side, and stays.
   result = jnp.where(
     plain > most, jnp.sqrt(small_multiples) * scale, jnp.sqrt(plain)

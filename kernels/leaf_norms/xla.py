@@ -13,10 +13,7 @@ from .scaled import norm_of_sums, scaled_squares
 
 
 def norms(
-  buffers: Sequence[jax.Array],
-  segments: Segments,
-  shard: Shard | None,
-  decay: jax.Array | None = None,
+  buffers: Sequence[jax.Array], segments: Segments, shard: Shard | None
 ) -> jax.Array:
   """The norm of each leaf of several buffers, float32 `[buffers, leaves]`.
 
@@ -24,15 +21,27 @@ def norms(
     buffers: float32 `[rows, 128]`, whole or shards.
     segments: of them.
     shard: which one, where they are shards.
-    decay: float32 scalar; the last buffer's norms are those of it plus so much
+  """
+  return norm_of_sums(everywhere(sums(buffers, segments), shard))
+
+
+def sums(
+  buffers: Sequence[jax.Array],
+  segments: Segments,
+  decay: jax.Array | None = None,
+) -> jax.Array:
+  """The sums of squares at each scale, float32 `[3, buffers, leaves]`.
+
+  Args:
+    buffers: float32 `[rows, 128]`, whole or shards.
+    segments: of them.
+    decay: float32 scalar; the last buffer's sums are those of it plus so much
       of the first.
   """
   if decay is not None:
     *others, last = buffers
     buffers = [*others, last + decay * others[0]]
-  sums = [_slot_sums(x, segments) for x in buffers]
-  leaves = segments.to_leaves(jnp.stack(sums, axis=1))
-  return norm_of_sums(everywhere(leaves, shard))
+  return jnp.stack([_sums(x, segments) for x in buffers], axis=1)
 
 
 def everywhere(sums: jax.Array, shard: Shard | None) -> jax.Array:
@@ -40,11 +49,11 @@ def everywhere(sums: jax.Array, shard: Shard | None) -> jax.Array:
   return sums if shard is None else lax.psum(sums, shard.axis_names)
 
 
-def _slot_sums(buffer: jax.Array, segments: Segments) -> jax.Array:
-  """The sums of squares at each scale, `[3, slots]`."""
+def _sums(buffer: jax.Array, segments: Segments) -> jax.Array:
+  """The sums of squares at each scale, `[3, leaves]`."""
   registers = buffer.reshape(-1, SUBLANES, LANES)
   sums = [jnp.sum(x, axis=(1, 2)) for x in scaled_squares(registers)]
-  by_slot = jax.ops.segment_sum(
-    jnp.stack(sums, axis=1), segments.slot_of_register, segments.slots + 1
+  by_leaf = jax.ops.segment_sum(
+    jnp.stack(sums, axis=1), segments.leaf_of_register, segments.leaves + 1
   )
-  return by_slot[:-1].T
+  return by_leaf[:-1].T

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from ..segments import Segments
 from .registers import TILE
 
 # Registers of a block: 1 MB of each buffer, of which VMEM has two. With 512 the
@@ -18,32 +19,32 @@ _UNROLLED = 8  # registers of a turn of the loop
 
 
 class RegisterBlocks(NamedTuple):
-  """Blocks of the registers of buffers, each with its segment's code.
+  """Blocks of the registers of buffers, each with what says whose they are.
 
   Attributes:
     size: registers of a block; the last block may reach beyond the buffer.
-    codes: int32 `[blocks, 1, size]`.
+    steps: how many blocks a shard has, of the grid.
+    codes: int32 `[shards * steps, 1, size + 1]`, of the registers and, behind
+      them, the first leaf of the shard.
   """
 
   size: int
-  codes: jax.Array
-
-  @property
-  def steps(self) -> int:
-    """How many blocks there are, of the grid."""
-    return self.codes.shape[0]
+  steps: int
+  codes: np.ndarray
 
   @property
   def code_spec(self) -> pl.BlockSpec:
-    """Of the codes, in scalar memory."""
+    """Of the codes, in scalar memory, given the shard's number."""
     return pl.BlockSpec(
-      (1, 1, self.size), lambda b: (b, 0, 0), memory_space=pltpu.SMEM
+      (1, 1, self.size + 1),
+      lambda b, number: (number[0] * self.steps + b, 0, 0),
+      memory_space=pltpu.SMEM,
     )
 
   @property
   def spec(self) -> pl.BlockSpec:
     """Of a buffer `[registers, 8, 128]`."""
-    return pl.BlockSpec((self.size, *TILE), lambda b: (b, 0, 0))
+    return pl.BlockSpec((self.size, *TILE), lambda b, number: (b, 0, 0))
 
   def loop(self, body: Callable[[Any, Any], Any], carry: Any = None) -> Any:
     """Calls `body(register of the block, carry)` for each in order."""
@@ -56,21 +57,20 @@ class RegisterBlocks(NamedTuple):
     return lax.fori_loop(0, self.size // _UNROLLED, turn, carry)
 
 
-def register_blocks(codes: jax.Array, beyond: int) -> RegisterBlocks:
-  """Cuts `[registers]` into blocks.
+def register_blocks(segments: Segments) -> RegisterBlocks:
+  """Cuts the registers of each shard into blocks.
 
-  Args:
-    codes: int32, of each register.
-    beyond: the code of what the last block has too much; its contents are
-      undefined.
+  What the last block has too much belongs to no leaf; its contents are
+  undefined.
   """
-  registers = codes.shape[0]
+  shards, registers = segments.codes.shape
   size = min(_MOST, -(-registers // _UNROLLED) * _UNROLLED)
-  count = -(-registers // size)
-  codes = jnp.pad(
-    codes, (0, count * size - registers), constant_values=beyond
-  ).reshape(count, 1, size)
-  return RegisterBlocks(size, codes)
+  steps = -(-registers // size)
+  codes = np.full((shards, steps * size), 2 * segments.slots, np.int32)
+  codes[:, :registers] = segments.codes
+  firsts = np.repeat(segments.firsts, steps)[:, None]
+  codes = np.append(codes.reshape(-1, size), firsts, axis=1)
+  return RegisterBlocks(size, steps, codes[:, None])
 
 
 def as_registers(buffer: jax.Array) -> jax.Array:

@@ -28,6 +28,12 @@ class TestEstimates:
     assert shard["megabytes"] < packed["megabytes"] / 8
     assert "16 shards" in shard["update"]
 
+  def test_a_shard_of_1024_is_200_times_smaller(self, capsys):
+    assert main(["lars", "--topology", "v3:16x32", "--json"]) == 0
+    *_, shard = json.loads(capsys.readouterr().out)
+    assert shard["times faster"] > 200
+    assert shard["kernels"] < 5
+
   def test_an_unknown_slice_is_one_line(self, capsys):
     assert main(["lars", "--topology", "v3:3x999"]) == 2
     assert "does not compile for v3:3x999" in capsys.readouterr().err
