@@ -1,6 +1,7 @@
 """The training step compiled for slices that are not there."""
 
 import dataclasses
+import math
 import re
 
 import pytest
@@ -18,7 +19,8 @@ def check(lowered, norms):
 
   Those are of the norms, the loss and the penalty, and of the running
   statistics. Gradients are scattered and weights gathered, once for each
-  dimension of the torus.
+  dimension of the torus, and no step makes another array of all weights than
+  the one gathered, and the one that each gradient is written into.
   """
   means = lowered.args_info[0][0].variables.means
   channels = [shape[0] for shape in means.packing.shapes]
@@ -35,6 +37,19 @@ def check(lowered, norms):
   assert sorted(size for size in sizes if size != statistics) == sorted(
     2 * c for c in (*channels, *channels)
   )
+  packing = lowered.args_info[0][0].variables.params.packing
+  entry = hlo[hlo.index("\nENTRY") :]
+  whole = [
+    (name, op)
+    for name, dims, op in re.findall(
+      r"%(\S+) = f32\[([\d,]+)\]\S* ([\w\-]+)\(", entry
+    )
+    if math.prod(map(int, dims.split(","))) == 128 * packing.rows
+  ]
+  written = [name for name, op in whole if op == "fusion"]
+  assert len(written) >= len(packing.shapes)
+  assert all("dynamic-update-slice" in name for name in written)
+  assert {op for _, op in whole} <= {"all-gather", "fusion", "bitcast"}
 
 
 def test_collectives_of_a_small_step():
