@@ -50,7 +50,8 @@ def updates(params: Any) -> list[Update]:
     return optax.apply_updates(params, changes), state
 
   def from_leaves(params, momenta, grads, rate):
-    return _packed(params, momenta, Packed(packing.pack(grads), packing), rate)
+    buffer = packing.pack(grads, implementation=None)
+    return _packed(params, momenta, Packed(buffer, packing), rate)
 
   tree = (params, state, params)
   buffers = (packed, packed, packed, rate)

@@ -34,15 +34,19 @@ def to_rows(leaf: jax.Array) -> jax.Array:
   if leaf.ndim < 2 or leaf.size == 0:
     flat = jnp.pad(leaf.reshape(-1), (0, rows * LANES - leaf.size))
     return flat.reshape(rows, LANES)
-  matrix = leaf.reshape(-1, leaf.shape[-1])
-  if _is_transposed(leaf.shape):
-    matrix = matrix.T
+  matrix = to_matrix(leaf)
   height, width = matrix.shape
   down, across = _tiles((height, width))
   spare = (down * SUBLANES - height, across * LANES - width)
   matrix = jnp.pad(matrix, tuple((0, n) for n in spare))
   tiles = matrix.reshape(down, SUBLANES, across, LANES).swapaxes(1, 2)
   return tiles.reshape(rows, LANES)
+
+
+def to_matrix(leaf: jax.Array) -> jax.Array:
+  """The matrix whose tiles are the rows, of a tensor with two axes or more."""
+  matrix = leaf.reshape(-1, leaf.shape[-1])
+  return matrix.T if _is_transposed(leaf.shape) else matrix
 
 
 def from_rows(rows: jax.Array, shape: Shape) -> jax.Array:

@@ -11,7 +11,10 @@ import numpy as np
 from jax import lax
 from jax.tree_util import KeyPath, keystr
 
-from .leaf_rows import LANES, SUBLANES, from_rows, rows_of, to_rows
+from .dispatch import Requested, dispatch
+from .leaf_rows import LANES, SUBLANES, from_rows, rows_of
+from .pack import pallas_tpu, xla
+from .tpu.chip import for_tpu
 
 PyTree = Any
 
@@ -65,8 +68,14 @@ class Packing:
     registers[-1] += self.rows // SUBLANES - registers.sum()
     return np.repeat(np.arange(len(registers), dtype=np.int32), registers)
 
-  def pack(self, tree: PyTree) -> jax.Array:
+  def pack(self, tree: PyTree, implementation: Requested = "xla") -> jax.Array:
     """The tree's leaves in float32, `[rows, 128]`.
+
+    Args:
+      tree: of arrays.
+      implementation: "xla", which can be partitioned; "pallas_tpu", which
+        inside `shard_map` or on one device is several times faster; several in
+        order; or None for the best there is.
 
     Raises:
       ValueError: the tree is not one of this structure and these shapes.
@@ -79,15 +88,13 @@ class Packing:
         f"{len(self.shapes)} that the packing was made for"
         + _first_difference(shapes, self.shapes)
       )
-    blocks = [to_rows(leaf.astype(jnp.float32)) for leaf in leaves]
-    spare = self.rows - sum(self.leaf_rows)
-    blocks.append(jnp.zeros((spare, LANES), jnp.float32))
-    # Of a concatenation XLA for v3 makes one more copy.
-    buffer, start = lax.empty((self.rows, LANES), jnp.float32), 0
-    for block in blocks:
-      buffer = lax.dynamic_update_slice(buffer, block, (start, 0))
-      start += block.shape[0]
-    return buffer
+    return dispatch(
+      "pack",
+      {"xla": xla.pack, "pallas_tpu": pallas_tpu.pack},
+      for_tpu(implementation),
+      [leaf.astype(jnp.float32) for leaf in leaves],
+      self.rows,
+    )
 
   def unpack(self, buffer: jax.Array) -> PyTree:
     """The tree whose leaves are in `buffer` `[rows, 128]`, in its dtype.

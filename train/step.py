@@ -109,7 +109,7 @@ def make_train_step(
       *device_varying((means, variances)),
       *(images, labels, _key(config, state.step)),
     )
-    packed = params.packing.pack(grads)
+    packed = params.packing.pack(grads, implementation=None)
     grads = Packed(scatter_mean(packed, torus), params.packing)
     loss = lax.pmean(loss, ALL_DEVICES)
     loss, grads = _add_l2(loss, grads, params, shard, config)
@@ -217,8 +217,8 @@ def _merge_statistics(
   """The running statistics of all groups, with what lies between them."""
   # The buffers: the two trees have the same layers but other names at leaves.
   merged = merge_running_statistics(
-    means.packing.pack(updated.means),
-    variances.packing.pack(updated.variances),
+    means.packing.pack(updated.means, implementation=None),
+    variances.packing.pack(updated.variances, implementation=None),
     old_means=means.buffer,
     momentum=momentum,
   )

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jax.tree_util import KeyPath, tree_flatten_with_path, tree_unflatten
 
 from ..dispatch import Requested, dispatch
-from ..leaf_norms.automatic import for_packed
 from ..packing import Packed, Shard
+from ..tpu.chip import for_tpu
 from . import packed, pallas_tpu, xla
 from .checks import (
   check_floating,
@@ -193,7 +193,7 @@ def _update_packed(
       "xla": partial(packed.update, by=xla),
       "pallas_tpu": partial(packed.update, by=pallas_tpu),
     },
-    for_packed(implementation),
+    for_tpu(implementation),
     *(params, grads, momenta, _adapted(packing.paths, leaves, exclude)),
     *(settings, shard),
   )

@@ -71,7 +71,7 @@ def update_trees(
   packing = pack_like(list(params))
 
   def pack(leaves):
-    return Packed(packing.pack(list(leaves)), packing)
+    return Packed(packing.pack(list(leaves), implementation=None), packing)
 
   w, v = update(
     *(pack(params), pack(grads), pack(momenta)),

@@ -5,8 +5,8 @@ import jax
 from ..dispatch import Requested, dispatch
 from ..packing import Packed, Shard
 from ..segments import segments_of
+from ..tpu.chip import for_tpu
 from . import pallas_tpu, xla
-from .automatic import for_packed
 
 
 def leaf_norms(
@@ -49,7 +49,7 @@ def leaf_norms(
     (norms,) = dispatch(
       "leaf_norms",
       {"xla": xla.norms, "pallas_tpu": pallas_tpu.norms},
-      for_packed(implementation),
+      for_tpu(implementation),
       [packed.buffer],
       segments,
       shard,

@@ -1,18 +1,10 @@
-"""Which implementation runs on packed buffers where none is named."""
+"""What `describe` says of ops on packed trees."""
 
 from typing import Any
 
 from ..choice import Choice
-from ..dispatch import Requested
 from ..packing import Packed
 from ..tpu.chip import target_chip
-
-
-def for_packed(requested: Requested) -> Requested:
-  """What is requested, or the names to try in order."""
-  if requested is not None:
-    return requested
-  return ("pallas_tpu", "xla") if target_chip().name != "unknown" else "xla"
 
 
 def describe(tree: Any, *others: Any, **settings: Any) -> Choice:
@@ -24,5 +16,5 @@ def describe(tree: Any, *others: Any, **settings: Any) -> Choice:
     return Choice("xla", chip, reason, {})
   if chip == "unknown":
     return Choice("xla", chip, "no TPU is compiled for", {})
-  reason = "ahead of XLA on v3 and v5e; XLA where VMEM does not hold all sums"
+  reason = "ahead of XLA on v3 to tpu7x; XLA where VMEM does not hold all sums"
   return Choice("pallas_tpu", chip, reason, {})

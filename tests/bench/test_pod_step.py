@@ -19,8 +19,8 @@ def check(lowered, norms):
 
   Those are of the norms, the loss and the penalty, and of the running
   statistics. Gradients are scattered and weights gathered, once for each
-  dimension of the torus, and no step makes another array of all weights than
-  the one gathered, and the one that each gradient is written into.
+  dimension of the torus, and the step makes no other array of all weights than
+  the one gathered, and the one that the gradients are written into, in place.
   """
   means = lowered.args_info[0][0].variables.means
   channels = [shape[0] for shape in means.packing.shapes]
@@ -39,6 +39,9 @@ def check(lowered, norms):
   )
   packing = lowered.args_info[0][0].variables.params.packing
   entry = hlo[hlo.index("\nENTRY") :]
+  # XLA may move what was gathered out of VMEM or into it.
+  for moved in re.findall(r"%(copy-start\S*) = .*S\(1\)", entry):
+    entry = re.sub(rf"= \S+ copy-done\(%{re.escape(moved)}\)", "", entry)
   whole = [
     (name, op)
     for name, dims, op in re.findall(
@@ -46,10 +49,12 @@ def check(lowered, norms):
     )
     if math.prod(map(int, dims.split(","))) == 128 * packing.rows
   ]
-  written = [name for name, op in whole if op == "fusion"]
-  assert len(written) >= len(packing.shapes)
-  assert all("dynamic-update-slice" in name for name in written)
-  assert {op for _, op in whole} <= {"all-gather", "fusion", "bitcast"}
+  # Gathered; written by kernels; and written a large gradient at a time.
+  assert {op for _, op in whole} <= {
+    *("all-gather", "custom-call", "fusion", "bitcast", "dynamic-update-slice")
+  }
+  fusions = [name for name, op in whole if op == "fusion"]
+  assert all("dynamic-update-slice" in name for name in fusions)
 
 
 def test_collectives_of_a_small_step():

@@ -34,6 +34,23 @@ def test_two_kernels_and_no_copy(chip):
     check(compilation.hlo, packed.args[0].buffer.shape)
 
 
+@pytest.mark.parametrize("chip", ["v3", "v5e", "v6e"])
+def test_gradients_are_packed_by_kernels(chip):
+  to_pack = updates(model_sizes("b0").params)[2]
+  lowered = lowered_for(
+    to_pack.function,
+    *to_pack.args,
+    chip=chip,
+    free_layouts=True,
+    donate=to_pack.donate,
+  )
+  with compiled(lowered) as compilation:
+    hlo = compilation.hlo
+  assert len(re.findall(r"%pack\S* = \S+ custom-call\(", hlo)) == 9
+  # But for the zeros behind the last.
+  assert len(re.findall(r" dynamic-update-slice\(", hlo)) <= 1
+
+
 def test_shards_in_a_slice():
   devices = slice_devices("v5e:4x4")
   lowered = sharded_update(model_sizes("b0").params, devices)

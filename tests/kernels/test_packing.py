@@ -4,7 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from tpu_interpreter import as_on_a_tpu
 
+from podscale.kernels.pack import pallas_tpu
 from podscale.kernels.packing import LANES, Packed, pack_like
 
 
@@ -39,6 +43,54 @@ def test_unpacking_undoes_packing(shapes, shards):
     )
     start += rows
   assert not buffer[start:].any()
+
+
+# Of vectors, filters, matrices upright and lying, and one too large to share.
+KINDS = [(), (7,), (1024,), (1500,), (3, 3, 40), (5, 5, 3, 24), (0, 3)]
+KINDS += [(300, 24), (24, 513), (8, 128), (80, 1024), (2, 16, 130)]
+KINDS += [(1, 1, 4, 96)]
+
+
+@pytest.mark.parametrize("most_bytes", [4096, 2**18, 5 * 2**20])
+@pytest.mark.parametrize("most_leaves", [1, 3, 32])
+def test_the_kernel_packs_the_same(
+  most_bytes, most_leaves, interpret, monkeypatch
+):
+  monkeypatch.setattr(pallas_tpu, "_MOST_BYTES", most_bytes)
+  monkeypatch.setattr(pallas_tpu, "_MOST_LEAVES", most_leaves)
+  tree = tree_of(KINDS)
+  packing = pack_like(tree, shards=3)
+  buffer = packing.pack(tree)
+  interpret()
+  again = packing.pack(tree, implementation="pallas_tpu")
+  np.testing.assert_array_equal(again, buffer)
+
+
+def test_the_kernel_has_no_races_and_reads_nothing_before_it_is_there():
+  tree = tree_of(KINDS)
+  packing = pack_like(tree)
+  with as_on_a_tpu():
+    buffer = packing.pack(tree, implementation="pallas_tpu")
+  np.testing.assert_array_equal(buffer, packing.pack(tree))
+
+
+@pytest.mark.parametrize("form", ["xla", "pallas_tpu"])
+def test_packs_what_each_device_has(form, interpret):
+  interpret()
+  tree = tree_of([(4, 9, 40), (4, 7)])
+  packing = pack_like([x[0] for x in tree])
+  mesh = Mesh(np.array(jax.devices()[:4]), ("x",))
+
+  def local(tree):
+    return packing.pack([x[0] for x in tree], implementation=form)
+
+  # The interpreter of kernels does not know what varies over the devices.
+  buffers = jax.shard_map(
+    local, mesh=mesh, in_specs=P("x"), out_specs=P("x"), check_vma=form == "xla"
+  )(tree)
+  for i, buffer in enumerate(np.split(buffers, 4)):
+    expected = packing.pack([x[i] for x in tree])
+    np.testing.assert_array_equal(buffer, expected)
 
 
 def test_packs_in_float32_and_unpacks_in_the_dtype_of_the_buffer():

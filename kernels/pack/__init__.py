@@ -1,0 +1,1 @@
+"""Writing the leaves of a tree into one buffer."""
