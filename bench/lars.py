@@ -111,9 +111,10 @@ def estimate_updates(
   Returns:
     Microseconds, and how many times those of the first; kernels that the core
     runs, and how many of them are Pallas'; megabytes of HBM, and how many times
-    the least there can be, `7 * 4` bytes a parameter; seconds to compile. Of a
-    shard all but the seconds are of its kernels alone, without the all-reduce
-    of the norms and the barrier that a program begins with on a slice.
+    the least there can be, `7 * 4` bytes a parameter; seconds to compile; and
+    kernels whose time is not known, with the reason. Of a shard all but the
+    seconds are of its kernels alone, without the all-reduce of the norms and
+    the barrier that a program begins with on a slice.
   """
   from .static import judge, judge_lowered
 
@@ -142,6 +143,7 @@ def estimate_updates(
       "megabytes": j.hbm_bytes / 1e6,
       "of the least": j.hbm_bytes / floor,
       "compile_s": j.compile_s,
+      "failures": [note for note in j.unmodelled if "FAILED" in note],
     }
     for name, j in judged.items()
   ]

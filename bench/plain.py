@@ -1,105 +1,101 @@
 """EfficientNet in plain JAX, as anyone would write it, to compare with.
 
 NHWC, `lax` convolutions with feature groups, an ordinary batch norm, and
-autodiff throughout. It takes the parameters of `podscale.model`'s network, so
-that both compute the same function.
+autodiff throughout.
 """
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 
-from ..model import EfficientNet, ModelSpec
-from ..model.spec import BlockSpec, block_specs
-
-Params = dict[Any, Any]
-
-_EPSILON = 1e-3
+from ..model import BatchNorm, EfficientNet
+from ..model.block import Block
+from ..model.layers import SqueezeExcite, StochasticDepth, require_rngs
 
 
 class PlainEfficientNet(EfficientNet):
-  """The network computed by `plain_efficientnet`; training only.
+  """The network in plain JAX; training only.
 
-  It has the same variables, so the same training step takes it. It drops
-  nothing and leaves the running statistics as they are.
+  It has the same variables, so that it computes the same function of them, and
+  the same training step takes it. What is dropped is drawn otherwise.
   """
-
-  def __init__(self, spec: ModelSpec, **settings: Any):
-    super().__init__(spec, **settings)
-    self.spec = spec
 
   def __call__(
     self, images: jax.Array, *, rngs: nnx.Rngs | None = None
   ) -> jax.Array:
     """Logits; see `EfficientNet`."""
-    params = nnx.to_pure_dict(nnx.state(self, nnx.Param))
-    return plain_efficientnet(params, images.astype(self.dtype), self.spec)
+    images = images.astype(self.dtype)
+    x = _conv(images, self.stem.kernel[...], self.stem.stride)
+    x = jax.nn.silu(_batch_norm(x, self.stem_norm))
+    for block in self.blocks:
+      x = _block(x, block, rngs)
+    x = _conv(x, self.head.kernel[...][None, None])
+    x = jax.nn.silu(_batch_norm(x, self.head_norm))
+    x = self._drop(jnp.mean(x.astype(jnp.float32), axis=(1, 2)), rngs)
+    classifier = self.classifier
+    return x @ classifier.kernel[...] + classifier.bias[...][None]
 
 
-def plain_efficientnet(
-  params: Params, images: jax.Array, spec: ModelSpec
-) -> jax.Array:
-  """Training-mode logits, without dropout and stochastic depth.
-
-  Args:
-    params: `nnx.to_pure_dict(nnx.state(model, nnx.Param))`.
-    images: `[n, h, w, c]`, floating; its dtype is that of the computation.
-    spec: Of the network that the parameters are for.
-
-  Returns:
-    `[n, classes]` float32.
-  """
-  x = _conv(images, params["stem"]["kernel"], spec.stem_stride)
-  x = jax.nn.silu(_batch_norm(x, params["stem_norm"]))
-  for i, block in enumerate(block_specs(spec)):
-    x = _block(x, params["blocks"][i], block)
-  x = _conv(x, params["head"]["kernel"][None, None])
-  x = jax.nn.silu(_batch_norm(x, params["head_norm"]))
-  x = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
-  classifier = params["classifier"]
-  return x @ classifier["kernel"] + classifier["bias"][None]
-
-
-def _block(x, params, spec: BlockSpec):
+def _block(x: jax.Array, block: Block, rngs: nnx.Rngs | None) -> jax.Array:
   inputs = x
-  if "expand" in params:
-    x = _conv(x, params["expand"]["kernel"][None, None])
-    x = jax.nn.silu(_batch_norm(x, params["expand_norm"]))
-  filters = params["depthwise"]["filters"][:, :, None]
-  x = _conv(x, filters, spec.stride, groups=x.shape[3])
-  x = jax.nn.silu(_batch_norm(x, params["depthwise_norm"]))
-  x = x * _squeeze_excite(x, params["squeeze_excite"])
-  x = _conv(x, params["project"]["kernel"][None, None])
-  x = _batch_norm(x, params["project_norm"])
-  if spec.stride == 1 and spec.in_filters == spec.out_filters:
-    x = x + inputs
-  return x
+  if block.has_expand:
+    x = _conv(x, block.expand.kernel[...][None, None])
+    x = jax.nn.silu(_batch_norm(x, block.expand_norm))
+  depthwise = block.depthwise
+  filters = depthwise.filters[...][:, :, None]
+  x = _conv(x, filters, depthwise.stride, groups=x.shape[3])
+  x = jax.nn.silu(_batch_norm(x, block.depthwise_norm))
+  x = x * _squeeze_excite(x, block.squeeze_excite)
+  x = _conv(x, block.project.kernel[...][None, None])
+  x = _batch_norm(x, block.project_norm)
+  return inputs + _dropped(x, block.drop, rngs) if block.has_skip else x
 
 
-def _squeeze_excite(x, params):
+def _dropped(
+  x: jax.Array, drop: StochasticDepth, rngs: nnx.Rngs | None
+) -> jax.Array:
+  if drop.survival_prob == 1:
+    return x
+  key, shape = require_rngs(rngs).dropout(), (x.shape[0], 1, 1, 1)
+  keep = jax.random.bernoulli(key, drop.survival_prob, shape)
+  return jnp.where(keep, x / drop.survival_prob, 0)
+
+
+def _squeeze_excite(x: jax.Array, layer: SqueezeExcite) -> jax.Array:
+  dtype = x.dtype
   x = jnp.mean(x.astype(jnp.float32), axis=(1, 2), keepdims=True)
-  x = x.astype(params["reduce"]["kernel"].dtype)
-  x = jax.nn.silu(_biased(x, params["reduce"]))
-  return jax.nn.sigmoid(_biased(x, params["expand"])).astype(x.dtype)
+  x = x.astype(layer.reduce.kernel.dtype)
+  x = jax.nn.silu(_biased(x, layer.reduce))
+  return jax.nn.sigmoid(_biased(x, layer.expand)).astype(dtype)
 
 
-def _biased(x, params):
-  return (
-    _conv(x, params["kernel"][None, None]) + params["bias"][None, None, None]
-  )
+def _biased(x, dense):
+  y = _conv(x, dense.kernel[...][None, None])
+  return y + dense.bias[...][None, None, None]
 
 
-def _batch_norm(x, params):
+def _batch_norm(x: jax.Array, norm: BatchNorm) -> jax.Array:
   dtype = x.dtype
   x = x.astype(jnp.float32)
-  mean = jnp.mean(x, axis=(0, 1, 2), keepdims=True)
-  variance = jnp.mean(jnp.square(x - mean), axis=(0, 1, 2), keepdims=True)
-  scale = params["scale"][None, None, None] * lax.rsqrt(variance + _EPSILON)
-  offset = params["offset"][None, None, None]
+  mean, variance = _mean_and_variance(x, norm.axis_name)
+  keep = norm.momentum
+  for running, now in ((norm.mean, mean), (norm.var, variance)):
+    now = lax.stop_gradient(now).ravel()
+    running[...] = keep * running[...] + (1 - keep) * now
+  scale = norm.scale[...][None, None, None] * lax.rsqrt(variance + norm.epsilon)
+  offset = norm.offset[...][None, None, None]
   return ((x - mean) * scale + offset).astype(dtype)
+
+
+def _mean_and_variance(x, axis_name):
+  mean = jnp.mean(x, axis=(0, 1, 2), keepdims=True)
+  if axis_name is None:
+    return mean, jnp.mean(jnp.square(x - mean), axis=(0, 1, 2), keepdims=True)
+  # Over devices as flax has it: one collective of both.
+  square = jnp.mean(jnp.square(x), axis=(0, 1, 2), keepdims=True)
+  mean, square = lax.pmean(jnp.stack([mean, square]), axis_name)
+  return mean, jnp.maximum(square - jnp.square(mean), 0)
 
 
 def _conv(x, kernel, stride=1, groups=1):

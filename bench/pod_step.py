@@ -1,17 +1,19 @@
 """The training step of a preset for a TPU slice that is not there."""
 
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 from flax import nnx
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ..collectives import ALL_DEVICES, MEMBER, group_mesh, group_size_for
 from ..kernels import Packed
-from ..model import EfficientNet
+from ..model import EfficientNet, ModelSpec
 from ..train.config import Config
 from ..train.data.source import IMAGENET_MEAN, IMAGENET_STD
 from ..train.optimizer import make_optimizer
@@ -20,9 +22,18 @@ from ..train.schedule import make_schedule
 from ..train.setup import resolve_model
 from ..train.state import first_state
 from ..train.step import ImageScale, make_train_step
+from .plain import PlainEfficientNet
+from .plain_step import make_plain_step, plain_state
 
 _IMAGES = 1_281_167  # of ImageNet
 _CLASSES = 1000
+_SCALE = ImageScale(IMAGENET_MEAN, IMAGENET_STD)
+
+
+class _Parts(NamedTuple):
+  spec: ModelSpec
+  mesh: Mesh
+  schedule: optax.Schedule
 
 
 def lower_step(
@@ -37,7 +48,56 @@ def lower_step(
   Returns:
     What is to be compiled.
   """
-  spec = resolve_model(config.model)
+  parts = _parts(config, devices)
+  placement = Placement(parts.mesh)
+  optimizer = make_optimizer(config.optimizer, parts.schedule)
+  create = partial(_create, EfficientNet, config, parts.spec)
+  step: Any = make_train_step(
+    nnx.eval_shape(lambda: create(nnx.Rngs(0))),
+    optimizer,
+    parts.schedule,
+    config=config,
+    scale=_SCALE,
+    placement=placement,
+  )
+  shapes = jax.eval_shape(
+    lambda: first_state(create, optimizer, seed=0, shards=len(devices))
+  )
+  state = jax.tree.map(
+    lambda part, spec: _placed(part, parts.mesh, spec),
+    shapes,
+    placement.specs(shapes),
+    is_leaf=lambda part: isinstance(part, Packed),
+  )
+  return step.lower(state, *_batch(config, parts))
+
+
+def lower_plain_step(
+  config: Config, devices: Sequence[jax.Device]
+) -> jax.stages.Lowered:
+  """The same recipe in plain JAX, `plain_step`, lowered for the same devices.
+
+  Args:
+    config: As of `lower_step`.
+    devices: Likewise.
+  """
+  parts = _parts(config, devices)
+  create = partial(_create, PlainEfficientNet, config, parts.spec)
+  step = make_plain_step(
+    nnx.eval_shape(lambda: create(nnx.Rngs(0))),
+    parts.schedule,
+    config=config,
+    scale=_SCALE,
+    mesh=parts.mesh,
+  )
+  shapes = jax.eval_shape(
+    lambda: plain_state(create(nnx.Rngs(0)), config, parts.schedule)
+  )
+  state = _placed(shapes, parts.mesh, P())
+  return step.lower(state, *_batch(config, parts))
+
+
+def _parts(config: Config, devices: Sequence[jax.Device]) -> _Parts:
   mesh = group_mesh(
     devices,
     config.batch_norm.group_size
@@ -45,7 +105,6 @@ def lower_step(
       config.batch_norm.images_per_group, config.batch_size, len(devices)
     ),
   )
-  placement = Placement(mesh)
   steps_per_epoch = _IMAGES / config.batch_size
   schedule = make_schedule(
     config.schedule,
@@ -53,44 +112,32 @@ def lower_step(
     steps_per_epoch=steps_per_epoch,
     total_steps=int(config.epochs * steps_per_epoch),
   )
-  optimizer = make_optimizer(config.optimizer, schedule)
+  return _Parts(resolve_model(config.model), mesh, schedule)
 
-  def create(rngs: nnx.Rngs) -> EfficientNet:
-    return EfficientNet(
-      spec,
-      num_classes=config.model.num_classes or _CLASSES,
-      dtype=config.model.dtype,
-      axis_name=MEMBER,
-      momentum=config.batch_norm.momentum,
-      rngs=rngs,
-    )
 
-  step: Any = make_train_step(
-    nnx.eval_shape(lambda: create(nnx.Rngs(0))),
-    optimizer,
-    schedule,
-    config=config,
-    scale=ImageScale(IMAGENET_MEAN, IMAGENET_STD),
-    placement=placement,
+def _create[Network: EfficientNet](
+  network: type[Network], config: Config, spec: ModelSpec, rngs: nnx.Rngs
+) -> Network:
+  return network(
+    spec,
+    num_classes=config.model.num_classes or _CLASSES,
+    dtype=config.model.dtype,
+    axis_name=MEMBER,
+    momentum=config.batch_norm.momentum,
+    rngs=rngs,
   )
 
-  def sharded(x, spec):
-    return jax.ShapeDtypeStruct(
-      x.shape, x.dtype, sharding=NamedSharding(mesh, spec)
-    )
 
-  shapes = jax.eval_shape(
-    lambda: first_state(create, optimizer, seed=0, shards=len(devices))
-  )
-  state = jax.tree.map(
-    lambda part, spec: jax.tree.map(lambda x: sharded(x, spec), part),
-    shapes,
-    placement.specs(shapes),
-    is_leaf=lambda part: isinstance(part, Packed),
-  )
-  side = spec.resolution
-  images = jax.ShapeDtypeStruct((config.batch_size, side, side, 3), jnp.uint8)
-  labels = jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)
-  return step.lower(
-    state, sharded(images, P(ALL_DEVICES)), sharded(labels, P(ALL_DEVICES))
+def _batch(config: Config, parts: _Parts) -> Any:
+  """The shapes of images and labels."""
+  size, side = config.batch_size, parts.spec.resolution
+  images = jax.ShapeDtypeStruct((size, side, side, 3), jnp.uint8)
+  labels = jax.ShapeDtypeStruct((size,), jnp.int32)
+  return _placed((images, labels), parts.mesh, P(ALL_DEVICES))
+
+
+def _placed(tree: Any, mesh: Mesh, spec: P) -> Any:
+  sharding = NamedSharding(mesh, spec)
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
   )

@@ -111,7 +111,7 @@ def all_reduce_us(bytes_: float, slice_: Slice) -> float:
   for first in range(len(rings)):
     left, us = part, 0.0
     for ring in (*rings[first:], *rings[:first]):
-      us += _one_way(left / 2, ring, slice_) - (ring - 1 - ring // 2) * HOP_US
+      us += one_way_us(left / 2, ring, slice_) - (ring - 1 - ring // 2) * HOP_US
       left /= ring
     slowest = max(slowest, us)
   return 2 * slowest
@@ -128,7 +128,7 @@ def scatter_us(bytes_: float, slice_: Slice) -> float:
   """
   us, left = 0.0, bytes_
   for ring in sorted(_rings(slice_), reverse=True):
-    us += _one_way(left, ring, slice_)
+    us += one_way_us(left, ring, slice_)
     left /= ring
   return us
 
@@ -139,7 +139,13 @@ def _rings(slice_: Slice) -> Sequence[int]:
   return [side for side in sides if side > 1]
 
 
-def _one_way(bytes_: float, ring: int, slice_: Slice) -> float:
-  """A reduce-scatter, or an all-gather, in one direction of a ring."""
+def one_way_us(bytes_: float, ring: int, slice_: Slice) -> float:
+  """A reduce-scatter, or an all-gather, in one direction of a ring.
+
+  Args:
+    bytes_: Of the whole, before it is scattered or when it is gathered.
+    ring: Devices along it.
+    slice_: Whose links it has.
+  """
   steps = ring - 1
   return steps * (HOP_US + slice_.transfer_us(bytes_ / ring))

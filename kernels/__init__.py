@@ -6,6 +6,7 @@ from .channel_moments import channel_moments
 from .choice import Choice
 from .depthwise_conv import depthwise_conv_bn
 from .describe import describe
+from .dispatch import default_implementation
 from .lars import lars_update
 from .leaf_norms import leaf_norms
 from .moments import Moments
@@ -21,6 +22,7 @@ __all__ = [
   "batch_norm",
   "batch_norm_affine",
   "channel_moments",
+  "default_implementation",
   "depthwise_conv_bn",
   "describe",
   "lars_update",

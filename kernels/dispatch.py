@@ -1,13 +1,47 @@
 """Which implementation of an op runs: the one place that decides."""
 
+import contextlib
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Literal, get_args
 
 Implementation = Literal["xla", "pallas_tpu"]
 Requested = Implementation | Sequence[Implementation] | None
 
 NAMES: tuple[Implementation, ...] = get_args(Implementation)
+
+_default: ContextVar[Requested] = ContextVar("_default", default=None)
+
+
+@contextlib.contextmanager
+def default_implementation(requested: Requested) -> Iterator[None]:
+  """In this context ops that are not told an implementation take this one.
+
+  What counts is where they are traced: a function that was jitted and called
+  before keeps what it has. A name alone is refused by ops that lack it, so let
+  "xla" follow "pallas_tpu".
+
+  Args:
+    requested: 'xla', 'pallas_tpu', several to try, or None to let ops choose.
+
+  >>> import jax.numpy as jnp
+  >>> from podscale import kernels
+  >>> x, scale = jnp.ones((2, 2, 8, 4)), jnp.ones(4)
+  >>> with kernels.default_implementation(("pallas_tpu", "xla")):
+  ...   kernels.batch_norm(x, scale, scale).shape
+  (2, 2, 8, 4)
+  """
+  token = _default.set(requested)
+  try:
+    yield
+  finally:
+    _default.reset(token)
+
+
+def or_default(requested: Requested) -> Requested:
+  """What is requested, or else the default here."""
+  return _default.get() if requested is None else requested
 
 
 def dispatch[Result](
@@ -48,6 +82,7 @@ def dispatch[Result](
 
 
 def _names(op, implementations, requested) -> list[str]:
+  requested = or_default(requested)
   if requested is None:
     return list(implementations)
   names = [requested] if isinstance(requested, str) else list(requested)

@@ -60,6 +60,7 @@ def update_ema(
   n = jnp.asarray(num_updates, jnp.float32)
   # 1 - decay, without the digits that subtracting from 1 would lose.
   share = jnp.maximum(1 - max_decay, 9 / (10 + n))
-  return jax.tree.map(
-    lambda a, x: a + share * (x.astype(jnp.float32) - a), average, values
-  )
+  with jax.named_scope("update_ema"):
+    return jax.tree.map(
+      lambda a, x: a + share * (x.astype(jnp.float32) - a), average, values
+    )

@@ -1,6 +1,7 @@
 """LARS and RMSProp as TensorFlow's EfficientNet has them, for optax."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -219,49 +220,49 @@ def make_optimizer(
   config: OptimizerConfig, schedule: optax.Schedule
 ) -> Optimizer:
   """The optimizer of a run; `config.l2` belongs to the loss, not to it."""
+  by_tensor = make_transformation(config, schedule)
+  if config.name == "rmsprop":
+    # Of one buffer it is one pass, which XLA fuses.
+    return Optimizer(by_tensor.init, partial(_apply, by_tensor))
+  return Optimizer(by_tensor.init, partial(_apply_lars, config, schedule))
+
+
+def make_transformation(
+  config: OptimizerConfig, schedule: optax.Schedule
+) -> optax.GradientTransformation:
+  """The same for optax, for trees of tensors."""
   if config.name == "lars":
-    return _packed_lars(config, schedule)
-  return _packed_rmsprop(config, schedule)
-
-
-def _packed_lars(
-  config: OptimizerConfig, schedule: optax.Schedule
-) -> Optimizer:
-  """`lars`, which would write its updates out and read them again."""
-  settings: dict[str, Any] = {
-    "weight_decay": config.lars_weight_decay,
-    "trust_coefficient": config.lars_trust_coefficient,
-    "momentum": config.momentum,
-    "epsilon": config.lars_epsilon,
-  }
-
-  def update(params, grads, state, shard):
-    params, momenta = lars_update(
-      *(params, grads, state.momenta),
-      learning_rate=schedule(state.count),
-      exclude=is_bias_or_batch_norm,
-      shard=shard,
-      **settings,
-    )
-    return params, LarsState(optax.safe_increment(state.count), momenta)
-
-  return Optimizer(lars(schedule, **settings).init, update)
-
-
-def _packed_rmsprop(
-  config: OptimizerConfig, schedule: optax.Schedule
-) -> Optimizer:
-  """`rmsprop`; of one buffer it is one pass, which XLA fuses."""
-  by_value = rmsprop(
+    return lars(schedule, **_lars_settings(config))
+  return rmsprop(
     schedule,
     decay=config.rmsprop_decay,
     momentum=config.momentum,
     epsilon=config.rmsprop_epsilon,
   )
 
-  def update(params, grads, state, shard):
-    del shard
-    updates, state = by_value.update(grads, state, params)
-    return optax.apply_updates(params, updates), state
 
-  return Optimizer(by_value.init, update)
+def _lars_settings(config: OptimizerConfig) -> dict[str, Any]:
+  return {
+    "weight_decay": config.lars_weight_decay,
+    "trust_coefficient": config.lars_trust_coefficient,
+    "momentum": config.momentum,
+    "epsilon": config.lars_epsilon,
+  }
+
+
+def _apply_lars(config, schedule, params, grads, state, shard):
+  """`lars`, which would write its updates out and read them again."""
+  params, momenta = lars_update(
+    *(params, grads, state.momenta),
+    learning_rate=schedule(state.count),
+    exclude=is_bias_or_batch_norm,
+    shard=shard,
+    **_lars_settings(config),
+  )
+  return params, LarsState(optax.safe_increment(state.count), momenta)
+
+
+def _apply(transformation, params, grads, state, shard):
+  del shard
+  updates, state = transformation.update(grads, state, params)
+  return optax.apply_updates(params, updates), state

@@ -107,7 +107,7 @@ def make_train_step(
     (loss, updated), grads = jax.value_and_grad(loss_of, has_aux=True)(
       whole,
       *device_varying((means, variances)),
-      *(images, labels, _key(config, state.step)),
+      *(images, labels, device_key(config, state.step)),
     )
     packed = params.packing.pack(grads, implementation=None)
     grads = Packed(scatter_mean(packed, torus), params.packing)
@@ -205,8 +205,8 @@ def cross_entropy(
   return -jnp.mean((1 - smoothing) * own + smoothing * smooth)
 
 
-def _key(config: Config, step: jax.Array) -> jax.Array:
-  """This device's random numbers of this step."""
+def device_key(config: Config, step: jax.Array) -> jax.Array:
+  """This device's random numbers of a step, inside `shard_map`."""
   key = jax.random.fold_in(jax.random.key(config.seed), step)
   return jax.random.fold_in(key, lax.axis_index(ALL_DEVICES))
 

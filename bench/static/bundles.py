@@ -240,7 +240,8 @@ class _Reader:
     operands: list[Operand]
     if name.startswith("inlined_call_operand"):
       kind = "argument"
-      index = re.search(r"index: (\d+)", rest)
+      # Of many operands there is a table, number -1.
+      index = re.search(r"index: (-?\d+)", rest)
       operands = [int(index[1]) if index else None]
     else:
       kind = _kind(name, notes)

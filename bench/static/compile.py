@@ -5,6 +5,7 @@ import importlib.metadata
 import importlib.util
 import itertools
 import os
+import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -41,11 +42,13 @@ class Compilation(NamedTuple):
   Attributes:
     hlo: The compiled HLO text.
     seconds: What compiling took, tracing and lowering not included.
+    peak_bytes: HBM that it takes on a core, its code included.
     folder: Holds what libtpu dumped.
   """
 
   hlo: str
   seconds: float
+  peak_bytes: int
   folder: Path
 
 
@@ -79,13 +82,14 @@ def compiled(lowered: "jax.stages.Lowered") -> Iterator[Compilation]:
   """Compiles a program; what libtpu dumps of it is deleted on leaving.
 
   Raises:
-    UsageError: libtpu is missing or dumps nothing.
+    UsageError: libtpu is missing or dumps nothing, or the program does not fit
+      into HBM.
   """
   folder = _dump_folder()
   try:
     with _compilation_cache_off():
       start = time.perf_counter()
-      executable = lowered.compile()
+      executable = _compile(lowered)
       seconds = time.perf_counter() - start
     if not any(folder.glob("*-final_bundles.txt")):
       raise UsageError(
@@ -93,10 +97,38 @@ def compiled(lowered: "jax.stages.Lowered") -> Iterator[Compilation]:
         "loaded it before, or it no longer knows --xla_jf_dump_to (0.0.44 to "
         "0.0.52 do)"
       )
-    yield Compilation(executable.as_text() or "", seconds, folder)
+    yield Compilation(
+      executable.as_text() or "", seconds, _peak_bytes(executable), folder
+    )
   finally:
     for path in folder.iterdir():
       path.unlink()
+
+
+def _compile(lowered: "jax.stages.Lowered") -> "jax.stages.Compiled":
+  import jax
+
+  try:
+    return lowered.compile()
+  except jax.errors.JaxRuntimeError as error:
+    match = re.search(r"hbm\. (Used \S+ of \S+) hbm", str(error))
+    if not match:
+      raise
+    raise UsageError(
+      f"the program does not fit into HBM: {match[1]}; take fewer images a core"
+    ) from error
+
+
+def _peak_bytes(executable: "jax.stages.Compiled") -> int:
+  memory: Any = executable.memory_analysis()
+  assert memory is not None
+  return (
+    memory.argument_size_in_bytes
+    + memory.output_size_in_bytes
+    - memory.alias_size_in_bytes
+    + memory.temp_size_in_bytes
+    + memory.generated_code_size_in_bytes
+  )
 
 
 def _dump_folder() -> Path:

@@ -25,6 +25,7 @@ class Judged(NamedTuple):
     spills: Vector registers stored for want of registers.
     unmodelled: What the figures leave out, with its kernel.
     compile_s: What compiling took.
+    peak_bytes: HBM that the program takes.
     kernels: The cost of each XLA fusion and Pallas kernel.
     hlo: The compiled HLO text.
   """
@@ -38,6 +39,7 @@ class Judged(NamedTuple):
   spills: int
   unmodelled: list[str]
   compile_s: float
+  peak_bytes: int
   kernels: list[KernelCost]
   hlo: str
 
@@ -109,6 +111,7 @@ def judge_lowered(lowered: "jax.stages.Lowered", chip: str) -> Judged:
       f"{part.name}: {note}" for part in parts for note in part.unmodelled
     ],
     compile_s=compilation.seconds,
+    peak_bytes=compilation.peak_bytes,
     kernels=program.kernels,
     hlo=compilation.hlo,
   )

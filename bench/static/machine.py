@@ -130,7 +130,7 @@ class Machine:
       notes[text] += 1
 
     def argument(index: int, default: Any) -> Any:
-      return arguments[index] if index < len(arguments) else default
+      return arguments[index] if 0 <= index < len(arguments) else default
 
     def alias(a: Any, b: Any) -> bool:
       """May the copy of an in-place output be left out?"""

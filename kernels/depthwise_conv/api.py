@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ..activation import Activation, check_activation
 from ..channel_moments import with_known_count
 from ..choice import Choice
-from ..dispatch import Requested, dispatch
+from ..dispatch import Requested, dispatch, or_default
 from ..layout import Layout, channel_axis, check_image
 from ..manual_axes import match_varying
 from ..moments import Moments
@@ -85,6 +85,7 @@ def depthwise_conv_bn(
   _check(x, filters, scale, offset, settings)
   x, filters, scale, offset = match_varying(x, filters, scale, offset)
   with jax.named_scope(_OP):
+    implementation = or_default(implementation)
     if implementation is None:
       call = automatic_call(x, filters, settings)
     else:

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from jax.experimental.pallas import tpu as pltpu
 
-from ..dispatch import Requested
+from ..dispatch import Requested, or_default
 
 # Of VMEM, what a kernel leaves to the compiler.
 _SPARE = 1 / 16
@@ -61,6 +61,7 @@ def _usable(capacity: int) -> int:
 
 def for_tpu(requested: Requested) -> Requested:
   """What is requested, or the kernels, and XLA for what they cannot do."""
+  requested = or_default(requested)
   if requested is not None:
     return requested
   return ("pallas_tpu", "xla") if target_chip().name != "unknown" else "xla"

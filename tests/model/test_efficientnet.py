@@ -10,7 +10,7 @@ from efficientnet_table import TABLE
 from flax import nnx
 from tolerance import assert_accurate
 
-from podscale.bench.plain import plain_efficientnet
+from podscale.bench.plain import PlainEfficientNet
 from podscale.model import (
   BatchNorm,
   EfficientNet,
@@ -252,9 +252,9 @@ CLASSES = 5
 ALL_KEPT = dict(dropout=0.0, survival_prob=1.0)
 
 
-def in_float32(spec, **options):
+def in_float32(spec, network=EfficientNet, **options):
   return nnx.eval_shape(
-    lambda: EfficientNet(
+    lambda: network(
       spec,
       num_classes=CLASSES,
       dtype=jnp.float32,
@@ -328,8 +328,10 @@ def test_equals_plain_jax_with_all_gradients():
   def by_model(params, images):
     return run(graph, params, stats, images)[0]
 
+  plain_graph = nnx.graphdef(in_float32(spec, PlainEfficientNet))
+
   def by_plain(params, images):
-    return plain_efficientnet(params, images, spec)
+    return run(plain_graph, params, stats, images)[0]
 
   ours, plain = (
     quick_jit(loss_and_gradients(f, weights)) for f in (by_model, by_plain)
@@ -371,7 +373,8 @@ def test_equals_plain_jax_on_odd_maps_with_a_skip_at_once():
     return logits, run(evaluation, params, batch_stats, images)[0]
 
   logits, evaluated = map(np.asarray, by_model(images, params))
-  plain = quick_jit(functools.partial(plain_efficientnet, spec=spec))
+  plain_graph = nnx.graphdef(in_float32(spec, PlainEfficientNet))
+  plain = quick_jit(lambda p, x: run(plain_graph, p, stats, x)[0])
   by_oracle = functools.partial(
     efficientnet_oracle.logits, depth=0.25, stem_stride=1
   )

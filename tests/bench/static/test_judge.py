@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
 
 from podscale.bench.static import CHIPS, judge
 from podscale.bench.static.compile import _dump_folder
@@ -41,6 +42,44 @@ def double(x):
     out_shape=X,
     name="double",
   )(x)
+
+
+def copy_all(*arrays):
+  """Each array to HBM by way of VMEM; all of them in one kernel."""
+
+  def kernel(*refs):
+    *sources, out_ref, block_ref, semaphore = refs
+    for i, source_ref in enumerate(sources):
+      load = pltpu.make_async_copy(source_ref, block_ref, semaphore)
+      load.start()
+      load.wait()
+      store = pltpu.make_async_copy(block_ref, out_ref.at[i], semaphore)
+      store.start()
+      store.wait()
+
+  shape = arrays[0].shape
+  in_hbm = pl.BlockSpec(memory_space=pl.ANY)
+  return pl.pallas_call(
+    kernel,
+    in_specs=[in_hbm] * len(arrays),
+    out_specs=in_hbm,
+    out_shape=jax.ShapeDtypeStruct((len(arrays), *shape), jnp.float32),
+    scratch_shapes=[
+      pltpu.VMEM(shape, jnp.float32),
+      pltpu.SemaphoreType.DMA,
+    ],
+    name="copy_all",
+  )(*arrays)
+
+
+@needs_libtpu
+@pytest.mark.parametrize("chip", ["v3", "v5e"])
+def test_of_many_operands_all_are_counted(chip):
+  # The compiler passes so many in a table.
+  array = jax.ShapeDtypeStruct((64, 128), jnp.float32)
+  judged = judge(copy_all, *[array] * 40, chip=chip)
+  assert not any("FAILED" in note for note in judged.unmodelled)
+  assert judged.hbm_bytes >= 2 * 40 * 64 * 128 * 4
 
 
 @needs_libtpu

@@ -1,0 +1,154 @@
+"""What a compiled program's HLO text says of its instructions."""
+
+import math
+import re
+from typing import NamedTuple
+
+_INSTRUCTION = re.compile(
+  r"\s*(?:ROOT )?%([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)"
+)
+_SHAPE = re.compile(r"([a-z]+)(\d+)\[([\d,]*)\]")
+_COLLECTIVES = (
+  "all-reduce",
+  "all-gather",
+  "reduce-scatter",
+  "all-to-all",
+  "collective-permute",
+)
+_UPDATE = re.compile(
+  r"/(update|update_ema|leaf_norms|lars_update|pack|scatter_mean|gather_shards"
+  r"|mean_gradients)\b"
+)
+
+
+class Instruction(NamedTuple):
+  """One instruction, with the text of the computation that it calls.
+
+  Attributes:
+    name: Without the %.
+    shape: Of the result.
+    opcode: Such as "fusion".
+    text: The rest of its line, and the lines of what it calls.
+  """
+
+  name: str
+  shape: str
+  opcode: str
+  text: str
+
+  @property
+  def op_name(self) -> str:
+    """Where in the Python program it comes from, scopes included."""
+    match = re.search(r'op_name="([^"]*)"', self.text)
+    return match[1] if match else ""
+
+  @property
+  def bytes(self) -> int:
+    """Of the result."""
+    return bytes_of(self.shape)
+
+  @property
+  def collective(self) -> str | None:
+    """Which collective it is, by XLA's name, or starts."""
+    name = self.opcode.removesuffix("-start")
+    return name if name in _COLLECTIVES else None
+
+  @property
+  def group_size(self) -> int:
+    """Devices that a collective is between; 0 for all of them.
+
+    Raises:
+      ValueError: it does not say so in a known form.
+    """
+    return _group_size(self.text)
+
+  @property
+  def kind(self) -> str:
+    """What it is for: one of `KINDS`."""
+    if self.collective:
+      return "collectives"
+    if "depthwise_conv_bn" in self.name or _is_depthwise(self.text):
+      return "depthwise"
+    if _UPDATE.search(self.op_name) or "optax" in self.op_name:
+      return "optimizer"
+    if re.search(r" (convolution|dot)\(", f" {self.opcode}({self.text}"):
+      return "pointwise"
+    return "normalisation"
+
+
+KINDS = (
+  "depthwise",
+  "pointwise",
+  "normalisation",
+  "optimizer",
+  "collectives",
+)
+"""Depthwise convolutions; all others, and products of matrices; the update,
+with packing and moving gradients and weights; what crosses devices; and the
+rest: batch norm's sums, activations, gates, losses, copies."""
+
+
+def read_instructions(hlo: str) -> dict[str, Instruction]:
+  """All instructions of a program but those inside fusions, by name."""
+  computations: dict[str, list[str]] = {}
+  lines: list[str] = []
+  for line in hlo.splitlines():
+    if line.endswith("{") and not line.startswith(" "):
+      name = line.removeprefix("ENTRY ").split()[0].lstrip("%")
+      lines = computations.setdefault(name, [])
+    else:
+      lines.append(line)
+  found = {}
+  for lines in computations.values():
+    for line in lines:
+      match = _INSTRUCTION.match(line)
+      if match:
+        called = re.findall(r"(?:calls|to_apply)=%([\w.\-]+)", line)
+        bodies = [
+          body for name in called for body in computations.get(name, [])
+        ]
+        text = "\n".join([match[4], *bodies])
+        found[match[1]] = Instruction(match[1], match[2], match[3], text)
+  return found
+
+
+def bytes_of(shapes: str) -> int:
+  """Of arrays that a text names, the padding of their tiles left out.
+
+  >>> bytes_of("(f32[8]{0:T(256)}, bf16[4,2]{1,0})")
+  48
+  """
+  return sum(
+    int(bits) // 8 * math.prod(map(int, filter(None, dims.split(","))))
+    for _, bits, dims in _SHAPE.findall(shapes)
+  )
+
+
+def _is_depthwise(text: str) -> bool:
+  counts = re.findall(r"(?:feature|batch)_group_count=(\d+)", text)
+  return any(int(count) > 1 for count in counts)
+
+
+def _group_size(text: str) -> int:
+  """The devices of one of the groups that a collective names.
+
+  >>> _group_size("replica_groups={{0,1},{2,3}}, x")
+  2
+  >>> _group_size("replica_groups=[4,8]<=[32]")
+  8
+  >>> _group_size("replica_groups=mesh['a'=2,'b'=4] {'b'}, x")
+  4
+  """
+  match = re.search(r"replica_groups=(\{\{|\[|mesh\[|\{\})([^\]}]*)(.*)", text)
+  if not match:
+    raise ValueError(f"a collective of unknown groups: {text[:200]}")
+  form, inside, rest = match.groups()
+  if form == "{}":
+    return 0
+  if form == "{{":
+    return inside.count(",") + 1
+  if form == "[":
+    return int(inside.split(",")[1])
+  sizes = dict(re.findall(r"'(\w+)'=(\d+)", inside))
+  axes = re.findall(r"'(\w+)'", rest.partition("}")[0])
+  return math.prod(int(sizes[axis]) for axis in axes)
