@@ -54,6 +54,25 @@ def _parser() -> argparse.ArgumentParser:
     action="store_true",
     help="run on the CPU even where there is a TPU or GPU",
   )
+  step.add_argument(
+    "--chip",
+    choices=CHIPS,
+    help="estimate for this TPU with its compiler alone, in bfloat16, with "
+    "LARS; takes minutes",
+  )
+  step.add_argument(
+    "--topology",
+    help="with --chip: sides of the slice in chips, such as 16x32; else the "
+    "smallest there is",
+  )
+  step.add_argument(
+    "--implementation",
+    nargs="+",
+    choices=("plain", "best", "xla", "pallas_tpu"),
+    default=("plain", "best"),
+    help="with --chip: the recipe in plain JAX, the step as it is run, all ops "
+    "by XLA, kernels wherever they can do it",
+  )
   step.set_defaults(run=_run_step)
   kernels = commands.add_parser(
     "kernels", help="each depthwise layer against plain JAX, with gradients"
@@ -95,7 +114,12 @@ def _parser() -> argparse.ArgumentParser:
       type=_positive,
       help="in pixels; 64, or the model's own with --chip",
     )
-    command.add_argument("--batch-size", type=_positive, default=64)
+    command.add_argument(
+      *("--batch-size", "--batch-per-core"),
+      type=_positive,
+      default=64,
+      help="images on a device",
+    )
   for command, names in (
     (step, models),
     (kernels, [*models, "all"]),
@@ -118,6 +142,8 @@ def _positive(text: str) -> int:
 
 
 def _run_step(args: argparse.Namespace) -> dict[str, Rows]:
+  if args.chip:
+    return _estimate_step(args)
   import jax
 
   if args.cpu_baseline:
@@ -131,6 +157,35 @@ def _run_step(args: argparse.Namespace) -> dict[str, Rows]:
   )
   rows = compare_with_plain(config, runs=args.runs)
   return {"training step, float32, one device": rows}
+
+
+def _estimate_step(args: argparse.Namespace) -> dict[str, Rows]:
+  if args.resolution:
+    raise UsageError("--chip takes the model's own resolution: no --resolution")
+  from .static import slice_devices
+  from .step_estimates import estimate_step, pod_config
+
+  topology = CHIPS[args.chip].topology
+  if args.topology:
+    topology = f"{args.chip}:{args.topology}"
+  devices = slice_devices(topology)
+  config = pod_config(args.model, args.batch_size * len(devices))
+  rows = [
+    estimate_step(config, chip=args.chip, devices=devices, way=way)
+    for way in args.implementation
+  ]
+  title = (
+    f"step of {args.model}, {args.batch_size} images a core, {topology}: "
+    "ESTIMATES"
+  )
+  tables = {title: rows}
+  if args.json:
+    return tables
+  for row in rows:
+    way = row["implementation"]
+    tables[f"{way}: us by kind"] = [row["kinds"]]
+    tables[f"{way}: what takes longest"] = row["top"]
+  return tables
 
 
 def _run_kernels(args: argparse.Namespace) -> dict[str, Rows]:

@@ -10,12 +10,14 @@ _FILE_WIDTH = 160  # characters, where no terminal says how many
 
 
 def print_table(title: str, rows: list[dict[str, Any]]) -> None:
-  """Prints rows with the same keys; lists are left to the JSON output.
+  """Prints rows with the same keys; lists and tables are left to the JSON.
 
   A second row with `images_per_s` gets its ratio to the first printed below,
   columns of ratios their geometric mean.
   """
-  columns = [key for key, value in rows[0].items() if type(value) is not list]
+  columns = [
+    key for key, value in rows[0].items() if type(value) not in (list, dict)
+  ]
   table = Table(title=title)
   for column in columns:
     table.add_column(

@@ -26,6 +26,11 @@ def test_mistakes_are_one_line_and_exit_2(words, said, capsys):
   assert said in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_an_estimate_has_the_models_own_resolution(capsys):
+  assert main(["step", "--chip", "v5e", "--resolution", "64"]) == 2
+  assert "no --resolution" in capsys.readouterr().err
+
+
 def test_all_models_have_their_own_resolutions(capsys):
   words = ["kernels", "--chip", "v5e", "--model", "all", "--resolution", "64"]
   assert main(words) == 2
