@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..train.errors import UsageError
 from .static import CHIPS
+from .table_1 import SLICES
+from .ways import WAYS
 
 if TYPE_CHECKING:
   from .shapes import DepthwiseShape
@@ -68,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
   step.add_argument(
     "--implementation",
     nargs="+",
-    choices=("plain", "best", "xla", "pallas_tpu"),
+    choices=WAYS,
     default=("plain", "best"),
     help="with --chip: the recipe in plain JAX, the step as it is run, all ops "
     "by XLA, kernels wherever they can do it",
@@ -107,6 +109,24 @@ def _parser() -> argparse.ArgumentParser:
     help="estimate for a core of this TPU slice, and for its shard, with the "
     "compiler alone, such as v3:16x32",
   )
+  scale = commands.add_parser(
+    "scale",
+    help="the paper's Table 1: throughput of slices of all sizes, estimated "
+    "with the TPU's compiler alone; takes minutes",
+  )
+  scale.set_defaults(run=_run_scale)
+  scale.add_argument(
+    *("--batch-size", "--batch-per-core"),
+    type=_positive,
+    default=32,
+    help="images on a core",
+  )
+  scale.add_argument(
+    "--chip", nargs="+", choices=SLICES, default=["v3"], help="of the slices"
+  )
+  scale.add_argument(
+    "--implementation", choices=WAYS, default="best", help="see step --help"
+  )
   models = [f"b{i}" for i in range(8)]
   for command in (step, kernels):
     command.add_argument(
@@ -125,9 +145,11 @@ def _parser() -> argparse.ArgumentParser:
     (kernels, [*models, "all"]),
     (collectives, models),
     (lars, models),
+    (scale, models),
   ):
     command.add_argument("--model", default="b0", choices=names)
-    command.add_argument("--runs", type=_positive, default=5)
+    if command is not scale:
+      command.add_argument("--runs", type=_positive, default=5)
     command.add_argument(
       "--json", action="store_true", help="print JSON instead of a table"
     )
@@ -265,6 +287,18 @@ def _run_lars(args: argparse.Namespace) -> dict[str, Rows]:
     args.model, chip=chip, devices=slice_devices(args.topology)
   )
   return {f"update of {args.model}: ESTIMATES for {args.topology}": rows}
+
+
+def _run_scale(args: argparse.Namespace) -> dict[str, Rows]:
+  from .scale import scaling_rows
+
+  rows = scaling_rows(
+    args.model,
+    chips=args.chip,
+    per_core=args.batch_size,
+    way=args.implementation,
+  )
+  return {f"{args.model}, {args.batch_size} images a core: ESTIMATES": rows}
 
 
 def _shapes(model: str, resolution: int | None) -> "list[DepthwiseShape]":

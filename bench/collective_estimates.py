@@ -14,23 +14,12 @@ from ..collectives.cost import Slice, all_reduce_us, exchange_us, ring_us
 from ..collectives.tiles import tile_shape
 from ..collectives.torus import hops, slice_sides
 from .collectives import model_sizes
+from .table_1 import SLICES, TABLE_1
 
 _MESSAGE = 8192  # bytes; the moments of 1,024 channels
 
-# arXiv:2011.00071, Table 1, from memory and unverified: model, cores, global
-# batch, images a millisecond, per cent of the step in all-reduce.
-_TABLE_1 = (
-  ("b2", 128, 4096, 57.57, 2.1),
-  ("b2", 256, 8192, 113.73, 2.6),
-  ("b2", 512, 16384, 227.13, 2.5),
-  ("b2", 1024, 32768, 451.35, 2.81),
-  ("b5", 128, 4096, 9.76, 0.89),
-  ("b5", 256, 8192, 19.48, 1.24),
-  ("b5", 512, 16384, 38.55, 1.24),
-  ("b5", 1024, 32768, 77.44, 1.03),
-)
 _GROUP = 128  # images that batch norm takes together
-_V3 = {128: (8, 8, 1), 256: (8, 16, 1), 512: (16, 16, 1), 1024: (16, 32, 1)}
+_PER_CORE = 32  # of the paper's table
 
 
 def hop_rows(chip: str, devices: list[jax.Device]) -> list[dict[str, Any]]:
@@ -69,13 +58,16 @@ def table_1_rows() -> list[dict[str, Any]]:
   The step's time is the published one, the groups those of 128 images, on a
   slice of v3.
   """
-  return [_table_1_row(*row) for row in _TABLE_1]
+  return [
+    _table_1_row(model, cores, *published)
+    for (model, cores), published in TABLE_1.items()
+  ]
 
 
-def _table_1_row(model, cores, batch, images_per_ms, published):
-  sizes = model_sizes(model)
-  slice_ = Slice("v3", _V3[cores], 2)
-  group = _GROUP // (batch // cores)
+def _table_1_row(model, cores, images_per_ms, published):
+  sizes, batch = model_sizes(model), _PER_CORE * cores
+  slice_ = Slice("v3", SLICES["v3"][cores], 2)
+  group = _GROUP // _PER_CORE
   sides = tile_shape(slice_.sides, 2, group)
   assert sides is not None
   tile = Slice("v3", sides, 2)

@@ -43,4 +43,6 @@ def _is_text(rows: list[dict[str, Any]], column: str) -> bool:
 
 
 def _cell(value: Any) -> str:
+  if value is None:
+    return ""
   return value if isinstance(value, str) else f"{value:.4g}"

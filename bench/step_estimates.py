@@ -7,7 +7,7 @@ none beside other work.
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 
@@ -21,11 +21,7 @@ from ..train.presets import get_preset
 from .hlo import KINDS, Instruction, read_instructions
 from .pod_step import lower_plain_step, lower_step
 from .static import Judged, judge_lowered
-
-Way = Literal["plain", "best", "xla", "pallas_tpu"]
-WAYS: tuple[Way, ...] = get_args(Way)
-"""The same recipe in plain JAX; as it is run; all ops by XLA; kernels wherever
-they can do it."""
+from .ways import Way
 
 _REQUESTED: dict[Way, Requested] = {
   "best": None,
