@@ -4,9 +4,11 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..train.errors import UsageError
+from .compare import Rows, changes, read_rows
 from .static import CHIPS
 from .table_1 import SLICES
 from .ways import WAYS
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
 _RESOLUTION = 64  # pixels; small enough for a CPU
 _CPU_DEVICES = 8
 
-Rows = list[dict[str, Any]]
-
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs one benchmark and prints its table; returns the exit code."""
@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
   keep_freed_memory()
   try:
+    before = read_rows(args.compare) if args.compare else None
     tables: dict[str, Rows] = args.run(args)
   except UsageError as error:
     print(f"podscale-bench: {error}", file=sys.stderr)
@@ -39,7 +40,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     for title, rows in tables.items():
       print_table(title, rows)
-  return 0
+  if before is None:
+    return 0
+  changed = changes(before, next(iter(tables.values())))
+  for change in changed:
+    print(
+      "{row}: {figure} {before:.5g} -> {after:.5g} ({ratio:.2f})".format(
+        **change
+      ),
+      file=sys.stderr,
+    )
+  return 1 if changed else 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -152,6 +163,13 @@ def _parser() -> argparse.ArgumentParser:
       command.add_argument("--runs", type=_positive, default=5)
     command.add_argument(
       "--json", action="store_true", help="print JSON instead of a table"
+    )
+    command.add_argument(
+      "--compare",
+      type=Path,
+      metavar="RUN.json",
+      help="say what differs by more than a tenth from what --json printed "
+      "before; exit 1 if anything does",
     )
   return parser
 

@@ -1,0 +1,56 @@
+import json
+
+import pytest
+
+from podscale.bench.__main__ import main
+from podscale.bench.compare import changes, read_rows
+from podscale.train.errors import UsageError
+
+BEFORE = [
+  {"chip": "v3", "cores": 128, "us": 100.0, "chosen": "xla", "compile_s": 1.0},
+  {"chip": "v3", "cores": 256, "us": 100.0, "chosen": "xla", "compile_s": 1.0},
+]
+
+
+def test_a_tenth_is_no_change():
+  after = [{**row, "us": 109.9, "compile_s": 9.0} for row in BEFORE]
+  assert changes(BEFORE, after) == []
+
+
+@pytest.mark.parametrize("us", [111.0, 89.0])
+def test_slower_and_faster_are_named(us):
+  after = [BEFORE[0], {**BEFORE[1], "us": us}]
+  (change,) = changes(BEFORE, after)
+  assert (change["row"], change["figure"]) == ("v3 256", "us")
+  assert change["ratio"] == pytest.approx(us / 100)
+
+
+def test_new_rows_and_figures_are_no_change():
+  after = [{**BEFORE[0], "bytes": 7}, {**BEFORE[1], "cores": 512}]
+  assert changes(BEFORE, after) == []
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"a": []}', "[1]"])
+def test_what_is_no_run_is_refused(tmp_path, text):
+  path = tmp_path / "run.json"
+  path.write_text(text)
+  with pytest.raises(UsageError, match=r"--compare .*run\.json"):
+    read_rows(path)
+
+
+def test_the_command_says_what_changed(tmp_path, capsys):
+  run = ["lars", "--runs", "1", "--json"]
+  assert main(run) == 0
+  rows = json.loads(capsys.readouterr().out)
+  path = tmp_path / "run.json"
+  path.write_text(json.dumps([{**row, "us": 1e9} for row in rows]))
+  assert main([*run, "--compare", str(path)]) == 1
+  said = capsys.readouterr().err.splitlines()
+  assert len(said) == 3
+  assert said[0].startswith("optax.lars, per tensor: us 1e+09 -> ")
+
+
+def test_a_missing_run_is_one_line(tmp_path, capsys):
+  path = tmp_path / "none.json"
+  assert main(["lars", "--compare", str(path)]) == 2
+  assert str(path) in capsys.readouterr().err
