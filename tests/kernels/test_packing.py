@@ -51,8 +51,9 @@ KINDS += [(300, 24), (24, 513), (8, 128), (80, 1024), (2, 16, 130)]
 KINDS += [(1, 1, 4, 96)]
 
 
-@pytest.mark.parametrize("most_bytes", [4096, 2**18, 5 * 2**20])
-@pytest.mark.parametrize("most_leaves", [1, 3, 32])
+@pytest.mark.parametrize(
+  ("most_bytes", "most_leaves"), [(4096, 32), (2**18, 3), (5 * 2**20, 32)]
+)
 def test_the_kernel_packs_the_same(
   most_bytes, most_leaves, interpret, monkeypatch
 ):
