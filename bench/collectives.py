@@ -3,7 +3,6 @@
 Each part as one would write it first, and as the library does it.
 """
 
-import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -32,11 +31,12 @@ from ..collectives import (
 from ..kernels import Moments
 from ..kernels.packing import pack_like
 from ..model import BatchNorm, EfficientNet, model_spec
+from .hlo import COLLECTIVES, bytes_of
 from .timing import compile_and_time
 
 _CLASSES = 1000
 _EVALUATED = 64  # images on a device
-_KINDS = "all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute"
+_KINDS = "|".join(COLLECTIVES)
 
 
 class Part(NamedTuple):
@@ -163,14 +163,7 @@ def collectives_in(hlo: str) -> tuple[int, int]:
   (1, 40)
   """
   found = re.findall(rf" = (.*?) (?:{_KINDS})(?:-start)?\(", hlo)
-  return len(found), sum(map(_bytes, found))
-
-
-def _bytes(shapes: str) -> int:
-  return sum(
-    int(bits) // 8 * math.prod(map(int, filter(None, dims.split(","))))
-    for bits, dims in re.findall(r"[a-z]+(\d+)\[([\d,]*)\]", shapes)
-  )
+  return len(found), sum(map(bytes_of, found))
 
 
 def _counted(part: Part) -> dict[str, Any]:

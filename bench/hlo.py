@@ -8,17 +8,19 @@ _INSTRUCTION = re.compile(
   r"\s*(?:ROOT )?%([\w.\-]+) = (.*?) ([a-z][\w\-]*)\((.*)"
 )
 _SHAPE = re.compile(r"([a-z]+)(\d+)\[([\d,]*)\]")
-_COLLECTIVES = (
+_UPDATE = re.compile(
+  r"/(update|update_ema|leaf_norms|lars_update|pack|scatter_mean|gather_shards"
+  r"|mean_gradients)\b"
+)
+
+COLLECTIVES = (
   "all-reduce",
   "all-gather",
   "reduce-scatter",
   "all-to-all",
   "collective-permute",
 )
-_UPDATE = re.compile(
-  r"/(update|update_ema|leaf_norms|lars_update|pack|scatter_mean|gather_shards"
-  r"|mean_gradients)\b"
-)
+"""XLA's names of them."""
 
 
 class Instruction(NamedTuple):
@@ -51,7 +53,7 @@ class Instruction(NamedTuple):
   def collective(self) -> str | None:
     """Which collective it is, by XLA's name, or starts."""
     name = self.opcode.removesuffix("-start")
-    return name if name in _COLLECTIVES else None
+    return name if name in COLLECTIVES else None
 
   @property
   def group_size(self) -> int:

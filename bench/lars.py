@@ -1,6 +1,5 @@
 """The update of a whole network by LARS: tensor by tensor, and packed."""
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from ..kernels import lars_update
 from ..kernels.packing import Packed, Packing, pack_like
 from ..train.optimizer import is_bias_or_batch_norm
 from .collectives import model_sizes
+from .hlo import read_instructions
 from .timing import compile_and_time
 
 _DECAY = 1e-5
@@ -150,8 +150,12 @@ def estimate_updates(
 
 
 def _without_collectives(judged: Any) -> Any:
-  collectives = re.findall(r"%([\w.\-]+) = \S+ all-reduce\(", judged.hlo)
-  kernels = [k for k in judged.kernels if k.name not in collectives]
+  instructions = read_instructions(judged.hlo)
+  kernels = [
+    kernel
+    for kernel in judged.kernels
+    if not instructions[kernel.name].collective
+  ]
   return judged._replace(
     microseconds=sum(k.microseconds for k in kernels),
     hbm_bytes=sum(k.hbm_bytes for k in kernels),

@@ -80,8 +80,8 @@ def _row(model, way, slice_, cores, per_core, core_us, us) -> dict[str, Any]:
   batch, step_us = cores * per_core, core_us + us
   rate = batch / step_us * 1e3
   known = slice_.chip == "v3" and per_core == 32
-  published, percent = TABLE_1.get((model, cores), (None, None))
-  published, percent = (published, percent) if known else (None, None)
+  row = TABLE_1.get((model, cores)) if known else None
+  published, percent = row or (None, None)
   return {
     "chip": slice_.chip,
     "implementation": way,
