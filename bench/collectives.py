@@ -31,6 +31,7 @@ from ..collectives import (
 from ..kernels import Moments
 from ..kernels.packing import pack_like
 from ..model import BatchNorm, EfficientNet, model_spec
+from .difference import relative_difference
 from .hlo import COLLECTIVES, bytes_of
 from .timing import compile_and_time
 
@@ -46,11 +47,13 @@ class Part(NamedTuple):
     name: Of the part, and how it is done.
     function: Jitted, of arrays with one row for each device.
     args: Their shapes.
+    tree: What to compare of one device's result with that of other ways.
   """
 
   name: str
   function: Any
   args: tuple[jax.ShapeDtypeStruct, ...]
+  tree: Callable[[Any], Any]
 
 
 class Sizes(NamedTuple):
@@ -97,18 +100,18 @@ def time_collectives(
 
   Returns:
     A row for each part: its collectives and their bytes in the compiled
-    program, and the median in microseconds.
+    program; the largest `relative_difference` to the first way to do it; times
+    and memory.
   """
   mesh = group_mesh(group_size=group_size)
-  rows = []
+  rows, firsts = [], {}
   for part in step_parts(model_sizes(model), mesh):
-    args = [
-      jax.device_put(np.ones(x.shape, x.dtype), x.sharding) for x in part.args
-    ]
+    args = [jax.device_put(_drawn(x), x.sharding) for x in part.args]
     timing = compile_and_time(part.function, *args, runs=runs)
-    rows.append(
-      {**_counted(part), "us": timing.median * 1e6, "samples_s": timing.runs}
-    )
+    result = part.tree(jax.tree.map(lambda x: x[0], timing.first))
+    first = firsts.setdefault(part.name.partition(":")[0], result)
+    difference = relative_difference(first, result)
+    rows.append({**_counted(part), "difference": difference, **timing.row()})
   return rows
 
 
@@ -131,14 +134,14 @@ def step_parts(sizes: Sizes, mesh: Mesh) -> list[Part]:
       (devices, *shape), dtype, sharding=NamedSharding(mesh, P(ALL_DEVICES))
     )
 
-  def part(name, function, *args):
+  def part(name, function, *args, tree=lambda result: result):
     def local(*args):
       result = function(*(x[0] for x in args))
       return device_varying(jax.tree.map(lambda x: x[None], result))
 
     spec = P(ALL_DEVICES)
     sharded = jax.shard_map(local, mesh=mesh, in_specs=spec, out_specs=spec)
-    return Part(name, jax.jit(sharded), args)
+    return Part(name, jax.jit(sharded), args, tree)
 
   values = array(max(sizes.channels))
   gradients = array(packing.rows, 128)
@@ -149,7 +152,12 @@ def step_parts(sizes: Sizes, mesh: Mesh) -> list[Part]:
     part("moments: about a pivot", _layers(sizes, _about_zero), values),
     part("gradients: a psum each", _per_tensor(packing), gradients),
     part("gradients: mean_gradients", _fused(packing), gradients),
-    part("gradients: scattered, gathered", _sharded(torus), gradients),
+    part(
+      "gradients: scattered, gathered",
+      _sharded(torus),
+      gradients,
+      tree=packing.unpack,
+    ),
     part("evaluation_sums", evaluation_sums, *logits),
   ]
 
@@ -166,6 +174,11 @@ def collectives_in(hlo: str) -> tuple[int, int]:
   return len(found), sum(map(bytes_of, found))
 
 
+def _drawn(x: jax.ShapeDtypeStruct) -> np.ndarray:
+  """Numbers in [0, 2); as integers, 0 or 1."""
+  return np.random.default_rng(0).uniform(0, 2, x.shape).astype(x.dtype)
+
+
 def _counted(part: Part) -> dict[str, Any]:
   hlo = part.function.lower(*part.args).compile().as_text()
   count, bytes_ = collectives_in(hlo)
@@ -180,7 +193,8 @@ def _layers(sizes: Sizes, merge: Callable[[Moments], Moments]):
     for c in sizes.channels:
       mean = values[:c] + result
       merged = merge(Moments(np.float32(1), mean, mean * mean))
-      result = jnp.sum(merged.mean * merged.m2)
+      # Small, or the last layer's would be infinite.
+      result = 1e-3 * jnp.sin(jnp.mean(merged.mean * merged.m2))
     return result
 
   return jax.grad(chain)

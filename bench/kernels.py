@@ -10,6 +10,7 @@ from jax import lax
 from .. import kernels
 from ..kernels.tpu.chip import target_chip
 from .depthwise_bound import bound_us
+from .difference import relative_difference
 from .shapes import DepthwiseShape
 from .static import CHIPS
 from .timing import compile_and_time
@@ -29,9 +30,10 @@ def compare_depthwise(
     runs: How many runs to time of each.
 
   Returns:
-    A row per layer: seconds of both, their ratio, and the largest difference
-    of their results relative to the largest result; on a TPU also the bound
-    (see `bound_us`) and what fraction of our time it is.
+    A row per layer: median seconds of both, their ratio, the largest
+    `relative_difference` of the gradients, and what ours takes of memory; on a
+    TPU also the bound (see `bound_us`) and what fraction of our time it is;
+    and under "plain" and "podscale" all of `Timing.row`.
   """
   return [_row(shape, batch_size, runs) for shape in shapes]
 
@@ -40,15 +42,17 @@ def _row(shape: DepthwiseShape, batch_size: int, runs: int) -> dict[str, Any]:
   args = _arguments(shape, batch_size)
   functions = [_gradients(f, shape.stride) for f in (plain_depthwise, _ours)]
   plain, ours = (compile_and_time(f, *args, runs=runs) for f in functions)
-  results = [jax.jit(f)(*args) for f in functions]
-  bound = _bound(shape, batch_size, ours.median)
   return {
     "layer": str(shape),
     "plain_s": plain.median,
     "podscale_s": ours.median,
     "ratio": plain.median / ours.median,
-    "difference": max(jax.tree.leaves(jax.tree.map(_difference, *results))),
-    **bound,
+    "difference": relative_difference(plain.first, ours.first),
+    "peak_bytes": ours.peak_bytes,
+    "clock": ours.clock,
+    **_bound(shape, batch_size, ours.median),
+    "plain": plain.row(),
+    "podscale": ours.row(),
   }
 
 
@@ -129,8 +133,3 @@ def _gradients(function, stride):
     return jnp.mean(y * y) + jnp.sum(jnp.sin(mean)) + jnp.mean(jnp.log1p(m2))
 
   return jax.grad(scalar, argnums=(0, 1, 2, 3))
-
-
-def _difference(a: jax.Array, b: jax.Array) -> float:
-  a, b = a.astype(jnp.float32), b.astype(jnp.float32)
-  return float(jnp.max(jnp.abs(a - b)) / jnp.max(jnp.abs(a)))

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -14,10 +15,12 @@ from ..kernels import lars_update
 from ..kernels.packing import Packed, Packing, pack_like
 from ..train.optimizer import is_bias_or_batch_norm
 from .collectives import model_sizes
+from .difference import relative_difference
 from .hlo import read_instructions
-from .timing import compile_and_time
+from .timing import Timing, compile_and_time
 
 _DECAY = 1e-5
+_RATE = 0.1
 _PASSES = 7  # norms read w and g; the step reads w, g, v and writes w, v
 
 
@@ -87,20 +90,28 @@ def sharded_update(params: Any, devices: Sequence[jax.Device]) -> Any:
 
 
 def time_updates(model: str, *, runs: int) -> list[dict[str, Any]]:
-  """Times the ways on the default device; a row for each."""
-  rows = []
-  for update in updates(model_sizes(model).params):
-    args = jax.tree.map(lambda x: jnp.full(x.shape, 0.01, x.dtype), update.args)
-    timing = compile_and_time(update.function, *args, runs=runs)
-    rows.append(
-      {
-        "update": update.name,
-        "us": timing.median * 1e6,
-        "compile_s": timing.compile,
-        "samples_s": timing.runs,
-      }
-    )
-  return rows
+  """Times the ways on the default device.
+
+  Returns:
+    A row for each: how many times as fast as the first it is, the largest
+    `relative_difference` of the new weights to its, times and memory.
+  """
+  params = model_sizes(model).params
+  trees = [_drawn(params, seed) for seed in range(3)]
+  timings = {}
+  for update in updates(params):
+    args = map(_filled, update.args, [*trees, _RATE])
+    timings[update.name] = compile_and_time(update.function, *args, runs=runs)
+  first = next(iter(timings.values()))
+  return [
+    {
+      "update": name,
+      "times faster": first.median / timing.median,
+      "difference": relative_difference(*map(_weights, (first, timing))),
+      **timing.row(),
+    }
+    for name, timing in timings.items()
+  ]
 
 
 def estimate_updates(
@@ -149,6 +160,30 @@ def estimate_updates(
   ]
 
 
+def _drawn(params: Any, seed: int) -> Any:
+  random = np.random.default_rng(seed)
+  return jax.tree.map(
+    lambda x: random.normal(size=x.shape).astype(x.dtype), params
+  )
+
+
+def _filled(shapes: Any, values: Any) -> Any:
+  """An argument of an update: a tree, packed, optax' momenta, or the rate."""
+  if isinstance(shapes, Packed):
+    return Packed(shapes.packing.pack(values), shapes.packing)
+  if isinstance(shapes, tuple):
+    state = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    trace = jax.tree.map(jnp.negative, values)  # optax adds what it traces
+    return optax.tree_utils.tree_set(state, trace=trace)
+  return jax.tree.map(jnp.asarray, values)
+
+
+def _weights(timing: Timing) -> Any:
+  """The tree that the first update made."""
+  params, _ = timing.first
+  return params.unpack() if isinstance(params, Packed) else params
+
+
 def _without_collectives(judged: Any) -> Any:
   instructions = read_instructions(judged.hlo)
   kernels = [
@@ -178,7 +213,7 @@ def _optax_lars(params):
     lambda path, _: not is_bias_or_batch_norm(path), params
   )
   return optax.lars(
-    lambda step: 0.1 / (1 + step.astype(jnp.float32)),
+    lambda step: _RATE / (1 + step.astype(jnp.float32)),
     weight_decay=_DECAY,
     weight_decay_mask=mask,
     trust_ratio_mask=mask,

@@ -17,6 +17,8 @@ from ..train.presets import get_preset
 from ..train.schedule import make_schedule
 from ..train.setup import resolve_model
 from ..train.step import ImageScale, make_train_step
+from .difference import relative_difference
+from .kernels import bench_dtype
 from .plain import PlainEfficientNet
 from .timing import Timing, compile_and_time
 
@@ -30,21 +32,35 @@ def compare_with_plain(config: Config, *, runs: int) -> list[dict[str, Any]]:
 
   Args:
     config: Settings of the step, such as `step_config` makes. What is dropped
-      in training is dropped by ours only.
+      in training is drawn by each in its own way.
     runs: How many runs to time of each.
 
   Returns:
-    A row for "plain" and one for "podscale": seconds, images per second,
-    compile times, every sample, and the loss of the first step.
+    A row for "plain" and one for "podscale": images per second, times and
+    memory (see `Timing`), the loss of the first step, and the largest
+    difference of its gradients' norms by leaf, relative to the largest.
   """
+  timings = {
+    "plain": _time_step(config, PlainEfficientNet, runs),
+    "podscale": _time_step(config, EfficientNet, runs),
+  }
+  metrics = {name: timing.first[1] for name, timing in timings.items()}
+  norms = [each["leaf_gradient_norms"] for each in metrics.values()]
+  difference = relative_difference(*norms)
   return [
-    _row("plain", config, PlainEfficientNet, runs),
-    _row("podscale", config, EfficientNet, runs),
+    {
+      "step": name,
+      "images_per_s": config.batch_size / timing.median,
+      "loss": float(metrics[name]["loss"]),
+      "difference": difference if name == "podscale" else None,
+      **timing.row(),
+    }
+    for name, timing in timings.items()
   ]
 
 
 def step_config(model: str, *, resolution: int, batch_size: int) -> Config:
-  """The model's preset, in float32 and with nothing dropped.
+  """The model's preset, in `bench_dtype` and with nothing dropped.
 
   Args:
     model: Name in the family.
@@ -60,29 +76,14 @@ def step_config(model: str, *, resolution: int, batch_size: int) -> Config:
       resolution=resolution,
       dropout=0.0,
       survival_prob=1.0,
-      dtype="float32",
+      dtype=bench_dtype().name,
     ),
   )
 
 
-def _row(name, config, network: type[EfficientNet], runs) -> dict[str, Any]:
-  timing, loss = _time_step(config, network, runs)
-  return {
-    "step": name,
-    "median_s": timing.median,
-    "min_s": min(timing.runs),
-    "max_s": max(timing.runs),
-    "images_per_s": config.batch_size / timing.median,
-    "lower_s": timing.lower,
-    "compile_s": timing.compile,
-    "loss": loss,
-    "samples_s": timing.runs,
-  }
-
-
 def _time_step(
   config: Config, network: type[EfficientNet], runs: int
-) -> tuple[Timing, float]:
+) -> Timing:
   spec = resolve_model(config.model)
 
   def create(rngs: nnx.Rngs) -> EfficientNet:
@@ -113,9 +114,7 @@ def _time_step(
   images, labels = _batch(config.batch_size, spec.resolution)
 
   state = placement.init_state(create, optimizer, seed=0)
-  timing = compile_and_time(step, state, images, labels, runs=runs, carry=True)
-  _, metrics = timing.first
-  return timing, float(metrics["loss"])
+  return compile_and_time(step, state, images, labels, runs=runs, carry=True)
 
 
 def _batch(size: int, resolution: int) -> tuple[np.ndarray, np.ndarray]:

@@ -3,9 +3,14 @@
 import statistics
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
+
+from .device_time import run_profiled
+from .peak_memory import peak_bytes
+
+Clock = Literal["device", "wall"]
 
 
 class Timing(NamedTuple):
@@ -15,18 +20,35 @@ class Timing(NamedTuple):
     lower: Tracing and lowering.
     compile: Compiling what was lowered.
     runs: Each timed run, in order.
+    clock: "device", the busiest device's time by the profiler; or "wall".
+    peak_bytes: See `peak_memory`; of each device.
     first: What the warm-up run returned.
   """
 
   lower: float
   compile: float
   runs: list[float]
+  clock: Clock
+  peak_bytes: int
   first: Any
 
   @property
   def median(self) -> float:
     """The run in the middle."""
     return statistics.median(self.runs)
+
+  def row(self) -> dict[str, Any]:
+    """What a benchmark's row says of it."""
+    return {
+      "median_s": self.median,
+      "min_s": min(self.runs),
+      "max_s": max(self.runs),
+      "clock": self.clock,
+      "lower_s": self.lower,
+      "compile_s": self.compile,
+      "peak_bytes": self.peak_bytes,
+      "samples_s": self.runs,
+    }
 
 
 def compile_and_time(
@@ -35,7 +57,9 @@ def compile_and_time(
   runs: int,
   carry: bool = False,
 ) -> Timing:
-  """Compiles a function and times it by the wall clock, after one warm-up.
+  """Compiles a function and times it, after one warm-up.
+
+  By the profiler where it sees the devices, else by the wall clock.
 
   Args:
     function: To be jitted, or jitted already.
@@ -49,12 +73,35 @@ def compile_and_time(
   lowered_at = time.perf_counter()
   compiled = lowered.compile()
   compiled_at = time.perf_counter()
-  seconds = []
+  walls, devices = [], []
   first = result = jax.block_until_ready(compiled(*args))
   for _ in range(runs):
     if carry:
       args = (result[0], *args[1:])
+    result, wall, device = _timed(compiled, args)
+    walls.append(wall)
+    devices.append(device)
+  busy = [seconds for seconds in devices if seconds is not None]
+  profiled = len(busy) == runs
+  return Timing(
+    lower=lowered_at - start,
+    compile=compiled_at - lowered_at,
+    runs=busy if profiled else walls,
+    clock="device" if profiled else "wall",
+    peak_bytes=peak_bytes(compiled),
+    first=first,
+  )
+
+
+def _timed(compiled: Any, args: Any) -> tuple[Any, float, float | None]:
+  """A result, and its seconds by the wall clock and by the profiler."""
+
+  def run() -> tuple[Any, float]:
     begin = time.perf_counter()
     result = jax.block_until_ready(compiled(*args))
-    seconds.append(time.perf_counter() - begin)
-  return Timing(lowered_at - start, compiled_at - lowered_at, seconds, first)
+    return result, time.perf_counter() - begin
+
+  if jax.default_backend() == "cpu":  # which the profiler does not see
+    return *run(), None
+  (result, wall), device = run_profiled(run)
+  return result, wall, device

@@ -17,13 +17,14 @@ LINK_GB_PER_S = {
   "v5e": 50.0,
   "v5p": 100.0,
   "v6e": 100.0,
+  "tpu7x": 100.0,
 }
 """One link in one direction, 1e9 bytes a second.
 
 cloud.google.com/tpu/docs: the all-reduce bandwidth of a pod over its chips and
 their ports: v3 340 TB/s over 1,024 chips and 4 ports, v4 1.1 PB/s over 4,096
-and 6, v5e 51.2 TB/s over 256 and 4, v6e 102.4 TB/s over 256 and 4. v5p: 1,200
-GB/s a chip, both directions, over 6 ports.
+and 6, v5e 51.2 TB/s over 256 and 4, v6e 102.4 TB/s over 256 and 4. v5p and
+tpu7x: 1,200 GB/s a chip, both directions, over 6 ports.
 """
 
 HOP_US = 1.0
@@ -35,7 +36,7 @@ class Slice(NamedTuple):
   """A box of chips: a whole slice, or the tile of a group.
 
   Attributes:
-    chip: 'v3', 'v4', 'v5e', 'v5p' or 'v6e'.
+    chip: One of `LINK_GB_PER_S`.
     sides: chips along each dimension.
     cores: devices on a chip.
   """

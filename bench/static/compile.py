@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ...train.errors import UsageError, unknown_name
+from ..peak_memory import peak_bytes
 from .chips import CHIPS
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def compiled(lowered: "jax.stages.Lowered") -> Iterator[Compilation]:
         "0.0.52 do)"
       )
     yield Compilation(
-      executable.as_text() or "", seconds, _peak_bytes(executable), folder
+      executable.as_text() or "", seconds, peak_bytes(executable), folder
     )
   finally:
     for path in folder.iterdir():
@@ -117,18 +118,6 @@ def _compile(lowered: "jax.stages.Lowered") -> "jax.stages.Compiled":
     raise UsageError(
       f"the program does not fit into HBM: {match[1]}; take fewer images a core"
     ) from error
-
-
-def _peak_bytes(executable: "jax.stages.Compiled") -> int:
-  memory: Any = executable.memory_analysis()
-  assert memory is not None
-  return (
-    memory.argument_size_in_bytes
-    + memory.output_size_in_bytes
-    - memory.alias_size_in_bytes
-    + memory.temp_size_in_bytes
-    + memory.generated_code_size_in_bytes
-  )
 
 
 def _dump_folder() -> Path:

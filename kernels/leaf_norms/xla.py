@@ -52,8 +52,20 @@ def everywhere(sums: jax.Array, shard: Shard | None) -> jax.Array:
 def _sums(buffer: jax.Array, segments: Segments) -> jax.Array:
   """The sums of squares at each scale, `[3, leaves]`."""
   registers = buffer.reshape(-1, SUBLANES, LANES)
-  sums = [jnp.sum(x, axis=(1, 2)) for x in scaled_squares(registers)]
+  sums = [_register_sums(x) for x in scaled_squares(registers)]
   by_leaf = jax.ops.segment_sum(
     jnp.stack(sums, axis=1), segments.leaf_of_register, segments.leaves + 1
   )
   return by_leaf[:-1].T
+
+
+def _register_sums(x: jax.Array) -> jax.Array:
+  """The sum of each register, `[registers]`.
+
+  The halves are added first, which XLA makes vector code of on a CPU; of a
+  reduction fused with what it reduces it does not. B0's norms: 88 to 35 ms.
+  """
+  half = SUBLANES
+  while half := half // 2:
+    x = x[:, :half] + x[:, half:]
+  return jnp.sum(x[:, 0], axis=1)

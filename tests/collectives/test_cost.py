@@ -71,4 +71,4 @@ def test_the_exchange_is_ahead_where_batch_norm_uses_it():
 
 
 def test_every_chip_has_a_link():
-  assert set(LINK_GB_PER_S) == {"v3", "v4", "v5e", "v5p", "v6e"}
+  assert set(LINK_GB_PER_S) == {"v3", "v4", "v5e", "v5p", "v6e", "tpu7x"}

@@ -1,0 +1,25 @@
+"""How far the results of two implementations are apart."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+def relative_difference(a: Any, b: Any) -> float:
+  """Of two trees, leaf by leaf: the largest difference over the largest value.
+
+  Args:
+    a: Tree of arrays; their largest values are taken.
+    b: Another of the same structure.
+
+  >>> relative_difference([jnp.array([2.0, 4.0])], [jnp.array([2.0, 3.0])])
+  0.25
+  """
+  return max(jax.tree.leaves(jax.tree.map(_difference, a, b)))
+
+
+def _difference(a: jax.Array, b: jax.Array) -> float:
+  a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+  largest = float(jnp.max(jnp.abs(a)))
+  return float(jnp.max(jnp.abs(a - b))) / largest if largest else 0.0
