@@ -104,7 +104,8 @@ def time_collectives(
     and memory.
   """
   mesh = group_mesh(group_size=group_size)
-  rows, firsts = [], {}
+  rows: list[dict[str, Any]] = []
+  firsts: dict[str, Any] = {}
   for part in step_parts(model_sizes(model), mesh):
     args = [jax.device_put(_drawn(x), x.sharding) for x in part.args]
     timing = compile_and_time(part.function, *args, runs=runs)

@@ -10,9 +10,12 @@ Rows = list[dict[str, Any]]
 
 _MOST = 0.1
 # What a row is of, as far as it has them.
-_NAMES = ("layer", "update", "part", "implementation", "step", "chip", "cores")
+_NAMES = (
+  *("layer", "update", "part", "implementation", "step", "chip", "cores"),
+  *("group", "model"),
+)
 # Depends on how busy the machine is.
-_NOISE = ("compile_s", "lower_s")
+_NOISE = ("compile_s", "lower_s", "difference")
 
 
 def changes(before: Rows, after: Rows) -> Rows:
@@ -48,21 +51,35 @@ def changes(before: Rows, after: Rows) -> Rows:
   return found
 
 
+def all_rows(tables: Any) -> Rows:
+  """The rows of one table, or of several by their titles.
+
+  Raises:
+    ValueError: it is neither.
+  """
+  found = tables.values() if isinstance(tables, dict) else [tables]
+  if not all(isinstance(rows, list) for rows in found):
+    raise ValueError("no tables")
+  rows = [row for rows in found for row in rows]
+  if not all(isinstance(row, dict) for row in rows):
+    raise ValueError("no rows")
+  return rows
+
+
 def read_rows(path: Path) -> Rows:
-  """The rows that `--json` wrote.
+  """All rows that `--json` wrote.
 
   Raises:
     UsageError: there is no such file, or it holds something else.
   """
   try:
-    rows = json.loads(path.read_text())
-  except (OSError, ValueError) as error:
-    raise UsageError(f"--compare {path}: {error}") from error
-  if not isinstance(rows, list) or not all(isinstance(x, dict) for x in rows):
+    return all_rows(json.loads(path.read_text()))
+  except OSError as error:
+    raise UsageError(f"--compare {path}: {error.strerror}") from error
+  except ValueError as error:
     raise UsageError(
-      f"--compare {path}: not the rows of one benchmark, as --json prints them"
-    )
-  return rows
+      f"--compare {path}: not what a benchmark prints with --json ({error})"
+    ) from error
 
 
 def _name(row: dict[str, Any]) -> str:

@@ -57,12 +57,13 @@ class Instruction(NamedTuple):
 
   @property
   def group_size(self) -> int:
-    """Devices that a collective is between; 0 for all of them.
+    """Devices that a collective is between, 2 to permute; 0 for all of them.
 
     Raises:
       ValueError: it does not say so in a known form.
     """
-    return _group_size(self.text)
+    pairs = self.collective == "collective-permute"
+    return 2 if pairs else _group_size(self.text)
 
   @property
   def kind(self) -> str:

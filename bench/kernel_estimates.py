@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from .. import kernels
 from ..kernels.layout import Layout
 from .depthwise_bound import bound_us, padded
+from .kernel_rows import kernel_row, longest_first
 from .kernels import plain_convolution, plain_depthwise, plain_moments
 from .shapes import DepthwiseShape
 from .static import Judged, judge, target
@@ -44,7 +45,8 @@ def estimate_depthwise(
     forward alone and together with backward; the ratios; our HBM bytes over
     XLA's; the bound (see `bound_us`) and what fraction of our time it is; what
     `implementation=None` takes; what our side takes to compile, in seconds;
-    and the kernels whose time is not known, with the reason.
+    the kernels whose time is not known, with the reason; and under "programs"
+    a `kernel_row` for each fusion and kernel of both sides.
 
   Raises:
     UsageError: the chip is not known, or libtpu is missing.
@@ -116,7 +118,21 @@ def _row(shape: DepthwiseShape, batch_size: int, chip: str) -> dict[str, Any]:
     "chosen": choice.implementation,
     "compile_s": results["ours"].compile_s,
     "failures": failures,
+    "programs": {
+      name: [kernel_row(kernel) for kernel in longest_first(result.kernels)]
+      for name, result in results.items()
+    },
   }
+
+
+def kernel_rows(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+  """The kernels of all programs of such rows, with layer and program."""
+  return [
+    {"layer": row["layer"], "program": program, **kernel}
+    for row in rows
+    for program, kernels in row["programs"].items()
+    for kernel in kernels
+  ]
 
 
 def layer_arguments(

@@ -1,7 +1,7 @@
 """The depthwise op on the device at hand, against plain JAX."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -56,9 +56,9 @@ def _row(shape: DepthwiseShape, batch_size: int, runs: int) -> dict[str, Any]:
   }
 
 
-def bench_dtype() -> jnp.dtype:
+def bench_dtype() -> Literal["bfloat16", "float32"]:
   """What a device trains in: bfloat16 on a TPU, else float32."""
-  return jnp.dtype("bfloat16" if jax.default_backend() == "tpu" else "float32")
+  return "bfloat16" if jax.default_backend() == "tpu" else "float32"
 
 
 def _bound(shape, batch_size, seconds) -> dict[str, float]:
@@ -78,7 +78,7 @@ def _arguments(shape: DepthwiseShape, batch_size: int) -> list[jax.Array]:
     (channels,),
   ]
   keys = jax.random.split(jax.random.key(0), len(shapes))
-  dtypes = [bench_dtype()] * 2 + [jnp.dtype("float32")] * 2
+  dtypes = [jnp.dtype(bench_dtype())] * 2 + [jnp.dtype("float32")] * 2
   return [
     jax.random.normal(*each) for each in zip(keys, shapes, dtypes, strict=True)
   ]

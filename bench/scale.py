@@ -58,8 +58,7 @@ def collective_us(
   movements: Sequence[Movement], devices: int, slice_: Slice
 ) -> float:
   """What collectives that were compiled for `devices` take on another slice."""
-  us = 0.0
-  largest = {"reduce-scatter": 0, "all-gather": 0}
+  us, whole = 0.0, 0
   for movement in movements:
     if movement.op == "all-reduce":
       everywhere = movement.group in (0, devices)
@@ -67,13 +66,13 @@ def collective_us(
         slice_
       )
     else:
-      # Of those along the dimensions, the first moves the whole.
+      # Of those along the dimensions, the first moves the whole. What permutes
+      # is one that XLA cut into its steps.
       scattered = movement.op == "reduce-scatter"
-      whole = movement.bytes * (movement.group if scattered else 1)
-      largest[movement.op] = max(largest[movement.op], whole)
-  return us + sum(
-    scatter_us(whole, slice_) for whole in largest.values() if whole
-  )
+      each = movement.bytes * (movement.group if scattered else 1)
+      whole = max(whole, each)
+  # Scattered, and gathered again.
+  return us + (2 * scatter_us(whole, slice_) if whole else 0)
 
 
 def _row(model, way, slice_, cores, per_core, core_us, us) -> dict[str, Any]:

@@ -76,7 +76,7 @@ def step_config(model: str, *, resolution: int, batch_size: int) -> Config:
       resolution=resolution,
       dropout=0.0,
       survival_prob=1.0,
-      dtype=bench_dtype().name,
+      dtype=bench_dtype(),
     ),
   )
 

@@ -19,6 +19,7 @@ from ..kernels.dispatch import Requested
 from ..train.config import Config
 from ..train.presets import get_preset
 from .hlo import KINDS, Instruction, read_instructions
+from .kernel_rows import kernel_row, longest_first
 from .pod_step import lower_plain_step, lower_step
 from .static import Judged, judge_lowered
 from .ways import Way
@@ -55,7 +56,7 @@ class Movement(NamedTuple):
   def us(self, slice_: Slice) -> float:
     """What it takes on a slice; see `collectives.cost`."""
     group = self.group or slice_.devices
-    if self.op == "reduce-scatter":
+    if self.op in ("reduce-scatter", "collective-permute"):
       return one_way_us(self.bytes * group, group, slice_)
     if self.op != "all-reduce":
       return one_way_us(self.bytes, group, slice_)
@@ -176,22 +177,13 @@ def _lowered(config, devices, way: Way) -> jax.stages.Lowered:
 
 
 def _top(step: Step) -> list[dict[str, Any]]:
-  longest = sorted(step.judged.kernels, key=lambda k: -k.microseconds)[:_TOP]
   return [
     {
-      "kernel": kernel.name,
+      **kernel_row(kernel),
       "kind": step.kind(kernel.name),
-      "calls": kernel.calls,
-      "us": kernel.microseconds,
-      "hbm_us": kernel.hbm_us,
-      "issue_us": kernel.issue_us,
-      "vector_slots": kernel.slots.get("VALU", 0.0),
-      "spills": kernel.spills,
-      "bound": "HBM" if kernel.hbm_us > kernel.issue_us else "bundles",
-      "of_bound": max(kernel.hbm_us, kernel.issue_us) / kernel.microseconds,
       "from": _origin(step.instructions.get(kernel.name)),
     }
-    for kernel in longest
+    for kernel in longest_first(step.judged.kernels)[:_TOP]
   ]
 
 

@@ -23,6 +23,7 @@ class KernelCost(NamedTuple):
     name: Its HLO instruction; the first of those that share its code.
     calls: How often it ran.
     microseconds: In it, stalls included.
+    bundles: Executed; exact, as long as no branch depends on data.
     stall_us: Of these, waiting for DMAs.
     issue_us: Its bundles alone.
     hbm_us: Its bytes at the full bandwidth.
@@ -37,6 +38,7 @@ class KernelCost(NamedTuple):
   name: str
   calls: int
   microseconds: float
+  bundles: int
   stall_us: float
   issue_us: float
   hbm_us: float
@@ -187,6 +189,7 @@ def _cost(record: Record, chip: Chip) -> KernelCost:
     name=kernel.name,
     calls=record.calls,
     microseconds=record.cycles / chip.mhz,
+    bundles=sum(record.executed()),
     stall_us=traffic.stall_cycles / chip.mhz,
     issue_us=issue / chip.mhz,
     hbm_us=traffic.hbm_bytes / chip.hbm_gb_per_s / 1e3,

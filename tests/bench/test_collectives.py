@@ -88,7 +88,7 @@ def test_prints_a_row_for_each_part_as_json(capsys):
   assert main(["collectives", "--runs", "1", "--json"]) == 0
   rows = json.loads(capsys.readouterr().out)
   assert len(rows) == 7
-  assert all(row["us"] > 0 and row["collectives"] > 0 for row in rows)
+  assert all(row["median_s"] > 0 and row["collectives"] > 0 for row in rows)
 
 
 def test_a_group_that_does_not_divide_is_one_line(capsys):

@@ -30,7 +30,7 @@ def test_new_rows_and_figures_are_no_change():
   assert changes(BEFORE, after) == []
 
 
-@pytest.mark.parametrize("text", ["", "{", '{"a": []}', "[1]"])
+@pytest.mark.parametrize("text", ["", "{", '{"a": 1}', "[1]"])
 def test_what_is_no_run_is_refused(tmp_path, text):
   path = tmp_path / "run.json"
   path.write_text(text)
@@ -43,11 +43,11 @@ def test_the_command_says_what_changed(tmp_path, capsys):
   assert main(run) == 0
   rows = json.loads(capsys.readouterr().out)
   path = tmp_path / "run.json"
-  path.write_text(json.dumps([{**row, "us": 1e9} for row in rows]))
+  path.write_text(json.dumps([{**row, "median_s": 1e9} for row in rows]))
   assert main([*run, "--compare", str(path)]) == 1
   said = capsys.readouterr().err.splitlines()
-  assert len(said) == 3
-  assert said[0].startswith("optax.lars, per tensor: us 1e+09 -> ")
+  assert len(said) >= 3
+  assert said[0].startswith("optax.lars, per tensor: median_s 1e+09 -> ")
 
 
 def test_a_missing_run_is_one_line(tmp_path, capsys):

@@ -31,6 +31,7 @@ metadata={op_name="jit(step)/shard_map/update/mul"}
 metadata={op_name="jit(step)/jvp(block_1)/mul"}
   %in-group = f32[8]{0} all-reduce(%x), replica_groups={{0,1},{2,3}}, \
 to_apply=%add.1
+  %step = f32[8]{0} collective-permute(%x), source_target_pairs={{0,1},{1,2}}
   %start = f32[16]{0} all-gather-start(%x), replica_groups=[2,4]<=[8]
   ROOT %all = f32[2,8]{1,0} all-reduce(%x), \
 replica_groups=mesh['group'=4,'member'=2] {'group','member'}, to_apply=%add.1
@@ -52,6 +53,7 @@ def instructions():
     ("decay", "optimizer"),
     ("silu", "normalisation"),
     ("in-group", "collectives"),
+    ("step", "collectives"),
     ("start", "collectives"),
   ],
 )
@@ -65,6 +67,7 @@ def test_kinds(instructions, name, kind):
   [
     ("in-group", "all-reduce", 32, 2),
     ("start", "all-gather", 64, 4),
+    ("step", "collective-permute", 32, 2),
     ("all", "all-reduce", 64, 8),
   ],
 )

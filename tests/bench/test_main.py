@@ -17,6 +17,7 @@ from podscale.bench.__main__ import main
     (["step", "--model", "b9"], "invalid choice: 'b9'"),
     (["step", "--model", "all"], "invalid choice: 'all'"),
     (["kernels", "--chip", "v9"], "invalid choice: 'v9'"),
+    (["lars", "--topology", "2x2"], "--topology is of a --chip"),
   ],
 )
 def test_mistakes_are_one_line_and_exit_2(words, said, capsys):
@@ -44,9 +45,6 @@ def test_kernels_prints_a_row_for_each_layer_as_json(capsys):
   rows = json.loads(capsys.readouterr().out)
   assert len(rows) == 12
   assert set(rows[0]) == {
-    "layer",
-    "plain_s",
-    "podscale_s",
-    "ratio",
-    "difference",
+    *("layer", "plain_s", "podscale_s", "ratio", "difference"),
+    *("peak_bytes", "clock", "plain", "podscale"),
   }

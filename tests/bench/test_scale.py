@@ -33,6 +33,13 @@ def test_on_the_slice_it_was_compiled_for_each_counts_as_it_is():
   assert collective_us(MOVEMENTS, 128, SMALL) == pytest.approx(alone)
 
 
+def test_steps_of_a_cut_gather_are_not_counted_again():
+  cut = [Movement("collective-permute", 2**20 // 16, 2)] * 15
+  assert collective_us([*MOVEMENTS[:5], *cut], 128, LARGE) == pytest.approx(
+    collective_us(MOVEMENTS, 128, LARGE)
+  )
+
+
 def test_rows_stand_beside_the_published(monkeypatch):
   class Step:
     core_us = 70_000.0

@@ -27,6 +27,7 @@ def test_both_sides_take_the_same_step():
     assert row["min_s"] <= row["median_s"] <= row["max_s"]
     assert row["images_per_s"] == 8 / row["median_s"]
     assert row["lower_s"] > 0 and row["compile_s"] > 0
+    assert row["clock"] == "wall" and row["peak_bytes"] > 8 * 32 * 32 * 3
   # tests/model compares the two networks; here only that the same weights and
   # images are in both. Near log(1000), for nothing is learnt yet.
   np.testing.assert_allclose(plain["loss"], ours["loss"], rtol=1e-3)

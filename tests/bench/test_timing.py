@@ -20,6 +20,10 @@ def test_a_function_is_run_once_more_than_timed():
   assert min(timing.lower, timing.compile, *timing.runs) > 0
   assert sorted(timing.runs)[1] <= timing.median <= sorted(timing.runs)[2]
   assert timing.first.tolist() == [1, 1, 1]
+  assert timing.clock == "wall"
+  assert timing.peak_bytes >= 24
+  row = timing.row()
+  assert row["samples_s"] == timing.runs and row["median_s"] == timing.median
 
 
 def test_a_step_is_given_its_own_result_and_donates():

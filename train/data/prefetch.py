@@ -37,7 +37,7 @@ def prefetch(
   Yields:
     Batches in order, in arrays of their own, as JAX may hold on to them.
   """
-  pool = ThreadPoolExecutor(_cores(), thread_name_prefix="podscale-data")
+  pool = ThreadPoolExecutor(cores(), thread_name_prefix="podscale-data")
 
   def start(position: int) -> tuple[Batch, list[Future]]:
     images = np.zeros((batch_size, resolution, resolution, 3), np.uint8)
@@ -67,7 +67,8 @@ def prefetch(
     pool.shutdown(cancel_futures=True)
 
 
-def _cores() -> int:
+def cores() -> int:
+  """How many this process may use: as many threads fill batches."""
   if hasattr(os, "sched_getaffinity"):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1

@@ -1,0 +1,188 @@
+"""What each benchmark's command runs: from arguments to tables by title."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from ..train.errors import UsageError
+from .compare import Rows
+from .static import CHIPS
+
+if TYPE_CHECKING:
+  import jax
+
+  from .shapes import DepthwiseShape
+
+Tables = dict[str, Rows]
+"""Rows by the title of their table, those that matter most first."""
+
+_RESOLUTION = 64  # pixels; small enough for a CPU
+_CPU_DEVICES = 8
+
+
+def run_kernels(args: argparse.Namespace) -> Tables:
+  """Each depthwise layer of a model."""
+  if args.chip:
+    return _estimate_kernels(args)
+  from .kernels import bench_dtype, compare_depthwise
+
+  resolution = args.resolution
+  if args.model != "all":
+    resolution = resolution or _RESOLUTION
+  shapes = _shapes(args.model, resolution)
+  rows = compare_depthwise(shapes, batch_size=args.batch_size, runs=args.runs)
+  return {f"depthwise layers, forward and backward, {bench_dtype()}": rows}
+
+
+def _estimate_kernels(args: argparse.Namespace) -> Tables:
+  from .kernel_estimates import estimate_depthwise, kernel_rows
+
+  shapes = _shapes(args.model, args.resolution)
+  rows = estimate_depthwise(shapes, batch_size=args.batch_size, chip=args.chip)
+  title = (
+    f"depthwise layers, {args.batch_size} images, bfloat16: ESTIMATES for "
+    f"{args.chip} by its compiler"
+  )
+  if args.json:
+    return {title: rows}
+  kernels = f"every fusion and kernel of them: ESTIMATES for {args.chip}"
+  return {title: rows, kernels: kernel_rows(rows)}
+
+
+def run_collectives(args: argparse.Namespace) -> Tables:
+  """A step's communication, part by part."""
+  import jax
+
+  jax.config.update("jax_num_cpu_devices", _CPU_DEVICES)
+  try:
+    return _count_collectives(args) if args.chip else _time_collectives(args)
+  except ValueError as error:  # a group that does not divide the devices
+    raise UsageError(str(error)) from error
+
+
+def _time_collectives(args: argparse.Namespace) -> Tables:
+  import jax
+
+  from .collectives import time_collectives
+
+  rows = time_collectives(
+    args.model, group_size=args.group_size, runs=args.runs
+  )
+  title = (
+    f"collectives of {args.model} on {jax.device_count()} "
+    f"{jax.devices()[0].device_kind} devices, groups of {args.group_size}"
+  )
+  return {title: rows}
+
+
+def _count_collectives(args: argparse.Namespace) -> Tables:
+  from .collective_estimates import hop_rows, table_1_rows
+  from .collectives import count_collectives
+
+  topology, devices = _slice(args)
+  counted = count_collectives(args.model, devices, group_size=args.group_size)
+  return {
+    f"collectives of {args.model} compiled for {topology}, groups of "
+    f"{args.group_size}": counted,
+    f"groups on {topology}, times ESTIMATED": hop_rows(args.chip, devices),
+    "arXiv:2011.00071, Table 1 (v3): ESTIMATES beside it": table_1_rows(),
+  }
+
+
+def run_lars(args: argparse.Namespace) -> Tables:
+  """The update of a whole network."""
+  from .lars import estimate_updates, time_updates
+
+  if not args.chip:
+    rows = time_updates(args.model, runs=args.runs)
+    return {f"update of {args.model} on the default device": rows}
+  topology, devices = _slice(args)
+  rows = estimate_updates(args.model, chip=args.chip, devices=devices)
+  return {f"update of {args.model}: ESTIMATES for {topology}": rows}
+
+
+def run_step(args: argparse.Namespace) -> Tables:
+  """A whole training step."""
+  if args.chip:
+    return _estimate_step(args)
+  import jax
+
+  if args.cpu_baseline:
+    jax.config.update("jax_platforms", "cpu")
+  from .step import compare_with_plain, step_config
+
+  config = step_config(
+    args.model,
+    resolution=args.resolution or _RESOLUTION,
+    batch_size=args.batch_size,
+  )
+  rows = compare_with_plain(config, runs=args.runs)
+  return {f"training step, {config.model.dtype}, one device": rows}
+
+
+def _estimate_step(args: argparse.Namespace) -> Tables:
+  if args.resolution:
+    raise UsageError("--chip takes the model's own resolution: no --resolution")
+  from .step_estimates import estimate_step, pod_config
+
+  topology, devices = _slice(args)
+  config = pod_config(args.model, args.batch_size * len(devices))
+  rows = [
+    estimate_step(config, chip=args.chip, devices=devices, way=way)
+    for way in args.implementation
+  ]
+  title = (
+    f"step of {args.model}, {args.batch_size} images a core, {topology}: "
+    "ESTIMATES"
+  )
+  tables = {title: rows}
+  if args.json:
+    return tables
+  for row in rows:
+    way = row["implementation"]
+    tables[f"{way}: us by kind"] = [row["kinds"]]
+    tables[f"{way}: collectives"] = [row["collectives"]]
+    tables[f"{way}: what takes longest"] = row["top"]
+  return tables
+
+
+def run_scale(args: argparse.Namespace) -> Tables:
+  """The paper's Table 1."""
+  from .scale import scaling_rows
+
+  rows = scaling_rows(
+    args.model,
+    chips=args.chip,
+    per_core=args.batch_size,
+    way=args.implementation,
+  )
+  return {f"{args.model}, {args.batch_size} images a core: ESTIMATES": rows}
+
+
+def run_input(args: argparse.Namespace) -> Tables:
+  """The host's part: files to batches."""
+  from .input import time_input
+
+  rows = time_input(
+    args.model, path=args.path, batch_size=args.batch_size, runs=args.runs
+  )
+  return {f"images for {args.model} on this host": rows}
+
+
+def _slice(args: argparse.Namespace) -> "tuple[str, list[jax.Device]]":
+  """The name and devices of the slice asked for, or of the smallest."""
+  from .static import slice_devices
+
+  topology = CHIPS[args.chip].topology
+  if args.topology:
+    topology = f"{args.chip}:{args.topology}"
+  return topology, slice_devices(topology)
+
+
+def _shapes(model: str, resolution: int | None) -> "list[DepthwiseShape]":
+  from .shapes import depthwise_shapes, family_shapes
+
+  if model != "all":
+    return depthwise_shapes(model, resolution)
+  if resolution is not None:
+    raise UsageError("--model all has its own resolutions: no --resolution")
+  return family_shapes()
