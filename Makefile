@@ -2,12 +2,14 @@
 # make test   create the environment with the test extras, check and test
 # make test-slow   the tests that take long
 # make test-tpu-compile   all depthwise kernels through the TPU's compiler
+# make bench   every public op on this CPU beside plain JAX
+# make compare   some estimates for TPUs beside those of bench/baseline
 VENV := .venv
 # Of its own: with the TPU's compiler installed JAX looks for a TPU.
 TEST_VENV := .venv-test
 TEST_BIN := $(TEST_VENV)/bin
 
-.PHONY: demo test test-slow test-tpu-compile lint bench clean
+.PHONY: demo test test-slow test-tpu-compile lint bench compare clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -27,8 +29,16 @@ lint: $(TEST_VENV)/.installed
 	$(TEST_BIN)/ruff check .
 	$(TEST_BIN)/mypy
 
-bench: $(VENV)/.installed
-	$(VENV)/bin/python -m podscale.bench step --cpu-baseline
+bench: $(TEST_VENV)/.installed
+	$(TEST_BIN)/python -m pytest --benchmark-only --benchmark-autosave
+
+# Estimates depend on the compiler's version, which the baseline names; so what
+# changed is said, and nothing fails.
+compare: $(TEST_VENV)/.installed
+	-$(TEST_BIN)/python -m podscale.bench lars --chip v5e --topology 2x2 \
+	  --compare bench/baseline/lars-v5e.json
+	-$(TEST_BIN)/python -m podscale.bench kernels --chip v5e --resolution 32 \
+	  --batch-size 8 --compare bench/baseline/kernels-v5e.json
 
 # Some systems have a python3.x command that does not run, so each is tried.
 %/bin/python:

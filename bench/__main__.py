@@ -9,7 +9,7 @@ from pathlib import Path
 from ..train.errors import UsageError
 from . import commands
 from .commands import Tables
-from .compare import all_rows, changes, read_rows
+from .compare import all_rows, changes, compilers, read_rows
 from .static import CHIPS
 from .table_1 import SLICES
 from .ways import WAYS
@@ -39,7 +39,11 @@ def main(argv: Sequence[str] | None = None) -> int:
   _print(tables, as_json=args.json)
   if before is None:
     return 0
-  changed = changes(before, all_rows(tables))
+  after = all_rows(tables)
+  compiled_by = [", ".join(compilers(rows)) for rows in (before, after)]
+  if len(set(compiled_by)) > 1:
+    print("compiled by {} -> {}".format(*compiled_by), file=sys.stderr)
+  changed = changes(before, after)
   for change in changed:
     print(
       "{row}: {figure} {before:.5g} -> {after:.5g} ({ratio:.2f})".format(

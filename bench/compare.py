@@ -51,6 +51,17 @@ def changes(before: Rows, after: Rows) -> Rows:
   return found
 
 
+def compilers(rows: Rows) -> list[str]:
+  """Those that made the rows' estimates.
+
+  >>> compilers([{"compiler": {"libtpu": "0.0.52"}, "us": 1.0}, {"us": 2.0}])
+  ['libtpu 0.0.52']
+  """
+  return sorted(
+    {" ".join(*row["compiler"].items()) for row in rows if "compiler" in row}
+  )
+
+
 def all_rows(tables: Any) -> Rows:
   """The rows of one table, or of several by their titles.
 

@@ -18,7 +18,7 @@ from .depthwise_bound import bound_us, padded
 from .kernel_rows import kernel_row, longest_first
 from .kernels import plain_convolution, plain_depthwise, plain_moments
 from .shapes import DepthwiseShape
-from .static import Judged, judge, target
+from .static import Judged, compiler, judge, target
 
 
 def estimate_depthwise(
@@ -118,6 +118,7 @@ def _row(shape: DepthwiseShape, batch_size: int, chip: str) -> dict[str, Any]:
     "chosen": choice.implementation,
     "compile_s": results["ours"].compile_s,
     "failures": failures,
+    "compiler": compiler(),
     "programs": {
       name: [kernel_row(kernel) for kernel in longest_first(result.kernels)]
       for name, result in results.items()

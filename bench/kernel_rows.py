@@ -5,6 +5,9 @@ from typing import Any
 
 from .static import KernelCost
 
+TOP = 20
+"""How many kernels of a large program are shown: those that take longest."""
+
 
 def kernel_row(kernel: KernelCost) -> dict[str, Any]:
   """A kernel's figures, over all its calls.

@@ -17,7 +17,7 @@ from ..train.optimizer import is_bias_or_batch_norm
 from .collectives import model_sizes
 from .difference import relative_difference
 from .hlo import read_instructions
-from .kernel_rows import kernel_row, longest_first
+from .kernel_rows import TOP, kernel_row, longest_first
 from .timing import Timing, compile_and_time
 
 _DECAY = 1e-5
@@ -124,12 +124,12 @@ def estimate_updates(
     Microseconds, and how many times those of the first; kernels that the core
     runs, and how many of them are Pallas'; megabytes of HBM, and how many times
     the least there can be, `7 * 4` bytes a parameter; seconds to compile;
-    kernels whose time is not known, with the reason; and under "programs" a
-    `kernel_row` for each that ran. Of a shard all but the seconds are of its
-    kernels alone, without the all-reduce of the norms and the barrier that a
-    program begins with on a slice.
+    kernels whose time is not known, with the reason; and under "top" a
+    `kernel_row` for those that take longest. Of a shard all but the seconds are
+    of its kernels alone, without the all-reduce of the norms and the barrier
+    that a program begins with on a slice.
   """
-  from .static import judge, judge_lowered
+  from .static import compiler, judge, judge_lowered
 
   params = model_sizes(model).params
   judged = {
@@ -157,7 +157,8 @@ def estimate_updates(
       "of the least": j.hbm_bytes / floor,
       "compile_s": j.compile_s,
       "failures": [note for note in j.unmodelled if "FAILED" in note],
-      "programs": [kernel_row(kernel) for kernel in longest_first(j.kernels)],
+      "compiler": compiler(),
+      "top": [kernel_row(kernel) for kernel in longest_first(j.kernels)[:TOP]],
     }
     for name, j in judged.items()
   ]

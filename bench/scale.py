@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..collectives.cost import Slice, scatter_us
-from .static import slice_devices
+from .static import compiler, slice_devices
 from .step_estimates import Movement, judge_step, pod_config, slice_of
 from .table_1 import SLICES, TABLE_1
 from .ways import Way
@@ -91,4 +91,5 @@ def _row(model, way, slice_, cores, per_core, core_us, us) -> dict[str, Any]:
     "published_images_per_ms": published,
     "of_published": rate / published if published else None,
     "published_percent": percent,
+    "compiler": compiler(),
   }

@@ -19,9 +19,9 @@ from ..kernels.dispatch import Requested
 from ..train.config import Config
 from ..train.presets import get_preset
 from .hlo import KINDS, Instruction, read_instructions
-from .kernel_rows import kernel_row, longest_first
+from .kernel_rows import TOP, kernel_row, longest_first
 from .pod_step import lower_plain_step, lower_step
-from .static import Judged, judge_lowered
+from .static import Judged, compiler, judge_lowered
 from .ways import Way
 
 _REQUESTED: dict[Way, Requested] = {
@@ -29,7 +29,6 @@ _REQUESTED: dict[Way, Requested] = {
   "xla": "xla",
   "pallas_tpu": ("pallas_tpu", "xla"),
 }
-_TOP = 20
 
 
 def pod_config(model: str, batch_size: int) -> Config:
@@ -159,6 +158,7 @@ def estimate_step(
     "kinds": {**step.kinds, "collectives": collective_us},
     "top": _top(step),
     "compile_s": judged.compile_s,
+    "compiler": compiler(),
     "failed": [note for note in judged.unmodelled if "FAILED" in note],
   }
 
@@ -183,7 +183,7 @@ def _top(step: Step) -> list[dict[str, Any]]:
       "kind": step.kind(kernel.name),
       "from": _origin(step.instructions.get(kernel.name)),
     }
-    for kernel in longest_first(step.judged.kernels)[:_TOP]
+    for kernel in longest_first(step.judged.kernels)[:TOP]
   ]
 
 

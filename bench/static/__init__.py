@@ -7,7 +7,7 @@ the time. It was never compared with a real TPU.
 """
 
 from .chips import CHIPS
-from .compile import slice_devices, target
+from .compile import compiler, slice_devices, target
 from .judge import Judged, judge, judge_lowered
 from .program import KernelCost
 
@@ -15,6 +15,7 @@ __all__ = [
   "CHIPS",
   "Judged",
   "KernelCost",
+  "compiler",
   "judge",
   "judge_lowered",
   "slice_devices",

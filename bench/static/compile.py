@@ -240,3 +240,8 @@ def _compilation_cache_off() -> Iterator[None]:
 def libtpu_version() -> str:
   """The version that is installed."""
   return importlib.metadata.version("libtpu")
+
+
+def compiler() -> dict[str, str]:
+  """What compiles here, for the rows of a benchmark: figures depend on it."""
+  return {"libtpu": libtpu_version()}

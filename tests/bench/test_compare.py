@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from podscale.bench import commands
 from podscale.bench.__main__ import main
 from podscale.bench.compare import changes, read_rows
 from podscale.train.errors import UsageError
@@ -48,6 +49,22 @@ def test_the_command_says_what_changed(tmp_path, capsys):
   said = capsys.readouterr().err.splitlines()
   assert len(said) >= 3
   assert said[0].startswith("optax.lars, per tensor: median_s 1e+09 -> ")
+
+
+def test_another_compiler_is_named(tmp_path, capsys, monkeypatch):
+  def run(version):
+    rows = [{"update": "a", "us": 1.0, "compiler": {"libtpu": version}}]
+    return lambda args: {"title": rows}
+
+  path = tmp_path / "run.json"
+  monkeypatch.setattr(commands, "run_lars", run("1.2"))
+  assert main(["lars", "--json"]) == 0
+  path.write_text(capsys.readouterr().out)
+  assert main(["lars", "--compare", str(path)]) == 0
+  assert capsys.readouterr().err == ""
+  monkeypatch.setattr(commands, "run_lars", run("1.3"))
+  assert main(["lars", "--compare", str(path)]) == 0
+  assert capsys.readouterr().err == "compiled by libtpu 1.2 -> libtpu 1.3\n"
 
 
 def test_a_missing_run_is_one_line(tmp_path, capsys):
