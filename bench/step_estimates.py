@@ -32,10 +32,16 @@ _REQUESTED: dict[Way, Requested] = {
 
 
 def pod_config(model: str, batch_size: int) -> Config:
-  """The recipe of `b5-64k`, LARS with its schedule, of any member."""
+  """The recipe of `b5-64k`, LARS with its schedule, of any member.
+
+  The schedule ends at 0, which it can from any batch's rate.
+  """
   recipe = get_preset("b5-64k")
   return dataclasses.replace(
-    recipe, model=get_preset(model).model, batch_size=batch_size
+    recipe,
+    model=get_preset(model).model,
+    schedule=dataclasses.replace(recipe.schedule, end_learning_rate=0.0),
+    batch_size=batch_size,
   )
 
 

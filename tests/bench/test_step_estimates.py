@@ -14,6 +14,7 @@ from podscale.bench.step_estimates import (
 )
 from podscale.collectives.cost import Slice, all_reduce_us, ring_us, scatter_us
 from podscale.train.presets import get_preset
+from podscale.train.schedule import make_schedule
 
 V3 = Slice("v3", (16, 32, 1), 2)
 
@@ -22,7 +23,14 @@ def test_config_is_the_large_batch_recipe():
   config = pod_config("b2", 2048)
   assert (config.model.name, config.batch_size) == ("b2", 2048)
   assert config.optimizer.name == "lars"
-  assert config.schedule == get_preset("b5-64k").schedule
+  assert config.schedule.lr_per_256 == get_preset("b5-64k").schedule.lr_per_256
+  # A slice of four chips has a schedule, too.
+  make_schedule(
+    pod_config("b0", 256).schedule,
+    batch_size=256,
+    steps_per_epoch=100,
+    total_steps=1000,
+  )
 
 
 def test_collectives_take_what_the_model_says():
