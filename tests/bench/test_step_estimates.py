@@ -29,7 +29,7 @@ def test_config_is_the_large_batch_recipe():
     pod_config("b0", 256).schedule,
     batch_size=256,
     steps_per_epoch=100,
-    total_steps=1000,
+    total_steps=35_000,
   )
 
 
