@@ -21,7 +21,7 @@ from ..train.presets import get_preset
 from .hlo import KINDS, Instruction, read_instructions
 from .kernel_rows import TOP, kernel_row, longest_first
 from .pod_step import lower_plain_step, lower_step
-from .static import Judged, compiler, judge_lowered
+from .static import CHIPS, Judged, compiler, judge_lowered
 from .ways import Way
 
 _REQUESTED: dict[Way, Requested] = {
@@ -138,10 +138,10 @@ def estimate_step(
 
   Returns:
     `step_us`, and of it `core_us` and `collective_us`; `images_per_s_per_core`;
-    `hbm_bytes` moved, `peak_bytes` taken; `collectives`, their `count` and
-    `bytes`; `kinds`, microseconds by kind of kernel; `top`, the kernels that
-    take longest; `compile_s`; and `failed`, kernels that the compiler's own
-    estimate stands for.
+    `hbm_bytes` moved, `peak_bytes` taken and what part `of_hbm` that is;
+    `collectives`, their `count` and `bytes`; `kinds`, microseconds by kind of
+    kernel; `top`, the kernels that take longest; `compile_s`; and `failed`,
+    kernels that the compiler's own estimate stands for.
   """
   step = judge_step(config, chip=chip, devices=devices, way=way)
   judged, movements = step.judged, step.movements
@@ -157,6 +157,7 @@ def estimate_step(
     "images_per_s_per_core": images / step_us * 1e6,
     "hbm_bytes": judged.hbm_bytes,
     "peak_bytes": judged.peak_bytes,
+    "of_hbm": judged.peak_bytes / (CHIPS[chip].hbm_gib * 2**30),
     "collectives": {
       "count": len(movements),
       "bytes": sum(x.bytes for x in movements),

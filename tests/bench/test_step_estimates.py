@@ -69,6 +69,7 @@ class TestEstimates:
       assert sum(row["kinds"].values()) == pytest.approx(row["step_us"])
       assert all(us > 0 for us in row["kinds"].values())
       assert 0 < row["peak_bytes"] < 2**30
+      assert row["of_hbm"] == row["peak_bytes"] / 2**34
       assert len(row["top"]) == 20
     # Two of each of 22 batch norms, and at most three more.
     assert 44 < plain["collectives"]["count"] < 48
