@@ -12,63 +12,63 @@ from podscale.bench.static.program import (
 )
 
 # That script's figures: cycles and HBM bytes of the whole program, and of its
-# kernels run alone: cycles, cycles of the bundles, bytes, vector operations.
+# kernels run alone: cycles, bundles, their cycles, bytes, vector operations.
 PROGRAMS = {
   "loop_v5e": (
     *(27916, 3145728),
     {
-      "copy.11": (258, 258, 0, 0),
-      "convert.1": (132, 132, 0, 128),
-      "fusion.8": (2228, 2228, 0, 1536),
+      "copy.11": (258, 258, 258, 0, 0),
+      "convert.1": (132, 132, 132, 0, 128),
+      "fusion.8": (2228, 1823, 2228, 0, 1536),
     },
   ),
   "small_v2": (
     *(3154, 525312),
     {
-      "multiply_reduce_fusion": (695, 69, 132096, 79),
-      "small.1": (2095, 1435, 393216, 136),
+      "multiply_reduce_fusion": (695, 65, 69, 132096, 79),
+      "small.1": (2095, 1307, 1435, 393216, 136),
     },
   ),
   "small_v3": (
     *(3628, 525312),
     {
-      "multiply_reduce_fusion": (832, 69, 132096, 79),
-      "small.1": (2431, 1435, 393216, 136),
+      "multiply_reduce_fusion": (832, 65, 69, 132096, 79),
+      "small.1": (2431, 1307, 1435, 393216, 136),
     },
   ),
   "small_v4": (
     *(5379, 262656),
     {
-      "multiply_reduce_fusion": (756, 158, 512, 79),
-      "small.1": (4200, 1711, 262144, 136),
+      "multiply_reduce_fusion": (756, 115, 158, 512, 79),
+      "small.1": (4200, 1647, 1711, 262144, 136),
     },
   ),
   "small_v5e": (
     *(10455, 262656),
     {
-      "multiply_reduce_fusion": (1907, 92, 512, 71),
-      "small.1": (8296, 1327, 262144, 132),
+      "multiply_reduce_fusion": (1907, 52, 92, 512, 71),
+      "small.1": (8296, 1125, 1327, 262144, 132),
     },
   ),
   "small_v5p": (
     *(17113, 459264),
     {
-      "multiply_reduce_fusion": (4465, 148, 66048, 40),
-      "small.1": (11925, 2003, 393216, 132),
+      "multiply_reduce_fusion": (4465, 74, 148, 66048, 40),
+      "small.1": (11925, 1873, 2003, 393216, 132),
     },
   ),
   "small_v6e": (
     *(12201, 262656),
     {
-      "multiply_reduce_fusion": (2210, 93, 512, 71),
-      "small.1": (9736, 1869, 262144, 132),
+      "multiply_reduce_fusion": (2210, 54, 93, 512, 71),
+      "small.1": (9736, 1189, 1869, 262144, 132),
     },
   ),
   "small_tpu7x": (
     *(6710, 262656),
     {
-      "multiply_reduce_fusion": (2397, 99, 512, 71),
-      "small.1": (1597, 1597, 0, 136),
+      "multiply_reduce_fusion": (2397, 58, 99, 512, 71),
+      "small.1": (1597, 1227, 1597, 0, 136),
     },
   ),
 }
@@ -100,8 +100,9 @@ def test_kernels_alone_agree(dumps, name):
   chip = chip_of(name)
   for path in program_files(dumps / name)[1]:
     kernel = simulate_kernel(path, chip)
-    cycles, issue, hbm_bytes, vector = PROGRAMS[name][2][kernel.name]
+    cycles, bundles, issue, hbm_bytes, vector = PROGRAMS[name][2][kernel.name]
     assert kernel.microseconds * chip.mhz == pytest.approx(cycles, abs=0.5)
+    assert kernel.bundles == bundles
     assert kernel.issue_us * chip.mhz == pytest.approx(issue)
     assert kernel.hbm_bytes == hbm_bytes
     slots = kernel.slots["VALU"] * issue * chip.vector_slots
