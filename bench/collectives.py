@@ -3,7 +3,6 @@
 Each part as one would write it first, and as the library does it.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -32,12 +31,11 @@ from ..kernels import Moments
 from ..kernels.packing import pack_like
 from ..model import BatchNorm, EfficientNet, model_spec
 from .difference import relative_difference
-from .hlo import COLLECTIVES, bytes_of
+from .hlo import read_instructions
 from .timing import compile_and_time
 
 _CLASSES = 1000
 _EVALUATED = 64  # images on a device
-_KINDS = "|".join(COLLECTIVES)
 
 
 class Part(NamedTuple):
@@ -171,8 +169,8 @@ def collectives_in(hlo: str) -> tuple[int, int]:
   >>> collectives_in("%x = (f32[8]{0:T(256)}, bf16[4]{0}) all-reduce(%a, %b)")
   (1, 40)
   """
-  found = re.findall(rf" = (.*?) (?:{_KINDS})(?:-start)?\(", hlo)
-  return len(found), sum(map(bytes_of, found))
+  found = [x for x in read_instructions(hlo).values() if x.collective]
+  return len(found), sum(x.bytes for x in found)
 
 
 def _drawn(x: jax.ShapeDtypeStruct) -> np.ndarray:

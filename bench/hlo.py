@@ -51,7 +51,13 @@ class Instruction(NamedTuple):
 
   @property
   def collective(self) -> str | None:
-    """Which collective it is, by XLA's name, or starts."""
+    """Which collective it is, by XLA's name, or starts.
+
+    XLA writes some reduce-scatters as a fusion of an all-reduce and a slice,
+    which is compiled as the former.
+    """
+    if self.opcode == "fusion" and "calls=%all-reduce-scatter" in self.text:
+      return "reduce-scatter"
     name = self.opcode.removesuffix("-start")
     return name if name in COLLECTIVES else None
 
@@ -93,17 +99,18 @@ rest: batch norm's sums, activations, gates, losses, copies."""
 
 def read_instructions(hlo: str) -> dict[str, Instruction]:
   """All instructions of a program but those inside fusions, by name."""
-  computations: dict[str, list[str]] = {}
   lines: list[str] = []
+  computations = {"": lines}
   for line in hlo.splitlines():
     if line.endswith("{") and not line.startswith(" "):
       name = line.removeprefix("ENTRY ").split()[0].lstrip("%")
       lines = computations.setdefault(name, [])
     else:
       lines.append(line)
+  fused = set(re.findall(r" fusion\(.*?calls=%([\w.\-]+)", hlo))
   found = {}
-  for lines in computations.values():
-    for line in lines:
+  for name, lines in computations.items():
+    for line in lines if name not in fused else ():
       match = _INSTRUCTION.match(line)
       if match:
         called = re.findall(r"(?:calls|to_apply)=%([\w.\-]+)", line)

@@ -19,6 +19,11 @@ HLO = """HloModule jit_step, is_scheduled=true
   ROOT %c.2 = bf16[8,8]{1,0} convolution(%p, %p), feature_group_count=8
 }
 
+%all-reduce-scatter.1 (input: f32[8]) -> f32[4] {
+  %inner = f32[8]{0} all-reduce(%input), replica_groups={{0,1},{2,3}}
+  ROOT %part = f32[4]{0} dynamic-slice(%inner, %number)
+}
+
 ENTRY %main (x: bf16[8,8]) -> f32[] {
   %x = bf16[8,8]{1,0} parameter(0)
   %dense = bf16[8,8]{1,0:T(8,128)(2,1)} fusion(%x), kind=kOutput, calls=%fused.1
@@ -31,6 +36,7 @@ metadata={op_name="jit(step)/shard_map/update/mul"}
 metadata={op_name="jit(step)/jvp(block_1)/mul"}
   %in-group = f32[8]{0} all-reduce(%x), replica_groups={{0,1},{2,3}}, \
 to_apply=%add.1
+  %scattered = f32[4]{0} fusion(%x), kind=kCustom, calls=%all-reduce-scatter.1
   %step = f32[8]{0} collective-permute(%x), source_target_pairs={{0,1},{1,2}}
   %start = f32[16]{0} all-gather-start(%x), replica_groups=[2,4]<=[8]
   ROOT %all = f32[2,8]{1,0} all-reduce(%x), \
@@ -54,6 +60,7 @@ def instructions():
     ("silu", "normalisation"),
     ("in-group", "collectives"),
     ("step", "collectives"),
+    ("scattered", "collectives"),
     ("start", "collectives"),
   ],
 )
@@ -68,6 +75,7 @@ def test_kinds(instructions, name, kind):
     ("in-group", "all-reduce", 32, 2),
     ("start", "all-gather", 64, 4),
     ("step", "collective-permute", 32, 2),
+    ("scattered", "reduce-scatter", 16, 2),
     ("all", "all-reduce", 64, 8),
   ],
 )
@@ -76,6 +84,10 @@ def test_collectives(instructions, name, op, bytes_, group):
   assert (found.collective, found.bytes, found.group_size) == (
     *(op, bytes_, group),
   )
+
+
+def test_what_is_inside_fusions_is_left_to_them(instructions):
+  assert not {"inner", "c.1", "c.2"} & set(instructions)
 
 
 def test_bytes_of_all_results(instructions):
