@@ -35,7 +35,7 @@ def busy_seconds(planes: Iterable[Any]) -> float | None:
   """The time in which something ran on the busiest device.
 
   A TPU has a line for whole programs; elsewhere kernels of several streams
-  overlap.
+  overlap. Devices called CUSTOM are no devices, but markers.
 
   Args:
     planes: Of a `jax.profiler.ProfileData`.

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 def relative_difference(a: Any, b: Any) -> float:
@@ -13,10 +14,14 @@ def relative_difference(a: Any, b: Any) -> float:
     a: Tree of arrays; their largest values are taken.
     b: Another of the same structure.
 
+  Returns:
+    The largest of all leaves'; NaN where there is one.
+
   >>> relative_difference([jnp.array([2.0, 4.0])], [jnp.array([2.0, 3.0])])
   0.25
   """
-  return max(jax.tree.leaves(jax.tree.map(_difference, a, b)))
+  # NumPy's maximum is NaN if any is.
+  return float(np.max(jax.tree.leaves(jax.tree.map(_difference, a, b))))
 
 
 def _difference(a: jax.Array, b: jax.Array) -> float:
