@@ -11,7 +11,9 @@ from .moments import Moments
 from .sums import channel_sums
 
 
-def channel_moments(x: jax.Array, *, layout: Layout = "HWNC") -> Moments:
+def channel_moments(
+  x: jax.Array, *, pivot: jax.Array | None = None, layout: Layout = "HWNC"
+) -> Moments:
   """Per-channel count, mean and sum of squared deviations of `x`.
 
   Equivalent to `Moments(n, mean, jnp.square(x - mean).sum((0, 1, 2)))` with
@@ -19,21 +21,28 @@ def channel_moments(x: jax.Array, *, layout: Layout = "HWNC") -> Moments:
 
   Args:
     x: `[h, w, n, c]` (HWNC) or `[h, w, c, n]` (HWCN), floating.
+    pivot: `[c]` float32, of which the deviations are summed; None takes the
+      mean of x's middle row. One that does not depend on x, but is near the
+      mean, lets XLA make the sums in the loop that makes x. The result depends
+      on it in its rounding only, and no gradient is sent to it.
     layout: Where the batch and the channels are.
 
   Returns:
     `Moments` in float32.
 
   Raises:
-    ValueError: x has another rank, an integer dtype, or no elements.
+    ValueError: x has another rank, an integer dtype, or no elements; or the
+      pivot has another shape or dtype.
 
   >>> import jax.numpy as jnp
   >>> count, mean, m2 = channel_moments(jnp.arange(4.0).reshape(4, 1, 1, 1))
   >>> float(count), float(mean[0]), float(m2[0])
   (4.0, 1.5, 5.0)
   """
-  check_image("channel_moments", x, layout)
-  return with_known_count(_channel_moments(x, layout), x)
+  check_image("channel_moments", x, layout, pivot=pivot)
+  if pivot is not None:
+    pivot = per_channel(jax.lax.stop_gradient(pivot), layout)
+  return with_known_count(_channel_moments(x, pivot, layout), x)
 
 
 def with_known_count(moments: Moments, x: jax.Array) -> Moments:
@@ -51,10 +60,11 @@ def moments_of(
   from the mean of all, so at most h times the result cancels in `m2`, whatever
   the mean is.
   """
-  x = x.astype(jnp.float32)
   if pivot is None:
-    middle = x[x.shape[0] // 2][None]
+    # Cut before it is cast, or XLA:TPU writes all of x in float32.
+    middle = x[x.shape[0] // 2][None].astype(jnp.float32)
     pivot = jnp.mean(middle, axis=sum_axes(layout), keepdims=True)
+  x = x.astype(jnp.float32)
 
   def deviations(x):
     d = x - pivot
@@ -82,19 +92,20 @@ def moments_cotangent(
   return slope * x.astype(jnp.float32) + constant
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1,))
-def _channel_moments(x, layout):
-  return moments_of(x, layout)
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _channel_moments(x, pivot, layout):
+  return moments_of(x, layout, pivot)
 
 
-def _forward(x, layout):
-  moments = moments_of(x, layout)
+def _forward(x, pivot, layout):
+  moments = moments_of(x, layout, pivot)
   return moments, (x, moments)
 
 
 def _backward(layout, residuals, dmoments):
   x, moments = residuals
-  return (moments_cotangent(dmoments, x, moments, layout).astype(x.dtype),)
+  dx = moments_cotangent(dmoments, x, moments, layout).astype(x.dtype)
+  return dx, None
 
 
 _channel_moments.defvjp(_forward, _backward)

