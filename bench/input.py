@@ -8,15 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-import simplejpeg
 
 from ..model import model_spec
-from ..train.data.augment import NUMBERS, eval_image, train_image
-from ..train.data.batches import train_batches
-from ..train.data.folder import ImageFolder
-from ..train.data.prefetch import cores
 
 # About what ImageNet's training images have: 500 x 375 pixels, 110 kB.
 _WIDTH, _HEIGHT = 500, 375
@@ -42,6 +36,12 @@ def time_input(
   Raises:
     UsageError: the folder is not one of images.
   """
+  # Who measures a TPU alone needs no JPEG decoder.
+  from ..train.data.augment import NUMBERS, eval_image, train_image
+  from ..train.data.batches import train_batches
+  from ..train.data.folder import ImageFolder
+  from ..train.data.prefetch import cores
+
   resolution = model_spec(model).resolution
   with _folder(path) as folder:
     source = ImageFolder(folder, "train")
@@ -124,6 +124,9 @@ def _folder(path: str | None) -> Iterator[str]:
 
 def _jpeg(random: np.random.Generator) -> bytes:
   """Smooth colours under grain."""
+  import cv2
+  import simplejpeg
+
   coarse = random.uniform(0, 255, (12, 16, 3)).astype(np.float32)
   smooth = cv2.resize(coarse, (_WIDTH, _HEIGHT), interpolation=cv2.INTER_CUBIC)
   grain = random.normal(0, 8, smooth.shape)
