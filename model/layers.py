@@ -57,14 +57,45 @@ class Pointwise(nnx.Module):
   def __call__(self, x: jax.Array) -> tuple[jax.Array, Moments]:
     """Raw result [h, w, n, features] and its moments."""
     kernel = self.kernel[...].astype(x.dtype)
-    # As a matrix: the gradient of a product with one contracted dimension
-    # needs no transposed copy of x and dy.
-    y = jnp.dot(x.reshape(-1, x.shape[3]), kernel)
-    y = y.reshape(*x.shape[:3], -1)
+    y = _product(x, kernel)
     # A narrower input is in memory. A wider one is made in the product's own
     # loop, and would be written only to cut a row from it.
     pivot = _middle_mean(x, kernel) if y.shape[3] > x.shape[3] else None
     return y, kernels.channel_moments(y, pivot=pivot)
+
+
+@jax.custom_vjp
+def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """`x @ kernel`, `[h, w, n, c]` times `[c, d]`."""
+  return lax.platform_dependent(
+    x, kernel, cpu=_flat_product, default=jnp.matmul
+  )
+
+
+def _flat_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  """As matrices: XLA:CPU takes the gradient without transposed copies.
+
+  XLA:TPU has to leave the layout that it likes for narrow tensors for this: v3,
+  a block of 114x114x32 with 40 channels, 26.3 instead of 18.8 ms.
+  """
+  y = jnp.dot(x.reshape(-1, x.shape[-1]), kernel)
+  return y.reshape(*x.shape[:-1], -1)
+
+
+def _product_backward(operands, dy):
+  def gradients(product):
+    return lambda x, kernel, dy: jax.vjp(product, x, kernel)[1](dy)
+
+  return lax.platform_dependent(
+    *(*operands, dy),
+    cpu=gradients(_flat_product),
+    default=gradients(jnp.matmul),
+  )
+
+
+_product.defvjp(
+  lambda x, kernel: (_product(x, kernel), (x, kernel)), _product_backward
+)
 
 
 def _middle_mean(x: jax.Array, kernel: jax.Array) -> jax.Array:
