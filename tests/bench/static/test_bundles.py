@@ -105,10 +105,3 @@ def test_addresses_do_not_overlap():
   rows = {kernel[name] for name in names[:2000]}
   assert not any(address & 0x1C00 for address in rows)
   assert kernel.pages() == {page(address) for address in kernels}
-
-
-def test_more_allocations_than_addresses():
-  addresses = Addresses(top_level=False)
-  with pytest.raises(ValueError, match="more than 2044 allocations"):
-    for i in range(3000):
-      addresses[f"#allocation{i}"]
