@@ -2,7 +2,7 @@
 
 import pytest
 
-from podscale.bench.static.addresses import Addresses, is_private
+from podscale.bench.static.addresses import Addresses, is_private, page
 
 
 @pytest.mark.parametrize(
@@ -20,10 +20,21 @@ def test_as_many_as_there_are_and_no_more(top_level, most):
     addresses["one more"]
 
 
-def test_a_kernels_and_the_top_levels_do_not_meet():
+def test_addresses_do_not_overlap():
+  names = [f"#allocation{i}" for i in range(2000)]
+  names += [f"#allocation{i}_spill" for i in range(3000)]
   kernel, top = Addresses(top_level=False), Addresses(top_level=True)
-  names = [f"#allocation{i}" for i in range(4000)]
-  assert not {kernel[n] for n in names} & {top[n] for n in names}
+  kernels = {kernel[name] for name in names}
+  tops = {top[name] for name in names}
+  assert len(kernels) == len(tops) == len(names)
+  assert not kernels & tops
+  assert all(map(is_private, kernels))
+  assert not any(map(is_private, tops))
+  assert all(0 < address << 4 < 1 << 31 for address in kernels | tops)
+  # Bits 10 to 12 of a flag are others' on v2 and v3.
+  rows = {kernel[name] for name in names[:2000]}
+  assert not any(address & 0x1C00 for address in rows)
+  assert kernel.pages() == {page(address) for address in kernels}
 
 
 def test_few_have_a_thousand_words_each():

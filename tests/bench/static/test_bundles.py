@@ -1,6 +1,5 @@
 import pytest
 
-from podscale.bench.static.addresses import Addresses, is_private, page
 from podscale.bench.static.bundles import read_bundles
 
 
@@ -88,20 +87,3 @@ def test_regions_and_name():
 def test_text_that_makes_no_sense(text, message):
   with pytest.raises(ValueError, match=message):
     read_bundles(text, top_level=False)
-
-
-def test_addresses_do_not_overlap():
-  names = [f"#allocation{i}" for i in range(2000)]
-  names += [f"#allocation{i}_spill" for i in range(3000)]
-  kernel, top = Addresses(top_level=False), Addresses(top_level=True)
-  kernels = {kernel[name] for name in names}
-  tops = {top[name] for name in names}
-  assert len(kernels) == len(tops) == len(names)
-  assert not kernels & tops
-  assert all(map(is_private, kernels))
-  assert not any(map(is_private, tops))
-  assert all(0 < address << 4 < 1 << 31 for address in kernels | tops)
-  # Bits 10 to 12 of a flag are others' on v2 and v3.
-  rows = {kernel[name] for name in names[:2000]}
-  assert not any(address & 0x1C00 for address in rows)
-  assert kernel.pages() == {page(address) for address in kernels}
