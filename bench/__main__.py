@@ -9,7 +9,7 @@ from pathlib import Path
 from ..train.errors import UsageError
 from . import commands
 from .commands import Tables
-from .compare import all_rows, changes, compilers, read_rows
+from .compare import all_rows, changes, compilers, read_run
 from .static import CHIPS
 from .table_1 import SLICES
 from .ways import WAYS
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
   keep_freed_memory()
   try:
-    before = read_rows(args.compare) if args.compare else None
+    before = read_run(args.compare) if args.compare else None
     tables: Tables = args.run(args)
     if args.plot:
       from .plot import write_plot
@@ -39,7 +39,10 @@ def main(argv: Sequence[str] | None = None) -> int:
   _print(tables, as_json=args.json)
   if before is None:
     return 0
-  after = all_rows(tables)
+  # A table for people may have others behind it that say more.
+  one = isinstance(before, list)
+  after = next(iter(tables.values())) if one else all_rows(tables)
+  before = all_rows(before)
   compiled_by = [", ".join(compilers(rows)) for rows in (before, after)]
   if len(set(compiled_by)) > 1:
     print("compiled by {} -> {}".format(*compiled_by), file=sys.stderr)

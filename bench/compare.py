@@ -77,14 +77,16 @@ def all_rows(tables: Any) -> Rows:
   return rows
 
 
-def read_rows(path: Path) -> Rows:
-  """All rows that `--json` wrote.
+def read_run(path: Path) -> Any:
+  """What `--json` wrote: the rows of one table, or tables by their titles.
 
   Raises:
     UsageError: there is no such file, or it holds something else.
   """
   try:
-    return all_rows(json.loads(path.read_text()))
+    run = json.loads(path.read_text())
+    all_rows(run)
+    return run
   except OSError as error:
     raise UsageError(f"--compare {path}: {error.strerror}") from error
   except ValueError as error:

@@ -4,7 +4,7 @@ import pytest
 
 from podscale.bench import commands
 from podscale.bench.__main__ import main
-from podscale.bench.compare import changes, read_rows
+from podscale.bench.compare import changes, read_run
 from podscale.train.errors import UsageError
 
 BEFORE = [
@@ -36,7 +36,7 @@ def test_what_is_no_run_is_refused(tmp_path, text):
   path = tmp_path / "run.json"
   path.write_text(text)
   with pytest.raises(UsageError, match=r"--compare .*run\.json"):
-    read_rows(path)
+    read_run(path)
 
 
 def test_the_command_says_what_changed(tmp_path, capsys):
@@ -49,6 +49,36 @@ def test_the_command_says_what_changed(tmp_path, capsys):
   said = capsys.readouterr().err.splitlines()
   assert len(said) >= 3
   assert said[0].startswith("optax.lars, per tensor: median_s 1e+09 -> ")
+
+
+def test_tables_for_people_have_more_and_are_no_change(
+  tmp_path, capsys, monkeypatch
+):
+  rows = [{"layer": "a", "us": 2.0}]
+  details = [{"layer": "a", "us": 1.0}]
+
+  def run(args):
+    return {"layers": rows} if args.json else {"layers": rows, "all": details}
+
+  monkeypatch.setattr(commands, "run_kernels", run)
+  assert main(["kernels", "--json"]) == 0
+  path = tmp_path / "run.json"
+  path.write_text(capsys.readouterr().out)
+  assert main(["kernels", "--compare", str(path)]) == 0
+  assert capsys.readouterr().err == ""
+
+
+def test_several_tables_are_compared_by_their_rows(
+  tmp_path, capsys, monkeypatch
+):
+  tables = {"a": [{"part": "x", "us": 1.0}], "b": [{"group": 4, "us": 2.0}]}
+  monkeypatch.setattr(commands, "run_collectives", lambda args: tables)
+  assert main(["collectives", "--json"]) == 0
+  path = tmp_path / "run.json"
+  path.write_text(capsys.readouterr().out)
+  tables["b"][0]["us"] = 3.0
+  assert main(["collectives", "--compare", str(path)]) == 1
+  assert capsys.readouterr().err == "4: us 2 -> 3 (1.50)\n"
 
 
 def test_another_compiler_is_named(tmp_path, capsys, monkeypatch):
