@@ -89,9 +89,11 @@ def test_a_given_pivot_changes_roundings_only_and_has_no_gradient(layout):
     return channel_moments(x, pivot=pivot, layout=layout)
 
   actual = moments(x, pivot)
-  # Of 120 deviations, each of a few units.
-  np.testing.assert_allclose(actual.mean, want["mean"], rtol=120 * ULP)
-  np.testing.assert_allclose(actual.m2, want["m2"], rtol=120 * 4 * ULP)
+  # Sums of 120 terms (Higham, section 4.2). The pivot is within a standard
+  # deviation of the mean, so at most as much cancels in m2 as is left.
+  bound = (120 + ROUNDINGS) * ULP
+  np.testing.assert_allclose(actual.mean, want["mean"], rtol=bound)
+  np.testing.assert_allclose(actual.m2, want["m2"], rtol=2 * bound)
   cotangent = Moments(jnp.zeros(()), jnp.ones(7), jnp.ones(7))
   dx, dpivot = jax.vjp(moments, x, pivot)[1](cotangent)
   assert not dpivot.any()

@@ -7,53 +7,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from small_step import (
+  BATCH,
+  CONFIG,
+  SCALE,
+  SPEC,
+  batch,
+  create,
+  moved_weights,
+  schedule,
+)
 from tolerance import half_ulp
 
 from podscale.collectives import EvaluationTotals, group_mesh
 from podscale.kernels import Packed
-from podscale.model import EfficientNet, model_spec
 from podscale.train.optimizer import l2_penalty, make_optimizer
 from podscale.train.placement import Placement
-from podscale.train.presets import get_preset
 from podscale.train.state import merge_variables
 from podscale.train.step import (
-  ImageScale,
   cross_entropy,
   make_eval_step,
   make_train_step,
 )
-
-BATCH = 32
-CLASSES = 10
-SPEC = model_spec(
-  "b0",
-  width=0.25,
-  depth=0.25,
-  resolution=32,
-  stem_stride=1,
-  dropout=0.0,
-  survival_prob=1.0,
-)
-SCALE = ImageScale((120.0, 110.0, 100.0), (60.0, 50.0, 40.0))
-CONFIG = dataclasses.replace(
-  get_preset("smoke"),
-  batch_size=BATCH,
-  optimizer=dataclasses.replace(get_preset("smoke").optimizer, l2=1e-3),
-)
-
-
-def create(rngs, spec=SPEC, axis_name="member"):
-  return EfficientNet(
-    spec,
-    num_classes=CLASSES,
-    dtype=jnp.float32,
-    axis_name=axis_name,
-    rngs=rngs,
-  )
-
-
-def schedule(step):
-  return 0.5 + 0.1 * jnp.asarray(step, jnp.float32)
 
 
 def build(devices, group_size, spec=SPEC):
@@ -72,12 +47,6 @@ def build(devices, group_size, spec=SPEC):
     lambda rngs: create(rngs, spec), optimizer, seed=0
   )
   return step, state, template, placement
-
-
-def batch(seed):
-  random = np.random.default_rng(seed)
-  images = random.integers(0, 256, (BATCH, 32, 32, 3), dtype=np.uint8)
-  return images, random.integers(0, CLASSES, BATCH, dtype=np.int32)
 
 
 def run(step, state, placement):
@@ -102,20 +71,7 @@ def three_steps_on_one_device():
 def three_steps_from_moved_weights():
   """The same from weights that are half an ulp off, four times."""
   step, state, _, placement = build(1, 1)
-  random = np.random.default_rng(0)
-
-  def moved(x):
-    signs = random.choice([-1, 1], x.shape)
-    values = np.asarray(x, np.float64) * (1 + half_ulp(x.dtype) * signs)
-    return jax.device_put(values.astype(x.dtype), x.sharding)
-
-  runs = []
-  for _ in range(4):
-    params = jax.tree.map(moved, state.variables.params)
-    start = jax.tree.map(jnp.copy, state)
-    start = start._replace(variables=start.variables._replace(params=params))
-    runs.append(run(step, start, placement))
-  return runs
+  return [run(step, moved_weights(state, seed), placement) for seed in range(4)]
 
 
 def test_eight_devices_in_one_group_equal_one_device(
