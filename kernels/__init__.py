@@ -1,6 +1,7 @@
 """Fused ops for convolutional networks; they need jax and numpy only."""
 
 from .activation import Activation
+from .bands import from_bands, over_bands, to_bands
 from .batch_norm import batch_norm, batch_norm_affine
 from .channel_moments import channel_moments
 from .choice import Choice
@@ -25,7 +26,10 @@ __all__ = [
   "default_implementation",
   "depthwise_conv_bn",
   "describe",
+  "from_bands",
   "lars_update",
   "leaf_norms",
+  "over_bands",
   "pack_like",
+  "to_bands",
 ]

@@ -6,13 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .bands import merge_bands, over_bands
 from .layout import Layout, check_image, per_channel, sum_axes
 from .moments import Moments
 from .sums import channel_sums
 
 
 def channel_moments(
-  x: jax.Array, *, pivot: jax.Array | None = None, layout: Layout = "HWNC"
+  x: jax.Array,
+  *,
+  pivot: jax.Array | None = None,
+  layout: Layout = "HWNC",
+  bands: int = 1,
 ) -> Moments:
   """Per-channel count, mean and sum of squared deviations of `x`.
 
@@ -26,9 +31,10 @@ def channel_moments(
       mean, lets XLA make the sums in the loop that makes x. The result depends
       on it in its rounding only, and no gradient is sent to it.
     layout: Where the batch and the channels are.
+    bands: Of the image, among the channels; see `to_bands`.
 
   Returns:
-    `Moments` in float32.
+    `Moments` in float32, `[c]`.
 
   Raises:
     ValueError: x has another rank, an integer dtype, or no elements; or the
@@ -39,10 +45,12 @@ def channel_moments(
   >>> float(count), float(mean[0]), float(m2[0])
   (4.0, 1.5, 5.0)
   """
-  check_image("channel_moments", x, layout, pivot=pivot)
+  check_image("channel_moments", x, layout, bands, pivot=pivot)
   if pivot is not None:
-    pivot = per_channel(jax.lax.stop_gradient(pivot), layout)
-  return with_known_count(_channel_moments(x, pivot, layout), x)
+    pivot = over_bands(jax.lax.stop_gradient(pivot), bands)
+    pivot = per_channel(pivot, layout)
+  moments = _channel_moments(x, pivot, layout)
+  return with_known_count(merge_bands(moments, bands), x)
 
 
 def with_known_count(moments: Moments, x: jax.Array) -> Moments:

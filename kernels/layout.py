@@ -5,6 +5,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
+from .bands import channels_of_band
+
 Layout = Literal["HWNC", "HWCN"]
 
 _BATCH_AXIS = {"HWNC": 2, "HWCN": 3}
@@ -33,7 +35,11 @@ def per_channel(vector: jax.Array, layout: Layout) -> jax.Array:
 
 
 def check_image(
-  op: str, x: jax.Array, layout: Layout, **vectors: jax.Array | None
+  op: str,
+  x: jax.Array,
+  layout: Layout,
+  bands: int = 1,
+  **vectors: jax.Array | None,
 ) -> None:
   """Checks an activation and the per-channel vectors that go with it.
 
@@ -50,12 +56,20 @@ def check_image(
     raise ValueError(f"{op}: x must be of a floating dtype, got {x.dtype}")
   if 0 in x.shape:
     raise ValueError(f"{op}: x is empty, shape {x.shape}")
+  if bands != 1 and layout != "HWNC":
+    raise ValueError(f"{op}: bands are of HWNC, got {bands} in {layout}")
   channels = x.shape[channel_axis(layout)]
+  if bands != 1:
+    channels = channels_of_band(op, x, bands)
   for name, vector in vectors.items():
     if vector is not None and vector.shape != (channels,):
       raise ValueError(
         f"{op}: {name} must have shape ({channels},) for x of shape {x.shape} "
-        f"in {layout}, got {vector.shape}"
+        f"in {layout}{_in_bands(bands)}, got {vector.shape}"
       )
     if vector is not None and vector.dtype != jnp.float32:
       raise ValueError(f"{op}: {name} must be float32, got {vector.dtype}")
+
+
+def _in_bands(bands: int) -> str:
+  return f" and {bands} bands" if bands != 1 else ""

@@ -10,7 +10,12 @@ import oracle
 from jax import lax
 from tolerance import assert_accurate
 
-from podscale.kernels import Moments, depthwise_conv_bn
+from podscale.kernels import (
+  Moments,
+  depthwise_conv_bn,
+  from_bands,
+  to_bands,
+)
 
 F32, BF16 = jnp.float32, jnp.bfloat16
 
@@ -26,6 +31,7 @@ class Case(NamedTuple):
   dtype: str = "float32"
   activation: str | None = "silu"
   affine: str = "scale and offset"
+  bands: int = 1
 
   @property
   def settings(self):
@@ -109,10 +115,22 @@ def exact(x, filters, scale, offset, dy, dmean, dm2, **settings):
   }
 
 
+def in_bands(op, bands):
+  """The op on an image in bands, as if it were on the image."""
+
+  def run(x, *vectors):
+    y, moments = op(to_bands(x, bands), *vectors, bands=bands)
+    return from_bands(y, bands), moments
+
+  return run
+
+
 def check(case, op=depthwise_conv_bn):
   """Judges an op's values and gradients by the float64 oracle."""
   inputs = draw(case)
   op = partial(op, layout=case.layout, **case.settings)
+  if case.bands > 1:
+    op = in_bands(op, case.bands)
   actual = jax.jit(partial(everything, op, case.layout))(*inputs)
   reference = partial(plain, **case.settings)
   assert_accurate(

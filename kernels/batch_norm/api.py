@@ -5,6 +5,7 @@ from typing import Literal, overload
 import jax
 
 from ..activation import Activation, check_activation
+from ..bands import over_bands
 from ..dispatch import Requested, dispatch
 from ..layout import Layout, check_image
 from ..manual_axes import match_varying
@@ -23,6 +24,7 @@ def batch_norm(
   activation: Activation = ...,
   pool: Literal[False] = ...,
   layout: Layout = ...,
+  bands: int = ...,
   implementation: Requested = ...,
 ) -> jax.Array: ...
 @overload
@@ -34,6 +36,7 @@ def batch_norm(
   activation: Activation = ...,
   pool: Literal[True],
   layout: Layout = ...,
+  bands: int = ...,
   implementation: Requested = ...,
 ) -> tuple[jax.Array, jax.Array]: ...
 def batch_norm(
@@ -44,6 +47,7 @@ def batch_norm(
   activation=None,
   pool=False,
   layout="HWNC",
+  bands=1,
   implementation=None,
 ):
   """Normalisation and activation, with the spatial mean where it is wanted.
@@ -59,6 +63,7 @@ def batch_norm(
     activation: 'silu', 'relu' or None.
     pool: Whether to return the spatial mean as well.
     layout: Where the batch and the channels are.
+    bands: Of the image, among x's channels; see `to_bands`.
     implementation: 'xla', 'pallas_tpu', several to try, or None to choose.
 
   Returns:
@@ -76,11 +81,16 @@ def batch_norm(
   >>> y.shape, mean.shape, mean[0, 0].item()
   ((2, 2, 3, 8), (3, 8), 3.0)
   """
-  check_image(_OP, x, layout, scale=scale, offset=offset)
+  check_image(_OP, x, layout, bands, scale=scale, offset=offset)
   check_activation(_OP, activation)
   x, scale, offset = match_varying(x, scale, offset)
   settings = xla.Settings(activation, pool, layout)
   with jax.named_scope(_OP):
-    return dispatch(
+    scale, offset = (over_bands(v, bands) for v in (scale, offset))
+    result = dispatch(
       _OP, _IMPLEMENTATIONS, implementation, x, scale, offset, settings
     )
+    if not pool or bands == 1:
+      return result
+    y, mean = result
+    return y, mean.reshape(mean.shape[0], bands, -1).mean(1)

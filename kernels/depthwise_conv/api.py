@@ -34,6 +34,7 @@ def depthwise_conv_bn(
   stride: int = 1,
   padding: Padding = "SAME",
   layout: Layout = "HWNC",
+  bands: int = 1,
   implementation: Requested = None,
 ) -> tuple[jax.Array, Moments]:
   """Depthwise convolution, with a batch norm on its way in and out.
@@ -62,6 +63,10 @@ def depthwise_conv_bn(
     stride: 1 or 2, in both directions.
     padding: 'SAME' (as TensorFlow: less before than after) or 'VALID'.
     layout: Where the batch and the channels are.
+    bands: Of the image, among x's channels, as `to_bands` lays them; y's are
+      laid likewise. Filters, scale, offset and moments are the image's, `[c]`.
+      With more than one, padding is 'SAME', h a multiple of the stride, and a
+      band of y has half as many rows as the filters, rounded down, or more.
     implementation: 'xla', 'pallas_tpu', several to try, or None to choose.
 
   Returns:
@@ -81,7 +86,7 @@ def depthwise_conv_bn(
   >>> y.shape, y[0, 0, 0, 0].item(), moments.count.item()
   ((2, 2, 2, 8), 9.0, 8.0)
   """
-  settings = Settings(activation, stride, padding, layout)
+  settings = Settings(activation, stride, padding, layout, bands)
   _check(x, filters, scale, offset, settings)
   x, filters, scale, offset = match_varying(x, filters, scale, offset)
   with jax.named_scope(_OP):
@@ -106,17 +111,19 @@ def describe(
   stride: int = 1,
   padding: Padding = "SAME",
   layout: Layout = "HWNC",
+  bands: int = 1,
 ) -> Choice:
   """What `depthwise_conv_bn` runs without a named implementation."""
-  settings = Settings(activation, stride, padding, layout)
+  settings = Settings(activation, stride, padding, layout, bands)
   _check(x, filters, scale, offset, settings)
   return choose(x, filters, settings)
 
 
 def _check(x, filters, scale, offset, settings: Settings) -> None:
-  check_image(_OP, x, settings.layout, scale=scale, offset=offset)
+  layout, bands = settings.layout, settings.bands
+  check_image(_OP, x, layout, bands, scale=scale, offset=offset)
   check_activation(_OP, settings.activation)
-  _check_filters(x, filters, settings.layout)
+  _check_filters(x, filters, settings)
   if settings.stride not in (1, 2):
     raise ValueError(
       f"{_OP}: stride must be 1 or 2, got {settings.stride} for x of shape "
@@ -130,10 +137,24 @@ def _check(x, filters, scale, offset, settings: Settings) -> None:
       f"{_OP}: x of shape {x.shape} is smaller than the filters "
       f"{filters.shape}, and padding is VALID"
     )
+  if bands != 1:
+    _check_bands(x, filters, settings)
 
 
-def _check_filters(x, filters, layout):
-  channels = x.shape[channel_axis(layout)]
+def _check_bands(x, filters, settings):
+  rows, stride = x.shape[0], settings.stride
+  if settings.padding != "SAME":
+    raise ValueError(f"{_OP}: bands need padding SAME")
+  if rows % stride or rows // stride < filters.shape[0] // 2:
+    raise ValueError(
+      f"{_OP}: bands of {rows} rows are too short, or not of whole strides, "
+      f"for filters {filters.shape} and stride {stride}"
+    )
+
+
+def _check_filters(x, filters, settings):
+  layout = settings.layout
+  channels = x.shape[channel_axis(layout)] // settings.bands
   if filters.ndim != 3 or filters.shape[2] != channels:
     raise ValueError(
       f"{_OP}: filters must have shape (k, k, {channels}) for x of shape "

@@ -23,6 +23,7 @@ from ..tpu.prologue import Prologue
 from ..tpu.registers import TILE, load, masked, pair_masks, store, zeros
 from .buffer import backward_buffer, reach
 from .call import Gradients
+from .edges import edge_rows, edge_vectors, edges_of
 from .geometry import Geometry, stage_of, vmem_of
 from .minimal import plus
 from .taps import Range, input_ranges, phase_taps
@@ -51,22 +52,29 @@ def backward(
   g: Geometry,
   vmem_limit_bytes: int,
 ) -> Gradients:
-  """The gradients of x, filters, scale and offset, in their dtypes."""
+  """The gradients of x, filters, scale and offset.
+
+  In their dtypes; that of the filters of several bands in float32.
+  """
+  buffer = backward_buffer(g)
   vectors = {
     "scale": scale,
     "offset": offset,
     "mean": moments.mean,
     "dmean": dmoments.mean,
     "dm2": dmoments.m2,
+    **edge_vectors(buffer.reach, g),
   }
   given = Given(g, given_names(vectors))
   names = given_names({"dscale": scale, "doffset": offset})
-  wanted = Wanted(g, filters.dtype, names)
-  buffer = backward_buffer(g)
+  # The sum over bands is still to come.
+  taps = filters.dtype if g.bands == 1 else jnp.dtype(jnp.float32)
+  wanted = Wanted(g, taps, names)
   inputs = {
     "x": (x, g.input_block()),
     "y": (y, g.output_block()),
     "dy": (dy, g.output_block()),
+    **edge_rows({"y": y, "dy": dy}, g.output_shape, buffer.reach, g),
   }
   for j, row in enumerate(buffer.halo()):
     inputs[f"y_halo{j}"] = (y, g.output_row(row))
@@ -112,7 +120,7 @@ def _cost(x, y, g) -> pl.CostEstimate:
 def vmem_bytes(g: Geometry, dtype: jnp.dtype) -> int:
   """What a grid step takes of VMEM."""
   buffer = backward_buffer(g)
-  halo = 2 * len(buffer.halo()) * vmem_of((1, *g.output_shape[1:]), dtype)
+  halo = 2 * buffer.other_rows * vmem_of((1, *g.output_shape[1:]), dtype)
   return (
     2 * vmem_of(g.input_shape, dtype)
     + 2 * vmem_of(g.output_shape, dtype)
@@ -154,9 +162,8 @@ def _kernel(given: Given, wanted: Wanted, refs) -> None:
 def _fill(given: Given, refs, i, part: Part) -> None:
   """Writes dy and what comes through the moments to the buffer."""
   g = given.g
-  affine = [
-    _moments_affine(given, refs, group) for group in distinct(g, part.groups)
-  ]
+  groups = distinct(g, part.groups)
+  affine = [_moments_affine(given, refs, group) for group in groups]
   masks: Masks = part.masks
   if stage_of(refs) is not None:
     masks = pair_masks(part.first, g.batch)
@@ -179,6 +186,7 @@ def _fill(given: Given, refs, i, part: Part) -> None:
     refs.effective,
     [refs.y, refs.dy],
     halos,
+    edges_of(given, refs, ["y", "dy"], groups[0], function),
     function,
     i,
     part.sublanes,
@@ -193,7 +201,8 @@ def _moments_affine(given: Given, refs, group):
     given.vector(refs, name, group) for name in ("mean", "dmean", "dm2")
   )
   slope = 2 * dm2
-  return slope, dmean / (g.rows.out * g.cols.out * g.batch) - slope * mean
+  count = g.rows.out * g.bands * g.cols.out * g.batch
+  return slope, dmean / count - slope * mean
 
 
 def _row_ranges(g: Geometry, i, phase: int) -> list[Range]:

@@ -5,7 +5,7 @@ With minimal filtering it holds their transform instead, tile by tile.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,12 +15,11 @@ from jax.experimental.pallas import tpu as pltpu
 
 from ..tpu.columns import UNROLLED, column_chunks
 from ..tpu.loops import loop
-from ..tpu.registers import TILE, Registers, convert, load, zeros
+from ..tpu.registers import TILE, convert, load, zeros
+from .edges import Edge, Function
 from .geometry import Geometry
 from .minimal import Algorithm, Values
 from .shapes import Window
-
-Function = Callable[..., Registers]
 
 
 class Buffer(NamedTuple):
@@ -38,6 +37,7 @@ class Buffer(NamedTuple):
     filled: Columns that are filled at a time.
     turns: Rows of them.
     algorithm: Of minimal filtering, or None.
+    banded: Whether bands of the image lie side by side.
   """
 
   block: int
@@ -51,6 +51,7 @@ class Buffer(NamedTuple):
   filled: int
   turns: int
   algorithm: Algorithm | None
+  banded: bool
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -83,18 +84,29 @@ class Buffer(NamedTuple):
 
   def halo(self) -> list[int]:
     """Rows of other blocks that a step reads, from its block's start."""
-    if self.whole:
-      return []
+    return [] if self.whole else self._around()
+
+  def _around(self) -> list[int]:
     return [
       *range(-self.above, 0),
       *range(self.block, self.block + self.below),
     ]
 
+  @property
+  def reach(self) -> tuple[int, int]:
+    """Rows above and below the block's."""
+    return self.above, self.below
+
+  @property
+  def other_rows(self) -> int:
+    """Rows that a step takes of each array besides its block."""
+    return len(self.halo()) + self.banded * sum(self.reach)
+
   def clear_border(self, ref) -> None:
     """Zeros around the image; nothing else is ever written there.
 
     The rows above and below are those of other blocks where a step has not
-    all of them, and are written each time.
+    all of them, or of other bands, and are written each time.
     """
     if not self.algorithm:
       inside = range(self.left, self.left + self.columns)
@@ -106,7 +118,7 @@ class Buffer(NamedTuple):
           for p in range(self.registers):
             ref[row, col, p] = zeros()
 
-    if self.whole:
+    if self.whole and not self.banded:
       for row in range(self.shape[0]):
         if not 0 <= row - self.above < self.rows:
           self._clear_row(ref, row)
@@ -127,6 +139,7 @@ class Buffer(NamedTuple):
     ref,
     blocks: Sequence,
     halos: Sequence[Sequence],
+    edges: Mapping[str, Edge],
     function: Function,
     i,
     sublanes,
@@ -138,13 +151,14 @@ class Buffer(NamedTuple):
       ref: The buffer.
       blocks: Ref of each array's block.
       halos: For each row of `halo()`, the ref of each array.
+      edges: The rows beyond a band's edges.
       function: Of a list of registers per array.
       i: Number of the block of rows.
       sublanes: Slice of the sublanes that are loaded together.
       stage: As for `tpu.registers.load`.
     """
 
-    def fill(to_row, sources, row):
+    def fill(to_row, sources, row, function=function):
       given = ref, self.above + to_row, sources, row, function, sublanes
       if self.algorithm:  # which excludes loads in pairs
         self._fill_tiles(*given)
@@ -154,20 +168,36 @@ class Buffer(NamedTuple):
     def own(row, _):
       fill(row, blocks, row)
 
+    first = 0 if self.whole else i * self.block
+
+    def outside(row):
+      """A row beyond the image, or beyond its band."""
+      clear = partial(self._clear_row, ref, self.above + row)
+      if not edges:
+        clear()
+      elif isinstance(row, int) and row < 0:
+        sources, of_edge = edges["above"]
+        fill(row, sources, self.above + first + row, of_edge)
+      else:
+        sources, of_edge = edges["below"]
+        index = first + row - self.rows
+        near = jnp.asarray(index < self.below)
+        pl.when(near)(lambda: fill(row, sources, index, of_edge))
+        pl.when(~near)(clear)
+
     if self.whole:
       loop(0, self.block, own, turns=self.turns)
+      for row in self._around() if self.banded else []:
+        outside(row)
       return
-    first = i * self.block
     there = jnp.minimum(self.block, self.rows - first)
     loop(0, there, own, turns=self.turns)
     if self.rows % self.block:
-      loop(
-        there, self.block, lambda row, _: self._clear_row(ref, self.above + row)
-      )
+      loop(there, self.block, lambda row, _: outside(row))
     for row, sources in zip(self.halo(), halos, strict=True):
       inside = (first + row >= 0) & (first + row < self.rows)
       pl.when(inside)(partial(fill, row, sources, 0))
-      pl.when(~inside)(partial(self._clear_row, ref, self.above + row))
+      pl.when(~inside)(partial(outside, row))
 
   def _fill_columns(
     self, ref, to_row, sources, row, function, sublanes, stage
@@ -240,6 +270,7 @@ def forward_buffer(g: Geometry) -> Buffer:
     filled=g.blocks.filled,
     turns=g.blocks.turns,
     algorithm=g.algorithm,
+    banded=g.bands > 1,
   )
 
 
@@ -258,6 +289,7 @@ def backward_buffer(g: Geometry) -> Buffer:
     filled=g.blocks.filled,
     turns=g.blocks.turns,
     algorithm=g.algorithm,
+    banded=g.bands > 1,
   )
 
 

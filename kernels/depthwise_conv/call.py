@@ -31,6 +31,7 @@ class Settings(NamedTuple):
   stride: int
   padding: Padding
   layout: Layout
+  bands: int = 1
 
 
 class Call(NamedTuple):

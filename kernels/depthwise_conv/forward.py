@@ -19,6 +19,7 @@ from ..tpu.call import tpu_call
 from ..tpu.loops import loop
 from ..tpu.registers import TILE, store, zeros
 from .buffer import forward_buffer
+from .edges import edge_rows, edge_vectors, edges_of
 from .geometry import Geometry, stage_of, vmem_of
 from .minimal import plus
 from .taps import Range, output_ranges
@@ -45,10 +46,10 @@ def forward(
   vmem_limit_bytes: int,
 ) -> tuple[jax.Array, Moments]:
   """See `podscale.kernels.depthwise_conv_bn`."""
-  vectors = {"scale": scale, "offset": offset}
+  buffer = forward_buffer(g)
+  vectors = {"scale": scale, "offset": offset, **edge_vectors(buffer.reach, g)}
   given = Given(g, given_names(vectors))
   wanted = Wanted(g, None, ("mean", "m2"))
-  buffer = forward_buffer(g)
   halo = {f"halo{j}": (x, g.input_row(r)) for j, r in enumerate(buffer.halo())}
   y_shape = (g.rows.out, g.cols.out, *x.shape[2:])
   sums = pltpu.VMEM((g.groups, *TILE), jnp.float32)
@@ -59,6 +60,7 @@ def forward(
     inputs={
       "x": (x, g.input_block()),
       **halo,
+      **edge_rows({"x": x}, g.input_shape, buffer.reach, g),
       **given.operands(filters, vectors),
     },
     outputs={
@@ -86,7 +88,7 @@ def vmem_bytes(g: Geometry, dtype: jnp.dtype) -> int:
   return (
     vmem_of(g.input_shape, dtype)
     + vmem_of(g.output_shape, dtype)
-    + len(buffer.halo()) * vmem_of((1, *g.input_shape[1:]), dtype)
+    + buffer.other_rows * vmem_of((1, *g.input_shape[1:]), dtype)
     + buffer.bytes
     + vector_bytes(g)
     + g.stage_bytes(dtype, g.blocks.columns)
@@ -155,7 +157,14 @@ def _activate(given: Given, refs, i, part: Part) -> None:
   buffer = forward_buffer(g)
   halos = [[getattr(refs, f"halo{j}")] for j in range(len(buffer.halo()))]
   buffer.fill(
-    refs.activated, [refs.x], halos, function, i, part.sublanes, stage
+    refs.activated,
+    [refs.x],
+    halos,
+    edges_of(given, refs, ["x"], groups[0], function),
+    function,
+    i,
+    part.sublanes,
+    stage,
   )
 
 

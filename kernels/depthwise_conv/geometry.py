@@ -35,6 +35,7 @@ class Geometry(NamedTuple):
     blocks: Sizes of a grid step.
     activation: Of the prologue.
     flat_vectors: Whether a block may have 128 values of a vector `[c]`.
+    bands: Of the image, among the channels.
   """
 
   rows: Window
@@ -45,6 +46,7 @@ class Geometry(NamedTuple):
   blocks: Blocks
   activation: Activation
   flat_vectors: bool
+  bands: int = 1
 
   @property
   def channels_in_lanes(self) -> bool:
@@ -86,7 +88,8 @@ class Geometry(NamedTuple):
   @property
   def trims_rows(self) -> bool:
     """Whether rows at the border have code without the padding's taps."""
-    return self.whole and self.rows.out <= _OWN_CODE_ROWS
+    small = self.whole and self.rows.out <= _OWN_CODE_ROWS
+    return small and self.bands == 1
 
   @property
   def algorithm(self) -> Algorithm | None:
@@ -135,6 +138,10 @@ class Geometry(NamedTuple):
   def output_row(self, offset: int) -> pl.BlockSpec:
     """One output row, `offset` rows from the start of a step's block."""
     return self._row(self.output_shape, offset, self.rows.out)
+
+  def edge_block(self, block: tuple[int, ...], rows: int) -> pl.BlockSpec:
+    """`rows` rows beyond a band's edge, for all of a step's blocks of rows."""
+    return self._block((rows, *block[1:]), lambda i: 0)
 
   def _row(self, block, offset, size):
     # A row beyond the image is not used; any that exists will do.

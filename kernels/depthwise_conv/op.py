@@ -11,8 +11,13 @@ from jax import lax
 
 from . import conv_form, pallas_tpu, taps_form
 from .call import Call, Results
+from .unbanded import Unbanded
 
-_FORMS = {"taps": taps_form, "conv": conv_form, "pallas_tpu": pallas_tpu}
+_FORMS = {
+  "taps": Unbanded(taps_form),
+  "conv": Unbanded(conv_form),
+  "pallas_tpu": pallas_tpu,
+}
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))

@@ -6,7 +6,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from ..bands import merge_bands, over_bands
 from ..layout import batch_axis, channel_axis
+from ..moments import Moments
 from ..tpu.chip import Chip, target_chip
 from . import backward as backward_kernel
 from . import forward as forward_kernel
@@ -55,6 +57,7 @@ def plan(x: jax.Array, filters: jax.Array, settings: Settings) -> Plan:
     _ANY,
     settings.activation,
     chip.tiles_vectors_by_128,
+    settings.bands,
   )
 
   def with_blocks(direction: Direction, kernel: ModuleType) -> Geometry:
@@ -86,10 +89,17 @@ def forward(
 ) -> Results:
   """See `podscale.kernels.depthwise_conv_bn`."""
   plan = _plan_of(call)
+  bands = call.settings.bands
   with jax.named_scope(_described(x, filters, call)):
-    return forward_kernel.forward(
-      x, filters, scale, offset, plan.forward, plan.chip.vmem_bytes
+    y, moments = forward_kernel.forward(
+      x,
+      over_bands(filters, bands),
+      _over_bands(scale, bands),
+      _over_bands(offset, bands),
+      plan.forward,
+      plan.chip.vmem_bytes,
     )
+    return y, merge_bands(moments, bands)
 
 
 def backward(
@@ -97,11 +107,39 @@ def backward(
 ) -> Gradients:
   """The gradients of x, filters, scale and offset, in their dtypes."""
   plan = _plan_of(call)
-  x, filters, *_ = residuals
+  bands = call.settings.bands
+  x, filters, scale, offset, y, moments = residuals
+  dy, dmoments = cotangents
+
+  def of_image(moments: Moments) -> Moments:
+    mean, m2 = (over_bands(v, bands) for v in moments[1:])
+    return moments._replace(mean=mean, m2=m2)
+
   with jax.named_scope(_described(x, filters, call)):
-    return backward_kernel.backward(
-      *residuals, *cotangents, plan.backward, plan.chip.vmem_bytes
+    dx, *gradients = backward_kernel.backward(
+      x,
+      over_bands(filters, bands),
+      _over_bands(scale, bands),
+      _over_bands(offset, bands),
+      y,
+      of_image(moments),
+      dy,
+      of_image(dmoments),
+      plan.backward,
+      plan.chip.vmem_bytes,
     )
+    dfilters, *vectors = (_sum_over_bands(v, bands) for v in gradients)
+    return dx, dfilters.astype(filters.dtype), *vectors
+
+
+def _over_bands(vector, bands: int):
+  return None if vector is None else over_bands(vector, bands)
+
+
+def _sum_over_bands(gradient, bands: int):
+  if gradient is None or bands == 1:
+    return gradient
+  return gradient.reshape(*gradient.shape[:-1], bands, -1).sum(-2)
 
 
 def _described(x, filters, call: Call) -> str:

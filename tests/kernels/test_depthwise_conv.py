@@ -45,6 +45,7 @@ CASES = [
   Case(1, 2, "SAME", (3, 4, 2, 3), activation=None),
   Case(3, 1, "SAME", (1, 1, 1, 1), affine=""),
   Case(3, 1, "SAME", (6, 5, 3, 3), dtype="bfloat16"),
+  Case(3, 2, "SAME", (8, 5, 3, 3), dtype="bfloat16", bands=2),
   Case(3, 2, "VALID", (5, 6, 7, 3), "HWCN", "bfloat16", "relu", ""),
   Case(5, 2, "SAME", (7, 6, 1, 130), "HWCN", "bfloat16"),
 ]
@@ -309,6 +310,17 @@ def shapes(x=(4, 4, 2, 3), filters=(3, 3, 3), x_dtype=F32, filters_dtype=F32):
       "scale must be float32, got bfloat16",
     ),
     (shapes(), {"implementation": "cuda"}, "unknown implementation 'cuda'"),
+    (shapes(), {"bands": 2}, "3 channels of x (4, 4, 2, 3) are not those of 2"),
+    (
+      shapes(filters=(3, 3, 1)),
+      {"bands": 3, "padding": "VALID"},
+      "bands need padding SAME",
+    ),
+    (
+      shapes(x=(3, 4, 2, 3), filters=(3, 3, 1)),
+      {"bands": 3, "stride": 2},
+      "bands of 3 rows are too short, or not of whole strides",
+    ),
   ],
 )
 def test_mistakes_are_named(inputs, kwargs, message):

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from abstract_tpu import on
 from depthwise_cases import BF16, Case, check, draw
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -37,14 +38,6 @@ from podscale.kernels.tpu import call
 from podscale.kernels.tpu.chip import target_chip
 
 KERNEL = partial(depthwise_conv_bn, implementation="pallas_tpu")
-KINDS = {
-  "v3": "TPU v3",
-  "v4": "TPU v4",
-  "v5e": "TPU v5 lite",
-  "v5p": "TPU v5",
-  "v6e": "TPU v6 lite",
-  "tpu7x": "TPU7x",
-}
 
 
 @pytest.fixture
@@ -110,15 +103,6 @@ def _pack_elementwise(even, odd, *, packed_dtype):
 def small_blocks(monkeypatch):
   """Cuts images into several grid steps that do not divide them evenly."""
   change_blocks(monkeypatch, rows=2, columns=3, filled=4)
-
-
-def on(chip):
-  """Traces for a chip that is not there."""
-  device = jax.sharding.AbstractDevice(
-    device_kind=KINDS[chip], num_cores=1, platform="tpu"
-  )
-  mesh = jax.sharding.AbstractMesh((), (), abstract_device=device)
-  return jax.sharding.use_abstract_mesh(mesh)
 
 
 # Batches below, at and above a register's images, channels below and above 128
@@ -226,6 +210,38 @@ def test_channels_in_the_sublanes_of_images_cut_into_rows(
   check(case, KERNEL)
 
 
+# Edges that reach one, two or no rows into a band; bands that a step has whole.
+BANDED = [
+  Case(3, 1, "SAME", (6, 5, 8, 3), bands=3),
+  Case(3, 2, "SAME", (8, 4, 9, 70), bands=2, activation="relu", affine="scale"),
+  Case(5, 1, "SAME", (4, 3, 2, 3), bands=2, activation=None, affine=""),
+  Case(5, 2, "SAME", (16, 4, 3, 2), bands=4, affine="offset"),
+  Case(7, 1, "SAME", (6, 3, 2, 1), bands=2),
+  Case(5, 1, "SAME", (6, 5, 30, 3), bands=3, dtype="bfloat16"),
+]
+
+
+@pytest.mark.parametrize("case", BANDED, ids=named)
+def test_bands(interpreted, case):
+  check(case, KERNEL)
+
+
+@pytest.mark.parametrize("chip", ["v5e", "v3"])
+@pytest.mark.parametrize(
+  "case",
+  [
+    Case(3, 1, "SAME", (10, 5, 9, 2), bands=2),
+    Case(5, 1, "SAME", (9, 6, 2, 2), bands=3),
+    Case(5, 2, "SAME", (20, 5, 2, 2), bands=2),
+  ],
+  ids=named,
+)
+def test_bands_cut_into_rows(interpreted, small_blocks, request, chip, case):
+  """The last step has one row, so its neighbours' rows lie in its block."""
+  request.getfixturevalue(chip)
+  check(case._replace(dtype="bfloat16"), KERNEL)
+
+
 PAIRS = [
   Case(3, 1, "SAME", (3, 4, 5, 2), dtype="bfloat16"),
   Case(3, 2, "SAME", (5, 7, 8, 2), dtype="bfloat16", affine="offset"),
@@ -269,6 +285,7 @@ ODD = [
   Case(5, 2, "SAME", (5, 4, 9, 3)),
   Case(3, 2, "SAME", (4, 5, 130, 9), "HWCN", "bfloat16"),
   Case(5, 1, "SAME", (3, 2, 2, 9), "HWCN", "bfloat16", "relu"),
+  Case(5, 1, "SAME", (6, 3, 9, 3), dtype="bfloat16", bands=2),
 ]
 
 

@@ -1,0 +1,136 @@
+"""Bands: the parts of an image's height, side by side among the channels.
+
+A TPU's register holds 128 channels, and memory is padded to them: 24 channels
+take the room and the time of 128. Cut in four bands, an image of `h` rows and
+24 channels is one of `h / 4` rows and 96. Elementwise ops and sums do not mind,
+1x1 convolutions take a block-diagonal matrix, and convolutions have to look
+beyond a band's edge, into the one above or below.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from .moments import Moments
+
+
+def to_bands(x: jax.Array, bands: int) -> jax.Array:
+  """Lays the `bands` parts of the height side by side among the channels.
+
+  Args:
+    x: `[h, w, n, c]`.
+    bands: A divisor of h.
+
+  Returns:
+    `[h / bands, w, n, bands * c]`: the first c channels are the rows from 0 on,
+    the next those from `h / bands` on.
+
+  Raises:
+    ValueError: bands does not divide h.
+
+  >>> import jax.numpy as jnp
+  >>> to_bands(jnp.arange(4).reshape(4, 1, 1, 1), 2)[:, 0, 0].tolist()
+  [[0, 2], [1, 3]]
+  """
+  if bands < 1 or x.shape[0] % bands:
+    raise ValueError(
+      f"to_bands: {x.shape[0]} rows of x {x.shape} cannot be cut in {bands} "
+      "bands of one size"
+    )
+  return jnp.concatenate(jnp.split(x, bands, axis=0), axis=3)
+
+
+def from_bands(x: jax.Array, bands: int) -> jax.Array:
+  """The inverse of `to_bands`.
+
+  Args:
+    x: `[h / bands, w, n, bands * c]`.
+    bands: How many there are.
+
+  Returns:
+    `[h, w, n, c]`.
+
+  Raises:
+    ValueError: bands does not divide the channels.
+
+  >>> import jax.numpy as jnp
+  >>> from_bands(jnp.arange(4).reshape(2, 1, 1, 2), 2).ravel().tolist()
+  [0, 2, 1, 3]
+  """
+  channels_of_band("from_bands", x, bands)
+  return jnp.concatenate(jnp.split(x, bands, axis=3), axis=0)
+
+
+def channels_of_band(op: str, x: jax.Array, bands: int) -> int:
+  """The channels of the image itself.
+
+  Raises:
+    ValueError: bands does not divide x's channels.
+  """
+  if bands < 1 or x.shape[3] % bands:
+    raise ValueError(
+      f"{op}: {x.shape[3]} channels of x {x.shape} are not those of {bands} "
+      "bands"
+    )
+  return x.shape[3] // bands
+
+
+def over_bands(vector: jax.Array, bands: int) -> jax.Array:
+  """What is the same for all bands: `[..., c]` to `[..., bands * c]`.
+
+  >>> import jax.numpy as jnp
+  >>> over_bands(jnp.arange(2), 2).tolist()
+  [0, 1, 0, 1]
+  """
+  return vector if bands == 1 else jnp.tile(vector, bands)
+
+
+def merge_bands(moments: Moments, bands: int) -> Moments:
+  """The moments of an image, from those of its bands, `[bands * c]`."""
+  if bands == 1:
+    return moments
+  mean, m2 = (v.reshape(bands, -1) for v in (moments.mean, moments.m2))
+  merged = mean.mean(0)
+  between = moments.count * jnp.square(mean - merged[None]).sum(0)
+  return Moments(moments.count * bands, merged, m2.sum(0) + between)
+
+
+def rows_beyond(
+  x: jax.Array, bands: int, above: int, below: int
+) -> dict[str, jax.Array]:
+  """The rows that each band's neighbours have next to it.
+
+  Args:
+    x: `[h / bands, w, n, bands * c]`.
+    bands: How many there are.
+    above: Rows before a band's first.
+    below: Rows after its last.
+
+  Returns:
+    'above', `[above, w, n, bands * c]`, with zeros for the first band, and
+    'below' likewise, with zeros for the last; where there are any.
+  """
+  c = x.shape[3] // bands
+  rows = {}
+  if above:
+    rows["above"] = _moved(x[x.shape[0] - above :], c)
+  if below:
+    rows["below"] = _moved(x[:below], -c)
+  return rows
+
+
+def edge_masks(channels: int, bands: int) -> dict[str, jax.Array]:
+  """Ones where `rows_beyond` has rows of the image, `[channels]` float32."""
+  c = channels // bands
+  band = lax.iota(jnp.int32, channels) // c
+  return {
+    "above": (band > 0).astype(jnp.float32),
+    "below": (band < bands - 1).astype(jnp.float32),
+  }
+
+
+def _moved(x, channels: int):
+  """Each channel goes `channels` further; zeros take the places left."""
+  none = (0, 0, 0)
+  zero = jnp.zeros((), x.dtype)
+  return lax.pad(x, zero, [none, none, none, (channels, -channels, 0)])
