@@ -31,6 +31,7 @@ class Block(nnx.Module):
   """
 
   def __init__(self, spec: BlockSpec, *, norm: Norm, rngs: nnx.Rngs):
+    self.spec = spec
     self.has_expand = spec.expanded != spec.in_filters
     self.has_skip = spec.stride == 1 and spec.in_filters == spec.out_filters
     if self.has_expand:
@@ -50,6 +51,7 @@ class Block(nnx.Module):
     x: jax.Array,  # [h, w, n, c]
     pending: Pending | None,
     rngs: nnx.Rngs | None,
+    bands: int = 1,
   ) -> jax.Array:
     """The block's result [ho, wo, n, out_filters].
 
@@ -58,19 +60,24 @@ class Block(nnx.Module):
       pending: Scale and offset still to be applied to x, a swish behind them;
         None when x is complete.
       rngs: For stochastic depth.
+      bands: Of the images, in x and in the result; see `kernels.to_bands`.
     """
     if pending is not None and (self.has_expand or self.has_skip):
-      x = kernels.batch_norm(x, *pending, activation="silu")
+      x = kernels.batch_norm(x, *pending, activation="silu", bands=bands)
       pending = None
     raw = x
     if self.has_expand:
-      raw, moments = self.expand(x)
+      raw, moments = self.expand(x, bands)
       pending = self.expand_norm.affine(moments)
-    raw, moments = self.depthwise(raw, pending)
+    raw, moments = self.depthwise(raw, pending, bands)
     z, pooled = kernels.batch_norm(
-      raw, *self.depthwise_norm.affine(moments), activation="silu", pool=True
+      raw,
+      *self.depthwise_norm.affine(moments),
+      activation="silu",
+      pool=True,
+      bands=bands,
     )
-    gate = self.squeeze_excite(pooled, z.dtype)
-    raw, moments = self.project(z * gate[None, None])
-    y = kernels.batch_norm(raw, *self.project_norm.affine(moments))
+    gate = kernels.over_bands(self.squeeze_excite(pooled, z.dtype), bands)
+    raw, moments = self.project(z * gate[None, None], bands)
+    y = kernels.batch_norm(raw, *self.project_norm.affine(moments), bands=bands)
     return x + self.drop(y, rngs) if self.has_skip else y

@@ -8,9 +8,10 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from .. import kernels
+from .bands import Sizes, choose_bands
 from .batch_norm import BatchNorm
 from .block import Block
-from .layers import Dense, Pointwise, Stem, require_rngs
+from .layers import Dense, Pending, Pointwise, Stem, require_rngs
 from .spec import (
   HEAD_FILTERS,
   STEM_FILTERS,
@@ -88,22 +89,37 @@ class EfficientNet(nnx.Module):
         rngs in training.
     """
     _check_images(images, channels=self.stem.kernel.shape[2])
-    raw, moments = self.stem(images.astype(self.dtype))
-    pending = self.stem_norm.affine(moments)
-    x = raw
-    for i, block in enumerate(self.blocks):
+    all_bands = self._choose_bands(images)
+    have = all_bands[0]
+    x, moments = self.stem(images.astype(self.dtype), have)
+    pending: Pending | None = self.stem_norm.affine(moments)
+    for i, (block, bands) in enumerate(
+      zip(self.blocks, all_bands, strict=True)
+    ):
       with jax.named_scope(f"block_{i}"):
-        x = block(x, pending if i == 0 else None, rngs)
-    raw, moments = self.head(x)
+        x = block(_change_bands(x, have, bands), pending, rngs, bands)
+      have, pending = bands, None
+    raw, moments = self.head(_change_bands(x, have, 1))
     _, features = kernels.batch_norm(
       raw, *self.head_norm.affine(moments), activation="silu", pool=True
     )
     return self.classifier(self._drop(features, rngs))
 
+  def _choose_bands(self, images: jax.Array) -> list[int]:
+    n, rows, columns, _ = images.shape
+    sizes = Sizes(rows, columns, n, self.dtype).strided(self.stem.stride)
+    return choose_bands(sizes, [block.spec for block in self.blocks])
+
   def _drop(self, features, rngs):
     if self.dropout.deterministic or self.dropout.rate == 0:
       return features
     return self.dropout(features, rngs=require_rngs(rngs))
+
+
+def _change_bands(x: jax.Array, have: int, want: int) -> jax.Array:
+  if have == want:
+    return x
+  return kernels.to_bands(kernels.from_bands(x, have), want)
 
 
 def _check_images(images: jax.Array, channels: int) -> None:

@@ -2,6 +2,9 @@
 
 A layer that ends in a batch norm returns its raw result and leaves the norm
 pending as a scale and offset, which the next op applies on its way in.
+
+With `bands` an activation is `[h / bands, w, n, bands * c]`, as
+`kernels.to_bands` lays it.
 """
 
 import math
@@ -13,6 +16,7 @@ from jax import lax
 
 from .. import kernels
 from ..kernels import Moments
+from ..kernels.depthwise_conv.shapes import Window, window
 
 Pending = tuple[jax.Array, jax.Array]
 """The scale and offset, [c] each, of a batch norm not yet applied."""
@@ -34,16 +38,47 @@ class Stem(nnx.Module):
     )
     self.stride = stride
 
-  def __call__(self, images: jax.Array) -> tuple[jax.Array, Moments]:
-    """Raw result [h, w, n, features] and its moments."""
+  def __call__(
+    self, images: jax.Array, bands: int = 1
+  ) -> tuple[jax.Array, Moments]:
+    """Raw result [h, w, n, features] and its moments; images are [n, h, w, c].
+
+    Bands are those of the result.
+    """
+    rows, columns = (
+      window(size, 3, self.stride, "SAME") for size in images.shape[1:3]
+    )
+    padding = rows.low, rows.high
+    if bands > 1:
+      images, padding = _rows_read(images, rows, bands), (0, 0)
     y = lax.conv_general_dilated(
       images,
-      self.kernel[...].astype(images.dtype),
+      block_diagonal(self.kernel[...].astype(images.dtype), bands),
       (self.stride, self.stride),
-      "SAME",
+      (padding, (columns.low, columns.high)),
       dimension_numbers=("NHWC", "HWIO", "HWNC"),
     )
-    return y, kernels.channel_moments(y)
+    return y, kernels.channel_moments(y, bands=bands)
+
+
+def _rows_read(images: jax.Array, rows: Window, bands: int) -> jax.Array:
+  """What makes each band of a convolution's result, among the channels."""
+  none = 0, 0
+  padded = jnp.pad(images, (none, (rows.low, rows.high), none, none))
+  outputs = rows.out // bands
+  step, size = outputs * rows.stride, (outputs - 1) * rows.stride + rows.kernel
+  parts = [padded[:, b * step : b * step + size] for b in range(bands)]
+  return jnp.concatenate(parts, axis=3)
+
+
+def block_diagonal(kernel: jax.Array, bands: int) -> jax.Array:
+  """`[..., c, d]` for each band by itself, `[..., bands * c, bands * d]`."""
+  if bands == 1:
+    return kernel
+  *window, c, d = kernel.shape
+  eye = jnp.eye(bands, dtype=kernel.dtype)
+  blocks = jnp.einsum("ij,...cd->...icjd", eye, kernel)
+  return blocks.reshape(*window, bands * c, bands * d)
 
 
 class Pointwise(nnx.Module):
@@ -54,14 +89,16 @@ class Pointwise(nnx.Module):
       conv_init(rngs.params(), (in_features, features), features)
     )
 
-  def __call__(self, x: jax.Array) -> tuple[jax.Array, Moments]:
+  def __call__(self, x: jax.Array, bands: int = 1) -> tuple[jax.Array, Moments]:
     """Raw result [h, w, n, features] and its moments."""
-    kernel = self.kernel[...].astype(x.dtype)
+    kernel = block_diagonal(self.kernel[...].astype(x.dtype), bands)
     y = _product(x, kernel)
     # A narrower input is in memory. A wider one is made in the product's own
     # loop, and would be written only to cut a row from it.
-    pivot = _middle_mean(x, kernel) if y.shape[3] > x.shape[3] else None
-    return y, kernels.channel_moments(y, pivot=pivot)
+    pivot = None
+    if y.shape[3] > x.shape[3]:
+      pivot = _middle_mean(x, kernel).reshape(bands, -1).mean(0)
+    return y, kernels.channel_moments(y, pivot=pivot, bands=bands)
 
 
 @jax.custom_vjp
@@ -121,7 +158,7 @@ class Depthwise(nnx.Module):
     self.stride = stride
 
   def __call__(
-    self, x: jax.Array, pending: Pending | None
+    self, x: jax.Array, pending: Pending | None, bands: int = 1
   ) -> tuple[jax.Array, Moments]:
     """Raw result [ho, wo, n, features] and its moments."""
     scale, offset = pending or (None, None)
@@ -132,6 +169,7 @@ class Depthwise(nnx.Module):
       offset,
       activation="silu" if pending else None,
       stride=self.stride,
+      bands=bands,
     )
 
 

@@ -1,4 +1,5 @@
 import functools
+import importlib
 import math
 
 import efficientnet_oracle
@@ -18,6 +19,9 @@ from podscale.model import (
   efficientnet,
   model_spec,
 )
+
+# Its name in the package is the function's.
+network = importlib.import_module("podscale.model.efficientnet")
 
 # For programs that run once: compiling is most of their time.
 quick_jit = functools.partial(
@@ -252,9 +256,9 @@ CLASSES = 5
 ALL_KEPT = dict(dropout=0.0, survival_prob=1.0)
 
 
-def in_float32(spec, network=EfficientNet, **options):
+def in_float32(spec, kind=EfficientNet, **options):
   return nnx.eval_shape(
-    lambda: network(
+    lambda: kind(
       spec,
       num_classes=CLASSES,
       dtype=jnp.float32,
@@ -312,7 +316,10 @@ def response(function, *arguments):
   }
 
 
-def test_equals_plain_jax_with_all_gradients():
+@pytest.mark.parametrize(
+  "bands", [[1, 1, 1, 1, 1, 1, 1, 1], [4, 5, 1, 1, 1, 1, 1, 1]]
+)
+def test_equals_plain_jax_with_all_gradients(monkeypatch, bands):
   # Depth 0.3 repeats one stage, so that one block has a skip; the first has
   # none. The stem and the first 3x3 and 5x5 depthwise of stride 2 see even
   # maps (40, 20, 10), where 'SAME' pads one side more, the next two odd ones.
@@ -320,6 +327,8 @@ def test_equals_plain_jax_with_all_gradients():
   spec = model_spec("b0", width=0.3, depth=depth, resolution=size, **ALL_KEPT)
   model = in_float32(spec)
   assert [i for i, b in enumerate(model.blocks) if b.has_skip] == [6]
+  # For TPUs; see tests/model/test_bands.py.
+  monkeypatch.setattr(network, "choose_bands", lambda *_: bands)
   graph, params, stats = filled(model)
   images = random_images(3, size)
   rng = np.random.default_rng(1)

@@ -1,0 +1,153 @@
+"""In how many bands the network's blocks have their images.
+
+A block whose tensors have few channels leaves most of a TPU's lanes empty;
+`kernels/bands.py` says what is done about it.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from .. import kernels
+from ..kernels.tpu.registers import LANES
+from .spec import BlockSpec
+
+# Passes through memory, forward and backward together: over each tensor of
+# expanded channels, and of those between blocks.
+_WIDE, _NARROW = 8, 4
+# Of those over expanded channels, the ones that read beyond a band's edge.
+_EDGES = 3
+# A 1x1 convolution is three products, forward and backward. That of 128 by 128
+# channels takes the MXU about as long as a pass over 128: the faster chips have
+# the faster memory.
+_PRODUCTS = 3
+# What bands have to save: a share of a block's passes.
+_LEAST_GAIN = 0.05
+
+
+class Sizes(NamedTuple):
+  """Of what enters a block.
+
+  Attributes:
+    rows: Of the image.
+    columns: Of the image.
+    batch: Images.
+    dtype: Of activations.
+  """
+
+  rows: int
+  columns: int
+  batch: int
+  dtype: jnp.dtype
+
+  def strided(self, stride: int) -> "Sizes":
+    """Behind a convolution."""
+    rows, columns = (-(-s // stride) for s in (self.rows, self.columns))
+    return self._replace(rows=rows, columns=columns)
+
+
+def choose_bands(sizes: Sizes, blocks: Sequence[BlockSpec]) -> list[int]:
+  """How many bands each block has: the way with the fewest bytes to move.
+
+  More than one only where the depthwise kernel runs on them: by itself XLA does
+  not convolve in bands.
+
+  Args:
+    sizes: Of what enters the first block.
+    blocks: In order.
+  """
+  ways: dict[int, tuple[float, list[int]]] = {}
+  for block in blocks:
+    ways = {
+      bands: _cheapest(ways, bands, sizes, block)
+      for bands in _possible(sizes, block)
+    }
+    sizes = sizes.strided(block.stride)
+  # The head has the image as it is.
+  return min(
+    (cost + _change(sizes, blocks[-1].out_filters, bands, 1), way)
+    for bands, (cost, way) in ways.items()
+  )[1]
+
+
+def _cheapest(ways, bands, sizes, block) -> tuple[float, list[int]]:
+  cost = _passes(sizes, block, bands)
+  if not ways:
+    return cost, [bands]
+  before, way = min(
+    (before + _change(sizes, block.in_filters, came_as, bands), way)
+    for came_as, (before, way) in ways.items()
+  )
+  return before + cost, [*way, bands]
+
+
+def _possible(sizes: Sizes, block: BlockSpec) -> list[int]:
+  """Numbers of bands for which the block's convolution has its kernel."""
+  return [1] + [
+    bands
+    for bands in range(2, LANES // 8)
+    if sizes.rows % (bands * block.stride) == 0
+    and _has_kernel(sizes, block, bands)
+  ]
+
+
+def _has_kernel(sizes: Sizes, block: BlockSpec, bands: int) -> bool:
+  shape = (
+    sizes.rows // bands,
+    sizes.columns,
+    sizes.batch,
+    bands * block.expanded,
+  )
+  filters = block.kernel, block.kernel, block.expanded
+  try:
+    choice = kernels.describe(
+      kernels.depthwise_conv_bn,
+      jax.ShapeDtypeStruct(shape, sizes.dtype),
+      jax.ShapeDtypeStruct(filters, sizes.dtype),
+      stride=block.stride,
+      bands=bands,
+    )
+  except ValueError:  # the bands are shorter than the filters reach
+    return False
+  return choice.implementation == "pallas_tpu"
+
+
+def _passes(sizes: Sizes, block: BlockSpec, bands: int) -> float:
+  """What a block costs, in elements moved, empty lanes included."""
+  behind = sizes.strided(block.stride)
+  edges = (block.kernel - 1) * bands / sizes.rows if bands > 1 else 0
+  wide = (_WIDE + _EDGES * edges) * (
+    _padded(sizes, block.expanded, bands)
+    + _padded(behind, block.expanded, bands)
+  )
+  narrow = _NARROW * (
+    _padded(sizes, block.in_filters, bands)
+    + _padded(behind, block.out_filters, bands)
+  )
+  products = _PRODUCTS * (
+    _multiplied(behind, block.expanded, block.out_filters, bands)
+    + (block.expanded != block.in_filters)
+    * _multiplied(sizes, block.in_filters, block.expanded, bands)
+  )
+  cost = wide + narrow + products
+  return cost / (1 - _LEAST_GAIN) if bands > 1 else cost
+
+
+def _change(sizes: Sizes, channels: int, came_as: int, bands: int) -> float:
+  """What it moves to have the same image in other bands."""
+  if came_as == bands:
+    return 0
+  return _NARROW * sum(_padded(sizes, channels, b) for b in (came_as, bands))
+
+
+def _multiplied(sizes: Sizes, rows: int, columns: int, bands: int) -> float:
+  """A 1x1 convolution by a block-diagonal matrix."""
+  return _padded(sizes, columns, bands) * -(-bands * rows // LANES)
+
+
+def _padded(sizes: Sizes, channels: int, bands: int) -> float:
+  """Elements of a tensor with the lanes that are left empty."""
+  lanes = -(-bands * channels // LANES) * LANES
+  return sizes.rows * sizes.columns / bands * lanes
