@@ -105,7 +105,8 @@ def _demo() -> Config:
     schedule=replace(_polynomial(4.0, 1), end_learning_rate=0.02),
     # In 273 steps a momentum of 0.99 would keep 6 % of the initial variance
     # of 1, which is more than many layers have.
-    batch_norm=BatchNormConfig(group_size=2, momentum=0.9),
+    # Two of eight devices; on one accelerator it is a group by itself.
+    batch_norm=BatchNormConfig(images_per_group=64, momentum=0.9),
   )
 
 
@@ -126,6 +127,7 @@ def _smoke() -> Config:
       dtype="float32",
     ),
     data=DataConfig(source="synthetic", train_examples=384, crop="none"),
+    batch_norm=BatchNormConfig(images_per_group=16, momentum=0.9),
   )
 
 

@@ -1,5 +1,6 @@
 import pytest
 
+from podscale.collectives import group_size_for
 from podscale.train.errors import UsageError
 from podscale.train.presets import DESCRIPTIONS, PRESETS, get_preset
 from podscale.train.schedule import make_schedule
@@ -73,7 +74,9 @@ def test_every_preset_is_described_and_nothing_else():
 def test_small_presets_fit_eight_cpu_devices(name):
   config = PRESETS[name]
   assert config.cpu_devices == 8
-  assert config.batch_norm.group_size == 2
+  images, batch = config.batch_norm.images_per_group, config.batch_size
+  assert group_size_for(images, batch, config.cpu_devices) == 2
+  assert group_size_for(images, batch, 1) == 1
   assert config.batch_size % config.cpu_devices == 0
   assert config.eval_batch_size % config.cpu_devices == 0
   assert config.optimizer.name == "lars"
