@@ -12,6 +12,7 @@ from .lars import lars_update
 from .leaf_norms import leaf_norms
 from .moments import Moments
 from .packing import Packed, Packing, Shard, pack_like
+from .pointwise_conv import pointwise_conv_bn
 
 __all__ = [
   "Activation",
@@ -31,5 +32,6 @@ __all__ = [
   "leaf_norms",
   "over_bands",
   "pack_like",
+  "pointwise_conv_bn",
   "to_bands",
 ]

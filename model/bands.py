@@ -119,12 +119,11 @@ def _passes(sizes: Sizes, block: BlockSpec, bands: int) -> float:
   behind = sizes.strided(block.stride)
   edges = (block.kernel - 1) * bands / sizes.rows if bands > 1 else 0
   wide = (_WIDE + _EDGES * edges) * (
-    _padded(sizes, block.expanded, bands)
-    + _padded(behind, block.expanded, bands)
+    padded(sizes, block.expanded, bands) + padded(behind, block.expanded, bands)
   )
   narrow = _NARROW * (
-    _padded(sizes, block.in_filters, bands)
-    + _padded(behind, block.out_filters, bands)
+    padded(sizes, block.in_filters, bands)
+    + padded(behind, block.out_filters, bands)
   )
   products = _PRODUCTS * (
     _multiplied(behind, block.expanded, block.out_filters, bands)
@@ -139,15 +138,15 @@ def _change(sizes: Sizes, channels: int, came_as: int, bands: int) -> float:
   """What it moves to have the same image in other bands."""
   if came_as == bands:
     return 0
-  return _NARROW * sum(_padded(sizes, channels, b) for b in (came_as, bands))
+  return _NARROW * sum(padded(sizes, channels, b) for b in (came_as, bands))
 
 
 def _multiplied(sizes: Sizes, rows: int, columns: int, bands: int) -> float:
   """A 1x1 convolution by a block-diagonal matrix."""
-  return _padded(sizes, columns, bands) * -(-bands * rows // LANES)
+  return padded(sizes, columns, bands) * -(-bands * rows // LANES)
 
 
-def _padded(sizes: Sizes, channels: int, bands: int) -> float:
-  """Elements of a tensor with the lanes that are left empty."""
+def padded(sizes: Sizes, channels: int, bands: int) -> float:
+  """Elements of a tensor for an image, with the lanes that are left empty."""
   lanes = -(-bands * channels // LANES) * LANES
   return sizes.rows * sizes.columns / bands * lanes

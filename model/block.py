@@ -6,6 +6,7 @@ import jax
 from flax import nnx
 
 from .. import kernels
+from ..kernels import Moments
 from .batch_norm import BatchNorm
 from .layers import (
   Depthwise,
@@ -52,6 +53,7 @@ class Block(nnx.Module):
     pending: Pending | None,
     rngs: nnx.Rngs | None,
     bands: int = 1,
+    remat: bool = False,
   ) -> jax.Array:
     """The block's result [ho, wo, n, out_filters].
 
@@ -61,15 +63,14 @@ class Block(nnx.Module):
         None when x is complete.
       rngs: For stochastic depth.
       bands: Of the images, in x and in the result; see `kernels.to_bands`.
+      remat: Whether to compute the expansion again in the backward pass instead
+        of keeping it.
     """
     if pending is not None and (self.has_expand or self.has_skip):
       x = kernels.batch_norm(x, *pending, activation="silu", bands=bands)
       pending = None
-    raw = x
-    if self.has_expand:
-      raw, moments = self.expand(x, bands)
-      pending = self.expand_norm.affine(moments)
-    raw, moments = self.depthwise(raw, pending, bands)
+    convolve = _convolve_again if remat else Block._convolve
+    raw, moments = convolve(self, x, pending, bands)
     z, pooled = kernels.batch_norm(
       raw,
       *self.depthwise_norm.affine(moments),
@@ -81,3 +82,19 @@ class Block(nnx.Module):
     raw, moments = self.project(z * gate[None, None], bands)
     y = kernels.batch_norm(raw, *self.project_norm.affine(moments), bands=bands)
     return x + self.drop(y, rngs) if self.has_skip else y
+
+  def _convolve(self, x, pending, bands) -> tuple[jax.Array, Moments]:
+    """Expansion and depthwise convolution."""
+    if self.has_expand:
+      x, moments = self.expand(x, bands)
+      pending = self.expand_norm.affine(moments)
+    return self.depthwise(x, pending, bands)
+
+
+_convolve_again = nnx.remat(
+  Block._convolve,
+  static_argnums=3,  # bands
+  policy=jax.checkpoint_policies.save_only_these_names(
+    "depthwise_conv_bn", "pointwise_conv_bn", "batch_norm_moments"
+  ),
+)

@@ -12,6 +12,7 @@ from .bands import Sizes, choose_bands
 from .batch_norm import BatchNorm
 from .block import Block
 from .layers import Dense, Pending, Pointwise, Stem, require_rngs
+from .remat import choose_remat
 from .spec import (
   HEAD_FILTERS,
   STEM_FILTERS,
@@ -89,15 +90,15 @@ class EfficientNet(nnx.Module):
         rngs in training.
     """
     _check_images(images, channels=self.stem.kernel.shape[2])
-    all_bands = self._choose_bands(images)
+    all_bands, all_remat = self._plan(images)
     have = all_bands[0]
     x, moments = self.stem(images.astype(self.dtype), have)
     pending: Pending | None = self.stem_norm.affine(moments)
-    for i, (block, bands) in enumerate(
-      zip(self.blocks, all_bands, strict=True)
-    ):
+    plan = zip(self.blocks, all_bands, all_remat, strict=True)
+    for i, (block, bands, remat) in enumerate(plan):
+      x = _change_bands(x, have, bands)
       with jax.named_scope(f"block_{i}"):
-        x = block(_change_bands(x, have, bands), pending, rngs, bands)
+        x = block(x, pending, rngs, bands, remat)
       have, pending = bands, None
     raw, moments = self.head(_change_bands(x, have, 1))
     _, features = kernels.batch_norm(
@@ -105,10 +106,13 @@ class EfficientNet(nnx.Module):
     )
     return self.classifier(self._drop(features, rngs))
 
-  def _choose_bands(self, images: jax.Array) -> list[int]:
+  def _plan(self, images: jax.Array) -> tuple[list[int], list[bool]]:
+    """The bands of each block, and whether it keeps less."""
     n, rows, columns, _ = images.shape
     sizes = Sizes(rows, columns, n, self.dtype).strided(self.stem.stride)
-    return choose_bands(sizes, [block.spec for block in self.blocks])
+    specs = [block.spec for block in self.blocks]
+    bands = choose_bands(sizes, specs)
+    return bands, choose_remat(sizes, specs, bands)
 
   def _drop(self, features, rngs):
     if self.dropout.deterministic or self.dropout.rate == 0:

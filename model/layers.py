@@ -17,6 +17,7 @@ from jax import lax
 from .. import kernels
 from ..kernels import Moments
 from ..kernels.depthwise_conv.shapes import Window, window
+from ..kernels.pointwise_conv import block_diagonal
 
 Pending = tuple[jax.Array, jax.Array]
 """The scale and offset, [c] each, of a batch norm not yet applied."""
@@ -71,16 +72,6 @@ def _rows_read(images: jax.Array, rows: Window, bands: int) -> jax.Array:
   return jnp.concatenate(parts, axis=3)
 
 
-def block_diagonal(kernel: jax.Array, bands: int) -> jax.Array:
-  """`[..., c, d]` for each band by itself, `[..., bands * c, bands * d]`."""
-  if bands == 1:
-    return kernel
-  *window, c, d = kernel.shape
-  eye = jnp.eye(bands, dtype=kernel.dtype)
-  blocks = jnp.einsum("ij,...cd->...icjd", eye, kernel)
-  return blocks.reshape(*window, bands * c, bands * d)
-
-
 class Pointwise(nnx.Module):
   """A 1x1 convolution without bias."""
 
@@ -91,59 +82,8 @@ class Pointwise(nnx.Module):
 
   def __call__(self, x: jax.Array, bands: int = 1) -> tuple[jax.Array, Moments]:
     """Raw result [h, w, n, features] and its moments."""
-    kernel = block_diagonal(self.kernel[...].astype(x.dtype), bands)
-    y = _product(x, kernel)
-    # A narrower input is in memory. A wider one is made in the product's own
-    # loop, and would be written only to cut a row from it.
-    pivot = None
-    if y.shape[3] > x.shape[3]:
-      pivot = _middle_mean(x, kernel).reshape(bands, -1).mean(0)
-    return y, kernels.channel_moments(y, pivot=pivot, bands=bands)
-
-
-@jax.custom_vjp
-def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """`x @ kernel`, `[h, w, n, c]` times `[c, d]`."""
-  return lax.platform_dependent(
-    x, kernel, cpu=_flat_product, default=jnp.matmul
-  )
-
-
-def _flat_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """As matrices: XLA:CPU takes the gradient without transposed copies.
-
-  XLA:TPU has to leave the layout that it likes for narrow tensors for this: v3,
-  a block of 114x114x32 with 40 channels, 26.3 instead of 18.8 ms.
-  """
-  y = jnp.dot(x.reshape(-1, x.shape[-1]), kernel)
-  return y.reshape(*x.shape[:-1], -1)
-
-
-def _product_backward(operands, dy):
-  def gradients(product):
-    return lambda x, kernel, dy: jax.vjp(product, x, kernel)[1](dy)
-
-  return lax.platform_dependent(
-    *(*operands, dy),
-    cpu=gradients(_flat_product),
-    default=gradients(jnp.matmul),
-  )
-
-
-_product.defvjp(
-  lambda x, kernel: (_product(x, kernel), (x, kernel)), _product_backward
-)
-
-
-def _middle_mean(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """The mean over the middle row of what a 1x1 convolution makes of x.
-
-  From x, so that XLA:TPU sums about it in the loop that makes the result: v3,
-  29x29x32x128 to 768 channels, 403 to 120 us.
-  """
-  middle = x[x.shape[0] // 2].reshape(-1, x.shape[3])
-  y = jnp.dot(middle, kernel, preferred_element_type=jnp.float32)
-  return jnp.mean(y, axis=0)
+    kernel = self.kernel[...].astype(x.dtype)
+    return kernels.pointwise_conv_bn(x, kernel, bands=bands)
 
 
 class Depthwise(nnx.Module):

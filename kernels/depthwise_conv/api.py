@@ -52,7 +52,8 @@ def depthwise_conv_bn(
   convolution, the moments are what the batch norm behind it needs. Only x and
   y are kept for the backward pass. The result and the moments are both
   differentiable, so that a batch norm's backward pass is ordinary
-  differentiation.
+  differentiation. For policies of `jax.checkpoint` both have the name of this
+  function.
 
   Args:
     x: `[h, w, n, c]` (HWNC) or `[h, w, c, n]` (HWCN), floating.

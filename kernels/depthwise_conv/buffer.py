@@ -173,13 +173,15 @@ class Buffer(NamedTuple):
     def outside(row):
       """A row beyond the image, or beyond its band."""
       clear = partial(self._clear_row, ref, self.above + row)
-      if not edges:
+      is_above = isinstance(row, int) and row < 0
+      edge = edges.get("above" if is_above else "below")
+      if edge is None:
         clear()
-      elif isinstance(row, int) and row < 0:
-        sources, of_edge = edges["above"]
+      elif is_above:
+        sources, of_edge = edge
         fill(row, sources, self.above + first + row, of_edge)
       else:
-        sources, of_edge = edges["below"]
+        sources, of_edge = edge
         index = first + row - self.rows
         near = jnp.asarray(index < self.below)
         pl.when(near)(lambda: fill(row, sources, index, of_edge))

@@ -8,6 +8,7 @@ from functools import partial
 
 import jax
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from . import conv_form, pallas_tpu, taps_form
 from .call import Call, Results
@@ -33,7 +34,8 @@ def depthwise_conv_bn(
 
 
 def _forward(x, filters, scale, offset, call):
-  y, moments = depthwise_conv_bn(x, filters, scale, offset, call)
+  results = depthwise_conv_bn(x, filters, scale, offset, call)
+  y, moments = checkpoint_name(results, "depthwise_conv_bn")
   return (y, moments), (x, filters, scale, offset, y, moments)
 
 

@@ -1,4 +1,4 @@
-"""Which TPU a kernel is for, and how much VMEM it has."""
+"""Which TPU is compiled for, and how much memory it has."""
 
 from typing import NamedTuple
 
@@ -16,10 +16,12 @@ class Chip(NamedTuple):
   Attributes:
     name: 'v3', 'v5e', ..., or 'unknown'.
     vmem_bytes: What a kernel may take.
+    hbm_bytes: Of one core, in all; None where the chip is unknown.
   """
 
   name: str
   vmem_bytes: int
+  hbm_bytes: int | None
 
   @property
   def vector_registers(self) -> int:
@@ -48,11 +50,12 @@ def target_chip() -> Chip:
     info = pltpu.get_tpu_info()
   except ValueError:  # not a TPU
     smallest = pltpu.get_tpu_info_for_chip(pltpu.ChipVersion.TPU_V3, 1)
-    return Chip("unknown", _usable(smallest.vmem_capacity_bytes))
+    return Chip("unknown", _usable(smallest.vmem_capacity_bytes), None)
   name = info.chip_version.value
   if name[0] != "v":
     name = f"tpu{name}"
-  return Chip(name, _usable(info.vmem_capacity_bytes))
+  vmem = _usable(info.vmem_capacity_bytes)
+  return Chip(name, vmem, info.hbm_capacity_bytes)
 
 
 def _usable(capacity: int) -> int:

@@ -233,6 +233,7 @@ def test_bands(interpreted, case):
     Case(3, 1, "SAME", (10, 5, 9, 2), bands=2),
     Case(5, 1, "SAME", (9, 6, 2, 2), bands=3),
     Case(5, 2, "SAME", (20, 5, 2, 2), bands=2),
+    Case(3, 2, "SAME", (20, 5, 2, 2), bands=2),
   ],
   ids=named,
 )

@@ -542,7 +542,7 @@ def test_describe_tells_packed_trees_from_others(monkeypatch):
   packed = Packed.of(tree)
   choice = describe(lars_update, packed, packed, packed)
   assert (choice.implementation, choice.chip) == ("xla", "unknown")
-  v3 = Chip("v3", 2**24)
+  v3 = Chip("v3", 2**24, 2**34)
   monkeypatch.setattr(automatic, "target_chip", lambda: v3)
   choice = describe(leaf_norms, packed)
   assert (choice.implementation, choice.chip) == ("pallas_tpu", "v3")

@@ -1,0 +1,72 @@
+"""Which expansions are computed again in the backward pass, not kept for it.
+
+What a block keeps are the raw results of its convolutions. That of the
+expansion is half of it, and is one product of what is kept anyway.
+"""
+
+from collections.abc import Sequence
+
+from ..kernels.tpu.chip import target_chip
+from .bands import Sizes, padded
+from .spec import BlockSpec
+
+# Of HBM, what activations may take: the rest is for the weights, for what the
+# backward pass has at a time, and a twentieth to spare.
+_SHARE = 0.75
+
+
+def choose_remat(
+  sizes: Sizes, blocks: Sequence[BlockSpec], bands: Sequence[int]
+) -> list[bool]:
+  """For each block whether to compute its expansion again.
+
+  As few as it takes to fit the memory of the TPU that is compiled for, the
+  largest first; none elsewhere.
+
+  Args:
+    sizes: Of what enters the first block.
+    blocks: In order.
+    bands: Of each block.
+  """
+  chosen = [False] * len(blocks)
+  limit = target_chip().hbm_bytes
+  if limit is None:
+    return chosen
+  kept = bytes_kept(sizes, blocks, bands)
+  total = sum(map(sum, kept))
+  for i in sorted(range(len(blocks)), key=lambda i: -kept[i][0]):
+    if total <= _SHARE * limit:
+      break
+    chosen[i] = kept[i][0] > 0
+    total -= kept[i][0]
+  return chosen
+
+
+def bytes_kept(
+  sizes: Sizes, blocks: Sequence[BlockSpec], bands: Sequence[int]
+) -> list[tuple[float, float]]:
+  """Bytes of each block's expansion, and of all else that it keeps.
+
+  With the lanes that are left empty: what they take in a TPU's memory. What
+  enters the first block counts as the first block's.
+
+  Args:
+    sizes: Of what enters the first block.
+    blocks: In order.
+    bands: Of each block.
+  """
+  kept = []
+  for i, (block, count) in enumerate(zip(blocks, bands, strict=True)):
+    behind = sizes.strided(block.stride)
+    expansion = padded(sizes, block.expanded, count)
+    rest = padded(behind, block.expanded, count)
+    # The projection, and its sum with the shortcut.
+    rest += 2 * padded(behind, block.out_filters, count)
+    if i == 0:
+      rest += padded(sizes, block.in_filters, count)
+    if block.expanded == block.in_filters:
+      expansion = 0
+    size = sizes.batch * sizes.dtype.itemsize
+    kept.append((size * expansion, size * rest))
+    sizes = behind
+  return kept

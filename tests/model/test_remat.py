@@ -1,0 +1,115 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from abstract_tpu import on
+from flax import nnx
+
+from podscale.model.bands import Sizes
+from podscale.model.batch_norm import BatchNorm
+from podscale.model.block import Block
+from podscale.model.remat import bytes_kept, choose_remat
+from podscale.model.spec import BlockSpec, block_specs, model_spec
+
+BF16 = jnp.dtype(jnp.bfloat16)
+SPEC = BlockSpec(3, 2, 3, 18, 5, 1, 1.0)
+
+
+def test_bytes_are_those_of_the_arrays_and_their_empty_lanes():
+  # 18, 3 and 5 channels take 128 lanes each; of 8 bands 144 take 256 and 24 and
+  # 40 take 128.
+  sizes = Sizes(16, 16, 4, BF16)
+  pixels, image = 16 * 16, 4 * 2
+  expansion, rest = (128 * pixels, (128 + 2 * 128) * pixels // 4 + 128 * pixels)
+  assert bytes_kept(sizes, [SPEC], [1]) == [(image * expansion, image * rest)]
+  expansion, rest = (256 // 8, (256 + 2 * 128) // 8 / 4 + 128 // 8)
+  assert bytes_kept(sizes, [SPEC], [8]) == [
+    (image * pixels * expansion, image * pixels * rest)
+  ]
+  # A block that does not expand has nothing to compute again.
+  same = SPEC._replace(expanded=3)
+  assert bytes_kept(sizes, [same], [1])[0][0] == 0
+
+
+def chosen(name, chip, batch):
+  spec = model_spec(name)
+  blocks = block_specs(spec)
+  side = -(-spec.resolution // spec.stem_stride)
+  sizes, bands = Sizes(side, side, batch, BF16), [1] * len(blocks)
+  kept = bytes_kept(sizes, blocks, bands)
+  if chip is None:
+    return kept, choose_remat(sizes, blocks, bands)
+  with on(chip):
+    return kept, choose_remat(sizes, blocks, bands)
+
+
+def test_all_is_kept_where_it_fits_or_the_memory_is_not_known():
+  assert not any(chosen("b0", "v5e", 64)[1])
+  assert not any(chosen("b7", None, 1024)[1])
+
+
+def test_as_few_as_it_takes_the_largest_first():
+  kept, remat = chosen("b5", "v5e", 48)
+  limit = 0.75 * 16 * 2**30
+  total = sum(map(sum, kept))
+  again = [
+    expansion for (expansion, _), r in zip(kept, remat, strict=True) if r
+  ]
+  others = [
+    expansion for (expansion, _), r in zip(kept, remat, strict=True) if not r
+  ]
+  assert total > limit * 1.01 >= total - sum(again)
+  assert total - sum(again) + min(again) > limit
+  assert max(others) <= min(again)
+
+
+def test_what_never_fits_keeps_no_expansion():
+  kept, remat = chosen("b7", "v3", 512)
+  assert remat == [expansion > 0 for expansion, _ in kept]
+
+
+@pytest.fixture(scope="module")
+def gradients():
+  """Of a block by whether it computes its expansion again."""
+  block = Block(SPEC, norm=partial(BatchNorm, axis_name=None), rngs=nnx.Rngs(0))
+  graph, params, stats = nnx.split(block, nnx.Param, ...)
+  x = jax.random.normal(jax.random.key(0), (6, 6, 4, 3))
+
+  def run(remat, params, x):
+    model = nnx.merge(graph, params, stats, copy=True)
+    y = model(x, None, None, remat=remat)
+    return y, nnx.state(model, nnx.BatchStat)
+
+  def of(remat):
+    return jax.vjp(partial(run, remat), params, x, has_aux=True)
+
+  return of
+
+
+def test_gradients_and_statistics_are_the_same(gradients):
+  (y, vjp, stats), (y_again, vjp_again, stats_again) = map(
+    gradients, (False, True)
+  )
+  dy = jnp.cos(jnp.arange(y.size, dtype=y.dtype)).reshape(y.shape)
+  kept, again = (
+    jax.tree.leaves((y, stats, vjp(dy)))
+    for y, stats, vjp in ((y, stats, vjp), (y_again, stats_again, vjp_again))
+  )
+  # One of them is compiled as a whole. Sums are over 6 * 6 * 4 values: the square
+  # root of as many roundings, of the largest value there is.
+  allowed = 12 * 2.0**-24 * max(np.abs(a).max() for a in kept)
+  for a, b in zip(kept, again, strict=True):
+    assert np.abs(a - b).max() <= allowed
+
+
+def test_the_expansion_is_not_kept(gradients):
+  def kept(remat):
+    _, vjp, _ = gradients(remat)
+    return {leaf.shape for leaf in jax.tree.leaves(vjp) if leaf.ndim == 4}
+
+  # What enters the block, the three convolutions, and what shares their rank.
+  rest = {(6, 6, 4, 3), (3, 3, 4, 18), (3, 3, 4, 5), (1, 1, 4, 18)}
+  assert kept(False) == rest | {(6, 6, 4, 18)}
+  assert kept(True) == rest
