@@ -8,6 +8,7 @@ from .choice import Choice
 from .depthwise_conv import depthwise_conv_bn
 from .describe import describe
 from .dispatch import default_implementation
+from .gated_pointwise_conv import gated_pointwise_conv_bn
 from .lars import lars_update
 from .leaf_norms import leaf_norms
 from .moments import Moments
@@ -28,6 +29,7 @@ __all__ = [
   "depthwise_conv_bn",
   "describe",
   "from_bands",
+  "gated_pointwise_conv_bn",
   "lars_update",
   "leaf_norms",
   "over_bands",

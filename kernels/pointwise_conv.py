@@ -23,6 +23,12 @@ from .channel_moments import channel_moments, with_known_count
 from .layout import check_image
 from .manual_axes import match_varying
 from .moments import Moments
+from .products import (
+  block_diagonal,
+  product,
+  sum_of_products,
+  within_bands,
+)
 from .recompute import recompute_from
 
 _OP = "pointwise_conv_bn"
@@ -59,79 +65,39 @@ def pointwise_conv_bn(
   >>> y.shape, y[0, 0, 0, 0].item(), moments.mean[0].item()
   ((2, 2, 1, 8), 3.0, 3.0)
   """
-  _check(x, kernel, bands)
+  check_image(_OP, x, "HWNC", bands)
+  check_kernel(_OP, x, kernel, bands)
   x, kernel = match_varying(x, kernel)
   with jax.named_scope(_OP):
     if kernel.shape[1] > kernel.shape[0]:
       y, moments = _expansion(x, kernel, bands)
     else:
-      y = _product(x, block_diagonal(kernel, bands))
+      y = product(x, block_diagonal(kernel, bands))
       moments = channel_moments(y, bands=bands)
   return y, with_known_count(checkpoint_name(moments, _OP), y)
 
 
-def block_diagonal(kernel: jax.Array, bands: int) -> jax.Array:
-  """`[..., c, d]` for each band by itself, `[..., bands * c, bands * d]`."""
-  if bands == 1:
-    return kernel
-  *window, c, d = kernel.shape
-  eye = jnp.eye(bands, dtype=kernel.dtype)
-  blocks = jnp.einsum("ij,...cd->...icjd", eye, kernel)
-  return blocks.reshape(*window, bands * c, bands * d)
+def check_kernel(op: str, x: jax.Array, kernel: jax.Array, bands: int) -> None:
+  """Checks a 1x1 convolution's kernel.
 
-
-def _check(x, kernel, bands) -> None:
-  check_image(_OP, x, "HWNC", bands)
-  c = channels_of_band(_OP, x, bands)
+  Raises:
+    ValueError: with the shapes and dtypes in it.
+  """
+  c = channels_of_band(op, x, bands)
   if kernel.ndim != 2 or kernel.shape[0] != c or kernel.shape[1] == 0:
     raise ValueError(
-      f"{_OP}: kernel must have shape ({c}, d) for x of shape {x.shape} in "
+      f"{op}: kernel must have shape ({c}, d) for x of shape {x.shape} in "
       f"{bands} bands, got {kernel.shape}"
     )
   if kernel.dtype != x.dtype:
     raise ValueError(
-      f"{_OP}: the kernel is {kernel.dtype} but x is {x.dtype}; cast one of "
-      "them"
+      f"{op}: the kernel is {kernel.dtype} but x is {x.dtype}; cast one of them"
     )
-
-
-@jax.custom_vjp
-def _product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """`x @ kernel`, `[h, w, n, c]` times `[c, d]`."""
-  return lax.platform_dependent(
-    x, kernel, cpu=_flat_product, default=jnp.matmul
-  )
-
-
-def _flat_product(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """As matrices: XLA:CPU takes the gradient without transposed copies.
-
-  XLA:TPU has to leave the layout that it likes for narrow tensors for this: v3,
-  a block of 114x114x32 with 40 channels, 26.3 instead of 18.8 ms.
-  """
-  y = jnp.dot(x.reshape(-1, x.shape[-1]), kernel)
-  return y.reshape(*x.shape[:-1], -1)
-
-
-def _product_backward(operands, dy):
-  def gradients(product):
-    return lambda x, kernel, dy: jax.vjp(product, x, kernel)[1](dy)
-
-  return lax.platform_dependent(
-    *(*operands, dy),
-    cpu=gradients(_flat_product),
-    default=gradients(jnp.matmul),
-  )
-
-
-_product.defvjp(
-  lambda x, kernel: (_product(x, kernel), (x, kernel)), _product_backward
-)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _expansion(x, kernel, bands) -> tuple[jax.Array, Moments]:
-  y = _product(x, block_diagonal(kernel, bands))
+  y = product(x, block_diagonal(kernel, bands))
   # The mean over the middle row, from x, so that XLA:TPU sums about it in the
   # loop that makes y: v3, 29x29x32x128 to 768 channels, 403 to 120 us.
   pivot = _dot_f32(_middle(x, bands)[None], kernel.astype(_F32))[0]
@@ -162,42 +128,17 @@ def _backward(bands, residuals, cotangents):
 
   constant = _dot_f32(dmoments.mean[None] / count, weights.T)
   constant = constant - _dot_f32(shift[None], through)
-  dx = _both_products(
+  dx = sum_of_products(
     (dy, block_diagonal(kernel.T, bands)),
     (centred, block_diagonal(through.astype(x.dtype), bands)),
   )
   dx = dx + over_bands(constant, bands)[None, None]
 
-  gram = _within_bands(centred, centred, bands)
+  gram = within_bands(centred, centred, bands)
   gram = gram - count * shift[:, None] * shift[None]
-  dkernel = _within_bands(x, dy, bands) + _dot_f32(gram, scaled)
+  dkernel = within_bands(x, dy, bands) + _dot_f32(gram, scaled)
   dkernel = dkernel + (middle + shift)[:, None] * dmoments.mean[None]
   return dx.astype(x.dtype), dkernel.astype(kernel.dtype)
 
 
 _expansion.defvjp(_forward, _backward)
-
-
-def _both_products(one, other):
-  """`a @ b` of each, added in float32."""
-  product = partial(jnp.matmul, preferred_element_type=_F32)
-
-  def beside(a, b, c, d):
-    # As one of channels side by side XLA:TPU writes no product by itself.
-    return product(jnp.concatenate([a, c], 3), jnp.concatenate([b, d], 0))
-
-  return lax.platform_dependent(
-    *(*one, *other),
-    cpu=lambda a, b, c, d: product(a, b) + product(c, d),
-    default=beside,
-  )
-
-
-def _within_bands(a, b, bands):
-  """`a' b` summed over pixels and bands, `[c, d]` float32."""
-  both = jnp.einsum("hwnc,hwnd->cd", a, b, preferred_element_type=_F32)
-  if bands == 1:
-    return both
-  rows, columns = (size // bands for size in both.shape)
-  blocks = both.reshape(bands, rows, bands, columns)
-  return jnp.einsum("icid->cd", blocks)

@@ -71,15 +71,10 @@ class Block(nnx.Module):
       pending = None
     convolve = _convolve_again if remat else Block._convolve
     raw, moments = convolve(self, x, pending, bands)
-    z, pooled = kernels.batch_norm(
-      raw,
-      *self.depthwise_norm.affine(moments),
-      activation="silu",
-      pool=True,
-      bands=bands,
+    scale, offset = self.depthwise_norm.affine(moments)
+    raw, moments = self.project.gated(
+      raw, scale, offset, self.squeeze_excite, bands
     )
-    gate = kernels.over_bands(self.squeeze_excite(pooled, z.dtype), bands)
-    raw, moments = self.project(z * gate[None, None], bands)
     y = kernels.batch_norm(raw, *self.project_norm.affine(moments), bands=bands)
     return x + self.drop(y, rngs) if self.has_skip else y
 

@@ -17,7 +17,7 @@ from jax import lax
 from .. import kernels
 from ..kernels import Moments
 from ..kernels.depthwise_conv.shapes import Window, window
-from ..kernels.pointwise_conv import block_diagonal
+from ..kernels.products import block_diagonal
 
 Pending = tuple[jax.Array, jax.Array]
 """The scale and offset, [c] each, of a batch norm not yet applied."""
@@ -84,6 +84,35 @@ class Pointwise(nnx.Module):
     """Raw result [h, w, n, features] and its moments."""
     kernel = self.kernel[...].astype(x.dtype)
     return kernels.pointwise_conv_bn(x, kernel, bands=bands)
+
+  def gated(
+    self,
+    x: jax.Array,
+    scale: jax.Array,
+    offset: jax.Array,
+    squeeze_excite: "SqueezeExcite",
+    bands: int = 1,
+  ) -> tuple[jax.Array, Moments]:
+    """As the call, of what a squeeze-excite has gated.
+
+    Args:
+      x: Raw, with a batch norm pending, a swish behind it.
+      scale: Of the batch norm.
+      offset: Of the batch norm.
+      squeeze_excite: Makes the gate from the spatial means.
+      bands: Of the images.
+    """
+    graph, params = nnx.split(squeeze_excite)
+    return kernels.gated_pointwise_conv_bn(
+      x,
+      self.kernel[...].astype(x.dtype),
+      scale,
+      offset,
+      lambda params, pooled: nnx.merge(graph, params)(pooled, x.dtype),
+      params,
+      activation="silu",
+      bands=bands,
+    )
 
 
 class Depthwise(nnx.Module):
