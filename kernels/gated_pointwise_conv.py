@@ -135,8 +135,8 @@ def _backward(settings, residuals, dy):
   dgate_params, dmean = gate_vjp(dfactor.astype(factor.dtype))
   dkernel = within_bands(_gate(z, factor, bands), dy, bands)
 
-  # The wide product once more is cheaper than writing and reading it: a block of
-  # 56x56x64, 24 to 144 channels in four bands, on v5e 1,480 and 1,399 us.
+  # The wide product once more is cheaper than writing and reading it: a block
+  # of 56x56x64, 24 to 144 channels in four bands, on v5e 1,480 and 1,399 us.
   (x, dy), dmean = recompute_from((x, dy), dmean)
   dgated = product(dy, block_diagonal(kernel.T, bands))
   dz = _gate(dgated.astype(_F32), factor.astype(_F32), bands)

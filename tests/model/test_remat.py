@@ -97,8 +97,8 @@ def test_gradients_and_statistics_are_the_same(gradients):
     jax.tree.leaves((y, stats, vjp(dy)))
     for y, stats, vjp in ((y, stats, vjp), (y_again, stats_again, vjp_again))
   )
-  # One of them is compiled as a whole. Sums are over 6 * 6 * 4 values: the square
-  # root of as many roundings, of the largest value there is.
+  # One of them is compiled as a whole. Sums are over 6 * 6 * 4 values: the
+  # square root of as many roundings, of the largest value there is.
   allowed = 12 * 2.0**-24 * max(np.abs(a).max() for a in kept)
   for a, b in zip(kept, again, strict=True):
     assert np.abs(a - b).max() <= allowed
