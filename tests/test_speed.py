@@ -122,6 +122,44 @@ def channel_moments():
   return Pair(with_gradients(ours, 1), with_gradients(plain_moments, 1), args)
 
 
+def pointwise_conv_bn():
+  """An expansion, as wide blocks have it."""
+
+  def ours(x, kernel):
+    y, moments = kernels.pointwise_conv_bn(x, kernel)
+    return y, moments.mean, moments.m2
+
+  def plain(x, kernel):
+    y = x @ kernel
+    return y, *plain_moments(y)
+
+  args = (drawn(*IMAGE[:3], CHANNELS // 6), drawn(CHANNELS // 6, CHANNELS))
+  return Pair(with_gradients(ours, 2), with_gradients(plain, 2), args)
+
+
+def gated_pointwise_conv_bn():
+  def gate(weights, mean):
+    return jax.nn.sigmoid(mean @ weights)
+
+  def ours(x, kernel, scale, offset, weights):
+    y, moments = kernels.gated_pointwise_conv_bn(
+      *(x, kernel, scale, offset, gate, weights), activation="silu"
+    )
+    return y, moments.mean, moments.m2
+
+  def plain(x, kernel, scale, offset, weights):
+    z = jax.nn.silu(x * scale[None, None, None] + offset[None, None, None])
+    y = (z * gate(weights, z.mean((0, 1)))[None, None]) @ kernel
+    return y, *plain_moments(y)
+
+  vectors = [drawn(CHANNELS, seed=i) for i in (1, 2)]
+  args = (
+    *(drawn(*IMAGE), drawn(CHANNELS, CHANNELS // 6), *vectors),
+    drawn(CHANNELS, CHANNELS),
+  )
+  return Pair(with_gradients(ours, 5), with_gradients(plain, 5), args)
+
+
 def tree(seed=0):
   return jax.tree.map(
     lambda shape: drawn(*shape, seed=seed),
@@ -252,6 +290,7 @@ PAIRS = {
   pair.__name__.rstrip("_"): pair
   for pair in (
     *(depthwise_conv_bn, batch_norm, batch_norm_affine, channel_moments),
+    *(pointwise_conv_bn, gated_pointwise_conv_bn),
     *(lars_update, leaf_norms, pack_like_),
     *(group_moments, all_reduce, mean_gradients, scatter_mean, gather_shards),
     *(merge_running_statistics, evaluation_sums),
@@ -260,6 +299,8 @@ PAIRS = {
 NO_COMPUTATION = {
   *("describe", "default_implementation", "device_varying", "own_shard"),
   *("group_mesh", "group_size_for", "torus_of"),
+  # Another place for the same values, for TPUs only.
+  *("to_bands", "from_bands", "over_bands"),
 }
 
 
