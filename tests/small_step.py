@@ -30,11 +30,17 @@ CONFIG = dataclasses.replace(
 )
 
 
-def create(rngs, spec=SPEC, axis_name="member", network=EfficientNet):
+def create(
+  rngs,
+  spec=SPEC,
+  axis_name="member",
+  network=EfficientNet,
+  dtype=jnp.float32,
+):
   return network(
     spec,
     num_classes=CLASSES,
-    dtype=jnp.float32,
+    dtype=dtype,
     axis_name=axis_name,
     rngs=rngs,
   )

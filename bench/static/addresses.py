@@ -10,12 +10,12 @@ compare and subtract addresses inside one allocation, so any will do that
 There are more allocations in a network than such addresses. One kernel runs at
 a time, so each numbers its own from the start; the top level's live throughout
 and are numbered apart. When all are taken, the second half of each allocation's
-1,024 words is another's: no use of so many was seen.
+1,024 words is another's, and then the second half of either: no use of so many
+was seen.
 """
 
 _ROWS = 511  # allocations in one bank
-_HALVES = 2
-_HALF = 512  # words
+_PARTS = (0, 512, 256, 768)  # words into an allocation's 1,024
 _KERNEL_BANKS = 4  # of 32; the rest is the top level's
 _SPILLS = 100_000  # words for spilled scalars
 _FIRST_SPILL = 4096
@@ -60,13 +60,13 @@ class Addresses:
   def _row(self, name: str) -> int:
     is_top = self._top_level or name.startswith("operand")
     banks = 32 - _KERNEL_BANKS if is_top else _KERNEL_BANKS
-    half, place = divmod(self._rows, banks * _ROWS)
-    if half == _HALVES:
+    part, place = divmod(self._rows, banks * _ROWS)
+    if part == len(_PARTS):
       raise ValueError(f"more than {self._rows} allocations")
     self._rows += 1
     bank, row = divmod(place, _ROWS)
     bank += _KERNEL_BANKS * is_top
-    return (row + 1) * _FIRST_ROW | bank << 13 | half * _HALF
+    return (row + 1) * _FIRST_ROW | bank << 13 | _PARTS[part]
 
 
 def page(address: int) -> int:

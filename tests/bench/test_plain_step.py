@@ -4,6 +4,7 @@ import dataclasses
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_step
@@ -27,16 +28,16 @@ MOMENTUM = 0.99  # of batch norm
 STEPS = 2
 
 
-def run(step, state):
+def run(step, state, seeds=range(STEPS)):
   losses = []
-  for seed in range(STEPS):
+  for seed in seeds:
     state, metrics = step(state, *batch(seed))
     losses.append(metrics["loss"] if isinstance(metrics, dict) else metrics)
   return state, losses
 
 
-def ours(mesh):
-  """Two steps; and from weights that are half an ulp off, twice."""
+def make_ours(mesh, create):
+  """The step, the state before the first, and where it is."""
   placement = Placement(mesh)
   optimizer = make_optimizer(CONFIG.optimizer, schedule)
   step = make_train_step(
@@ -47,7 +48,12 @@ def ours(mesh):
     scale=SCALE,
     placement=placement,
   )
-  start = placement.init_state(create, optimizer, seed=0)
+  return step, placement.init_state(create, optimizer, seed=0), placement
+
+
+def ours(mesh):
+  """Two steps; and from weights that are half an ulp off, twice."""
+  step, start, placement = make_ours(mesh, create)
   starts = [moved_weights(start, seed) for seed in range(2)]
   runs = []
   for state in (start, *starts):
@@ -57,19 +63,22 @@ def ours(mesh):
   return runs
 
 
-create_plain = partial(create, network=PlainEfficientNet)
-
-
-def plain(mesh):
-  model = nnx.jit(create_plain)(nnx.Rngs(0))
+def make_plain(mesh, create):
+  """The step, and the state before the first."""
+  create = partial(create, network=PlainEfficientNet)
+  model = nnx.jit(create)(nnx.Rngs(0))
   step = make_plain_step(
-    nnx.eval_shape(lambda: create_plain(nnx.Rngs(0))),
+    nnx.eval_shape(lambda: create(nnx.Rngs(0))),
     schedule,
     config=CONFIG,
     scale=SCALE,
     mesh=mesh,
   )
-  state, losses = run(step, plain_state(model, CONFIG, schedule))
+  return step, plain_state(model, CONFIG, schedule)
+
+
+def plain(mesh):
+  state, losses = run(*make_plain(mesh, create))
   return jax.device_get((state.variables, state.average, losses))
 
 
@@ -108,3 +117,22 @@ def test_weights_statistics_averages_and_losses_are_ours():
     check_tree(check, *(x.params for x in parts))
     check_tree(check, *(x.means for x in parts))
     check_tree(check_variance, squares, *(x.variances for x in parts))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  ("dtype", "allowed"), [(jnp.float32, 1e-4), (jnp.bfloat16, 1e-2)]
+)
+def test_a_hundred_steps_end_with_the_same_loss(dtype, allowed):
+  """Over eight batches again and again, until most labels are known."""
+  mesh = group_mesh(jax.devices()[:4], 4)
+  of_dtype = partial(create, dtype=dtype)
+  seeds = [step % 8 for step in range(100)]
+  _, expected = run(*make_plain(mesh, of_dtype), seeds)
+  step, start, _ = make_ours(mesh, of_dtype)
+  _, losses = run(step, start, seeds)
+  (first, last), (_, actual) = (
+    (np.mean(x[:8]), np.mean(x[-8:])) for x in (expected, losses)
+  )
+  assert last < 0.8 * first
+  assert abs(actual - last) <= allowed * last

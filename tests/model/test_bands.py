@@ -50,7 +50,8 @@ def test_bands_fill_the_lanes_of_the_first_blocks(name, chip):
       assert share(count * block.expanded) >= share(block.expanded)
       assert share(count * block.in_filters) > share(block.in_filters)
     sizes = sizes.strided(block.stride)
-  # Of 16 to 48 channels in 128 lanes no band would leave two thirds empty.
-  assert share(bands[0] * blocks[0].expanded) > 0.7
+  # 32 to 48 channels leave two thirds empty or more.
+  filled = share(bands[0] * blocks[0].expanded)
+  assert filled >= 1.5 * share(blocks[0].expanded)
   # Where there are hundreds of channels bands gain nothing.
   assert set(bands[len(bands) // 2 :]) == {1}
