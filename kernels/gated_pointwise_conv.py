@@ -71,7 +71,7 @@ def gated_pointwise_conv_bn(
 
   Returns:
     y, `[h, w, n, d]`, of x's dtype, and its `Moments`. For policies of
-    `jax.checkpoint` both have the name of this function.
+    `jax.checkpoint` y has the name of this function.
 
   Raises:
     ValueError: shapes, dtypes or settings that do not fit each other.

@@ -3,7 +3,11 @@ import jax.numpy as jnp
 import pytest
 from abstract_tpu import on
 
-from podscale.kernels import depthwise_conv_bn, describe
+from podscale.kernels import (
+  default_implementation,
+  depthwise_conv_bn,
+  describe,
+)
 from podscale.model.bands import Sizes, choose_bands
 from podscale.model.spec import block_specs, model_spec
 
@@ -32,6 +36,12 @@ def test_where_the_kernel_does_not_run_images_stay_as_they_are():
     x = jax.ShapeDtypeStruct((112, 112, 64, 128), BF16)
     filters = jax.ShapeDtypeStruct((3, 3, 128), BF16)
     assert describe(depthwise_conv_bn, x, filters).implementation == "xla"
+  assert bands == [1] * len(blocks)
+
+
+def test_with_a_named_implementation_images_stay_as_they_are():
+  with default_implementation("xla"):
+    _, blocks, bands = chosen("b0", "v5e")
   assert bands == [1] * len(blocks)
 
 
