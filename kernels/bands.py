@@ -85,6 +85,13 @@ def over_bands(vector: jax.Array, bands: int) -> jax.Array:
   return vector if bands == 1 else jnp.tile(vector, bands)
 
 
+def sum_bands(x: jax.Array, bands: int) -> jax.Array:
+  """The sum of what belongs to each band: `[..., bands * c]` to `[..., c]`."""
+  if bands == 1:
+    return x
+  return x.reshape(*x.shape[:-1], bands, -1).sum(-2)
+
+
 def merge_bands(moments: Moments, bands: int) -> Moments:
   """The moments of an image, from those of its bands, `[bands * c]`."""
   if bands == 1:

@@ -14,7 +14,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from .activation import Activation, check_activation
-from .bands import over_bands
+from .bands import over_bands, sum_bands
 from .channel_moments import channel_moments
 from .layout import check_image
 from .manual_axes import match_varying
@@ -106,11 +106,11 @@ def _gated(x, kernel, scale, offset, gate_params, settings) -> jax.Array:
 
 def _forward(x, kernel, scale, offset, gate_params, settings):
   bands = settings.bands
-  mean = _activated(x, scale, offset, settings).mean((0, 1))
-  mean = mean.reshape(mean.shape[0], bands, -1).mean(1)
+  z = _activated(x, scale, offset, settings)
+  mean = sum_bands(z.mean((0, 1)), bands) / bands
   factor, gate_vjp = jax.vjp(settings.gate, gate_params, mean)
-  z = _activated(x, scale, offset, settings).astype(x.dtype)
-  y = product(_gate(z, factor, bands), block_diagonal(kernel, bands))
+  gated = _gate(z.astype(x.dtype), factor, bands)
+  y = product(gated, block_diagonal(kernel, bands))
   y = checkpoint_name(y, _OP)
   return y, (x, kernel, scale, offset, factor, gate_vjp)
 
@@ -128,12 +128,12 @@ def _backward(settings, residuals, dy):
   (x, kernel, scale, offset, factor, gate_vjp), dy = recompute_from(
     residuals, dy
   )
-  bands, (h, w, n, _) = settings.bands, x.shape
+  bands, (h, w, *_) = settings.bands, x.shape
   z = _activated(x, scale, offset, settings).astype(x.dtype)
   transposed = block_diagonal(kernel.T, bands)
   dgated = product(dy, transposed)
   dfactor = (dgated.astype(_F32) * z.astype(_F32)).sum((0, 1))
-  dfactor = dfactor.reshape(n, bands, -1).sum(1)
+  dfactor = sum_bands(dfactor, bands)
   dgate_params, dmean = gate_vjp(dfactor.astype(factor.dtype))
   dkernel = within_bands(_gate(z, factor, bands), dy, bands)
 
@@ -155,9 +155,8 @@ def _backward(settings, residuals, dy):
     settings.activation,
     "HWNC",
   )
-  dscale, doffset = (
-    jnp.asarray(d).reshape(bands, -1).sum(0) for d in (dscale, doffset)
-  )
+  assert dscale is not None and doffset is not None
+  dscale, doffset = (sum_bands(d, bands) for d in (dscale, doffset))
   return dx, dkernel.astype(kernel.dtype), dscale, doffset, dgate_params
 
 

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from .bands import channels_of_band, over_bands
+from .bands import channels_of_band, over_bands, sum_bands
 from .channel_moments import channel_moments, with_known_count
 from .layout import check_image
 from .manual_axes import match_varying
@@ -107,7 +107,7 @@ def _expansion(x, kernel, bands) -> tuple[jax.Array, Moments]:
 def _middle(x, bands) -> jax.Array:
   """The mean of x's middle row, over all bands, `[c]` float32."""
   row = x[x.shape[0] // 2].astype(_F32)
-  return row.mean((0, 1)).reshape(bands, -1).mean(0)
+  return sum_bands(row.mean((0, 1)), bands) / bands
 
 
 def _forward(x, kernel, bands):
@@ -124,7 +124,7 @@ def _backward(bands, residuals, cotangents):
   middle = _middle(x, bands)
   centred = x.astype(_F32) - over_bands(middle, bands)[None, None, None]
   centred = centred.astype(x.dtype)
-  shift = centred.astype(_F32).sum((0, 1, 2)).reshape(bands, -1).sum(0) / count
+  shift = sum_bands(centred.astype(_F32).sum((0, 1, 2)), bands) / count
 
   constant = _dot_f32(dmoments.mean[None] / count, weights.T)
   constant = constant - _dot_f32(shift[None], through)

@@ -7,15 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import oracle
+from banded import in_bands
 from jax import lax
 from tolerance import assert_accurate
 
-from podscale.kernels import (
-  Moments,
-  depthwise_conv_bn,
-  from_bands,
-  to_bands,
-)
+from podscale.kernels import Moments, depthwise_conv_bn
 
 F32, BF16 = jnp.float32, jnp.bfloat16
 
@@ -113,16 +109,6 @@ def exact(x, filters, scale, offset, dy, dmean, dm2, **settings):
     **oracle.depthwise_conv_bn(*args, **settings),
     **oracle.depthwise_conv_bn_gradients(*args, dy, dmean, dm2, **settings),
   }
-
-
-def in_bands(op, bands):
-  """The op on an image in bands, as if it were on the image."""
-
-  def run(x, *vectors):
-    y, moments = op(to_bands(x, bands), *vectors, bands=bands)
-    return from_bands(y, bands), moments
-
-  return run
 
 
 def check(case, op=depthwise_conv_bn):

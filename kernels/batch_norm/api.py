@@ -5,7 +5,7 @@ from typing import Literal, overload
 import jax
 
 from ..activation import Activation, check_activation
-from ..bands import over_bands
+from ..bands import over_bands, sum_bands
 from ..dispatch import Requested, dispatch
 from ..layout import Layout, check_image
 from ..manual_axes import match_varying
@@ -90,7 +90,7 @@ def batch_norm(
     result = dispatch(
       _OP, _IMPLEMENTATIONS, implementation, x, scale, offset, settings
     )
-    if not pool or bands == 1:
+    if not pool:
       return result
     y, mean = result
-    return y, mean.reshape(mean.shape[0], bands, -1).mean(1)
+    return y, sum_bands(mean, bands) / bands

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..bands import merge_bands, over_bands
+from ..bands import merge_bands, over_bands, sum_bands
 from ..layout import batch_axis, channel_axis
 from ..moments import Moments
 from ..tpu.chip import Chip, target_chip
@@ -128,7 +128,7 @@ def backward(
       plan.backward,
       plan.chip.vmem_bytes,
     )
-    dfilters, *vectors = (_sum_over_bands(v, bands) for v in gradients)
+    dfilters, *vectors = (_sum_bands(v, bands) for v in gradients)
     return dx, dfilters.astype(filters.dtype), *vectors
 
 
@@ -136,10 +136,8 @@ def _over_bands(vector, bands: int):
   return None if vector is None else over_bands(vector, bands)
 
 
-def _sum_over_bands(gradient, bands: int):
-  if gradient is None or bands == 1:
-    return gradient
-  return gradient.reshape(*gradient.shape[:-1], bands, -1).sum(-2)
+def _sum_bands(gradient, bands: int):
+  return None if gradient is None else sum_bands(gradient, bands)
 
 
 def _described(x, filters, call: Call) -> str:

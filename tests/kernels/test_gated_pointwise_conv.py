@@ -6,14 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from banded import in_bands
 from tolerance import assert_accurate
 
 from podscale.kernels import (
   Moments,
   channel_moments,
-  from_bands,
   gated_pointwise_conv_bn,
-  to_bands,
 )
 
 F32, BF16 = jnp.float32, jnp.bfloat16
@@ -50,15 +49,14 @@ def plain(activation, x, kernel, scale, offset, slope, base):
   return y.astype(x.dtype), channel_moments(y)
 
 
-def in_bands(bands, activation, x, kernel, scale, offset, slope, base):
-  y, moments = gated_pointwise_conv_bn(
-    *(to_bands(x, bands), kernel, scale, offset),
+def gated(activation, x, kernel, scale, offset, slope, base, *, bands):
+  return gated_pointwise_conv_bn(
+    *(x, kernel, scale, offset),
     lambda params, mean: gate(params, mean).astype(x.dtype),
     (slope, base),
     activation=activation,
     bands=bands,
   )
-  return from_bands(y, bands), moments
 
 
 def everything(op, *inputs):
@@ -108,7 +106,8 @@ def exact(x, kernel, scale, offset, slope, base, dy, dmean, dm2, *, activation):
 )
 def test_values_and_gradients(shape, features, bands, activation, dtype):
   inputs = draw(shape, features, dtype)
-  op, form = (partial(f, activation) for f in (partial(in_bands, bands), plain))
+  op = in_bands(partial(gated, activation), bands)
+  form = partial(plain, activation)
   actual = jax.jit(partial(everything, op))(*inputs)
   assert_accurate(
     actual,
@@ -126,7 +125,7 @@ def test_values_and_gradients(shape, features, bands, activation, dtype):
 
 def test_of_the_wide_arrays_only_the_input_is_kept():
   *operands, _, _, _ = draw((4, 5, 3, 8), 3, BF16)
-  op = partial(in_bands, 1, "silu")
+  op = partial(gated, "silu", bands=1)
   _, vjp = jax.eval_shape(partial(jax.vjp, op), *operands)
   kept = [leaf.shape for leaf in jax.tree.leaves(vjp) if leaf.ndim == 4]
   # y is for the moments.

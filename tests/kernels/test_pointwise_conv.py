@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from banded import in_bands
 from jax.sharding import PartitionSpec as P
 from tolerance import assert_accurate
 
@@ -13,9 +14,7 @@ from podscale.collectives import ALL_DEVICES, group_mesh
 from podscale.kernels import (
   Moments,
   channel_moments,
-  from_bands,
   pointwise_conv_bn,
-  to_bands,
 )
 
 F32, BF16 = jnp.float32, jnp.bfloat16
@@ -37,14 +36,6 @@ def draw(shape, features, dtype, mean=0.0):
 def plain(x, kernel):
   y = jnp.matmul(x, kernel, preferred_element_type=F32)
   return y.astype(x.dtype), channel_moments(y)
-
-
-def in_bands(bands):
-  def op(x, kernel):
-    y, moments = pointwise_conv_bn(to_bands(x, bands), kernel, bands=bands)
-    return from_bands(y, bands), moments
-
-  return op
 
 
 def everything(op, x, kernel, dy, dmean, dm2):
@@ -79,7 +70,9 @@ def exact(x, kernel, dy, dmean, dm2):
 )
 def test_values_and_gradients(shape, features, bands, dtype):
   inputs = draw(shape, features, dtype)
-  actual = jax.jit(partial(everything, in_bands(bands)))(*inputs)
+  actual = jax.jit(partial(everything, in_bands(pointwise_conv_bn, bands)))(
+    *inputs
+  )
   wanted = jax.jit(partial(everything, plain))(*inputs)
   assert_accurate(actual, wanted, exact, *inputs)
   assert {actual[name].dtype for name in ("y", "dx", "dkernel")} == {
@@ -128,7 +121,7 @@ def test_gradients_of_a_replicated_kernel_are_summed():
   ]
   want = np.sum(of_each, 0, dtype=np.float64)
   error = np.abs(jax.jit(sharded)(x, kernel, dy) - want).max()
-  # Each device rounds in another order, and they are added up.
+  # 8 devices, of 4 * 5 pixels each, in another order: a rounding for each.
   assert error <= 20 * 2.0**-24 * np.abs(of_each).max() * 8
 
 

@@ -2,23 +2,20 @@ import jax
 import jax.numpy as jnp
 import pytest
 from abstract_tpu import on
+from first_block import sizes_and_blocks
 
 from podscale.kernels import (
   default_implementation,
   depthwise_conv_bn,
   describe,
 )
-from podscale.model.bands import Sizes, choose_bands
-from podscale.model.spec import block_specs, model_spec
+from podscale.model.bands import choose_bands
 
 BF16 = jnp.dtype(jnp.bfloat16)
 
 
 def chosen(name, chip=None, batch=64):
-  spec = model_spec(name)
-  blocks = block_specs(spec)
-  side = -(-spec.resolution // spec.stem_stride)
-  sizes = Sizes(side, side, batch, BF16)
+  sizes, blocks = sizes_and_blocks(name, batch)
   if chip is None:
     return sizes, blocks, choose_bands(sizes, blocks)
   with on(chip):

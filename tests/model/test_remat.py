@@ -5,13 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from abstract_tpu import on
+from first_block import sizes_and_blocks
 from flax import nnx
 
 from podscale.model.bands import Sizes
 from podscale.model.batch_norm import BatchNorm
 from podscale.model.block import Block
 from podscale.model.remat import bytes_kept, choose_remat
-from podscale.model.spec import BlockSpec, block_specs, model_spec
+from podscale.model.spec import BlockSpec
 
 BF16 = jnp.dtype(jnp.bfloat16)
 SPEC = BlockSpec(3, 2, 3, 18, 5, 1, 1.0)
@@ -34,10 +35,8 @@ def test_bytes_are_those_of_the_arrays_and_their_empty_lanes():
 
 
 def chosen(name, chip, batch):
-  spec = model_spec(name)
-  blocks = block_specs(spec)
-  side = -(-spec.resolution // spec.stem_stride)
-  sizes, bands = Sizes(side, side, batch, BF16), [1] * len(blocks)
+  sizes, blocks = sizes_and_blocks(name, batch)
+  bands = [1] * len(blocks)
   kept = bytes_kept(sizes, blocks, bands)
   if chip is None:
     return kept, choose_remat(sizes, blocks, bands)
