@@ -1,7 +1,7 @@
 """Fused ops for convolutional networks; they need jax and numpy only."""
 
 from .activation import Activation
-from .bands import from_bands, over_bands, to_bands
+from .bands import change_bands, from_bands, over_bands, to_bands
 from .batch_norm import batch_norm, batch_norm_affine
 from .channel_moments import channel_moments
 from .choice import Choice
@@ -24,6 +24,7 @@ __all__ = [
   "Shard",
   "batch_norm",
   "batch_norm_affine",
+  "change_bands",
   "channel_moments",
   "default_implementation",
   "depthwise_conv_bn",

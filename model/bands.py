@@ -15,18 +15,24 @@ from ..kernels.dispatch import or_default
 from ..kernels.tpu.registers import LANES
 from .spec import BlockSpec
 
-# Passes through memory, forward and backward together: over each tensor of
-# expanded channels, and of those between blocks.
-_WIDE, _NARROW = 8, 4
+# Passes through memory, forward and backward together, as the times of compiled
+# blocks fit (bench/results/step.md): over each tensor of expanded channels, what
+# enters a block and what leaves it.
+_WIDE, _ENTERS, _LEAVES = 12, 6, 10
 # Of those over expanded channels, the ones that read beyond a band's edge.
-_EDGES = 3
-# To put bands together or to cut them: v3, 130x130x32 of 16 channels, 13 bands
-# to 5 took 5 ms, which is 16 passes over the image as it is.
+_EDGES = 5
+# A tensor with fewer channels than lanes costs this many times more: XLA likes
+# to have its columns or images in the lanes, and copies it there and back.
+_FEWER_THAN_LANES = 2
+# To put bands together to the whole image or to cut it: v3, 130x130x32 of 16
+# channels, 13 bands to 5 took 5 ms, which is 16 passes over the image.
 _CHANGE = 8
+# From bands to others that they are parts of, or back.
+_MOVE = 3
 # A 1x1 convolution is three products, forward and backward. That of 128 by 128
-# channels takes the MXU about as long as a pass over 128: the faster chips have
-# the faster memory.
-_PRODUCTS = 3
+# channels takes the MXU about as long as a pass over 128, the faster chips have
+# the faster memory; the kernel's gradient takes longer.
+_PRODUCTS = 4
 # What bands have to save: a share of a block's passes.
 _LEAST_GAIN = 0.05
 
@@ -132,10 +138,8 @@ def _passes(sizes: Sizes, block: BlockSpec, bands: int) -> float:
   wide = (_WIDE + _EDGES * edges) * (
     padded(sizes, block.expanded, bands) + padded(behind, block.expanded, bands)
   )
-  narrow = _NARROW * (
-    padded(sizes, block.in_filters, bands)
-    + padded(behind, block.out_filters, bands)
-  )
+  narrow = _ENTERS * _narrow(sizes, block.in_filters, bands)
+  narrow += _LEAVES * _narrow(behind, block.out_filters, bands)
   products = _PRODUCTS * (
     _multiplied(behind, block.expanded, block.out_filters, bands)
     + (block.expanded != block.in_filters)
@@ -145,14 +149,20 @@ def _passes(sizes: Sizes, block: BlockSpec, bands: int) -> float:
   return cost / (1 - _LEAST_GAIN) if bands > 1 else cost
 
 
-def _change(sizes: Sizes, channels: int, came_as: int, bands: int) -> float:
-  """What it moves to have the same image in other bands.
+def _narrow(sizes: Sizes, channels: int, bands: int) -> float:
+  """Elements of a tensor between blocks."""
+  times = _FEWER_THAN_LANES if bands * channels < LANES else 1
+  return times * padded(sizes, channels, bands)
 
-  It is put together and cut again.
-  """
-  if came_as == bands:
+
+def _change(sizes: Sizes, channels: int, have: int, want: int) -> float:
+  """What `kernels.change_bands` moves."""
+  if have == want:
     return 0
-  changes = (came_as != 1) + (bands != 1)
+  fewer, more = sorted((have, want))
+  if fewer > 1 and more % fewer == 0:
+    return _MOVE * sum(padded(sizes, channels, b) for b in (have, want))
+  changes = (have != 1) + (want != 1)
   return _CHANGE * changes * padded(sizes, channels, 1)
 
 

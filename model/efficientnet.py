@@ -96,11 +96,11 @@ class EfficientNet(nnx.Module):
     pending: Pending | None = self.stem_norm.affine(moments)
     plan = zip(self.blocks, all_bands, all_remat, strict=True)
     for i, (block, bands, remat) in enumerate(plan):
-      x = _change_bands(x, have, bands)
+      x = kernels.change_bands(x, have, bands)
       with jax.named_scope(f"block_{i}"):
         x = block(x, pending, rngs, bands, remat)
       have, pending = bands, None
-    raw, moments = self.head(_change_bands(x, have, 1))
+    raw, moments = self.head(kernels.change_bands(x, have, 1))
     _, features = kernels.batch_norm(
       raw, *self.head_norm.affine(moments), activation="silu", pool=True
     )
@@ -118,12 +118,6 @@ class EfficientNet(nnx.Module):
     if self.dropout.deterministic or self.dropout.rate == 0:
       return features
     return self.dropout(features, rngs=require_rngs(rngs))
-
-
-def _change_bands(x: jax.Array, have: int, want: int) -> jax.Array:
-  if have == want:
-    return x
-  return kernels.to_bands(kernels.from_bands(x, have), want)
 
 
 def _check_images(images: jax.Array, channels: int) -> None:

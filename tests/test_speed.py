@@ -300,7 +300,7 @@ NO_COMPUTATION = {
   *("describe", "default_implementation", "device_varying", "own_shard"),
   *("group_mesh", "group_size_for", "torus_of"),
   # Another place for the same values, for TPUs only.
-  *("to_bands", "from_bands", "over_bands"),
+  *("to_bands", "from_bands", "change_bands", "over_bands"),
 }
 
 

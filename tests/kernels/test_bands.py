@@ -9,6 +9,7 @@ from tolerance import half_ulp
 
 from podscale.kernels import (
   batch_norm,
+  change_bands,
   channel_moments,
   from_bands,
   over_bands,
@@ -33,6 +34,21 @@ def test_bands_are_parts_of_the_height(bands):
     rows = slice(b * 6 // bands, (b + 1) * 6 // bands)
     assert (y[..., b * 5 : (b + 1) * 5] == x[rows]).all()
   assert (from_bands(y, bands) == x).all()
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+@pytest.mark.parametrize(
+  ("have", "want"),
+  [(1, 6), (6, 1), (6, 2), (2, 6), (6, 3), (3, 6), (2, 3), (3, 2), (2, 2)],
+)
+def test_changed_bands_hold_the_same_image(have, want, dtype):
+  x = image((6, 2, 3, 5)).astype(dtype)
+  cotangent = image((6 // want, 2, 3, want * 5), seed=1).astype(dtype)
+  y, vjp = jax.vjp(lambda x: change_bands(x, have, want), to_bands(x, have))
+  assert y.dtype == dtype
+  assert (y == to_bands(x, want)).all()
+  (dx,) = vjp(cotangent)
+  assert (dx == to_bands(from_bands(cotangent, want), have)).all()
 
 
 def test_rows_beyond_are_those_of_the_neighbours():
