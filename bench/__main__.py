@@ -8,13 +8,11 @@ from pathlib import Path
 
 from ..train.errors import UsageError
 from . import commands
-from .commands import Tables
+from .commands import MODELS, Tables
 from .compare import all_rows, changes, compilers, read_run
 from .static import CHIPS
 from .table_1 import SLICES
 from .ways import WAYS
-
-_MODELS = [f"b{i}" for i in range(8)]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     "kernels",
     commands.run_kernels,
     "each depthwise layer against plain JAX, with gradients",
-    models=[*_MODELS, "all"],
+    models=[*MODELS, "all"],
   )
   collectives = _command(
     names,
@@ -133,6 +131,21 @@ def _parser() -> argparse.ArgumentParser:
   scale.add_argument(
     "--implementation", choices=WAYS, default="best", help="see step --help"
   )
+  memory = _command(
+    names,
+    "memory",
+    commands.run_memory,
+    "what the networks keep for their backward pass, and how many images fit, "
+    "estimated",
+    models=[*MODELS, "all"],
+  )
+  memory.add_argument(
+    "--chip",
+    nargs="+",
+    choices=CHIPS,
+    default=["v3", "v5e", "v4", "v6e"],
+    help="that the images are to fit on",
+  )
   input_ = _command(
     names,
     "input",
@@ -175,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
-def _command(names, name, run, text, *, models=_MODELS):
+def _command(names, name, run, text, *, models=MODELS):
   """A benchmark's parser, with what all have."""
   command = names.add_parser(name, help=text, description=text)
   command.set_defaults(run=run)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 Tables = dict[str, Rows]
 """Rows by the title of their table, those that matter most first."""
 
+MODELS = [f"b{i}" for i in range(8)]
+"""Those of the family that benchmarks take."""
+
 _RESOLUTION = 64  # pixels; small enough for a CPU
 _CPU_DEVICES = 8
 
@@ -157,6 +160,15 @@ def run_scale(args: argparse.Namespace) -> Tables:
     way=args.implementation,
   )
   return {f"{args.model}, {args.batch_size} images a core: ESTIMATES": rows}
+
+
+def run_memory(args: argparse.Namespace) -> Tables:
+  """What is kept for the backward pass."""
+  from .activations import activation_rows
+
+  models = MODELS if args.model == "all" else [args.model]
+  rows = activation_rows(models, chips=args.chip)
+  return {"kept for the backward pass of an image; batches ESTIMATED": rows}
 
 
 def run_input(args: argparse.Namespace) -> Tables:

@@ -62,6 +62,7 @@ def from_bands(x: jax.Array, bands: int) -> jax.Array:
   return jnp.concatenate(jnp.split(x, bands, axis=3), axis=0)
 
 
+@jax.named_scope("change_bands")
 def change_bands(x: jax.Array, have: int, want: int) -> jax.Array:
   """The same image in another number of bands.
 

@@ -15,9 +15,9 @@ from ..kernels.dispatch import or_default
 from ..kernels.tpu.registers import LANES
 from .spec import BlockSpec
 
-# Passes through memory, forward and backward together, as the times of compiled
-# blocks fit (bench/results/step.md): over each tensor of expanded channels, what
-# enters a block and what leaves it.
+# Passes through memory, forward and backward together, as they fit the times
+# of compiled blocks (bench/results/step.md): over each tensor of expanded
+# channels, what enters a block, and what leaves it.
 _WIDE, _ENTERS, _LEAVES = 12, 6, 10
 # Of those over expanded channels, the ones that read beyond a band's edge.
 _EDGES = 5

@@ -92,7 +92,8 @@ class EfficientNet(nnx.Module):
     _check_images(images, channels=self.stem.kernel.shape[2])
     all_bands, all_remat = self._plan(images)
     have = all_bands[0]
-    x, moments = self.stem(images.astype(self.dtype), have)
+    with jax.named_scope("stem"):
+      x, moments = self.stem(images.astype(self.dtype), have)
     pending: Pending | None = self.stem_norm.affine(moments)
     plan = zip(self.blocks, all_bands, all_remat, strict=True)
     for i, (block, bands, remat) in enumerate(plan):

@@ -10,9 +10,14 @@ from ..kernels.tpu.chip import target_chip
 from .bands import Sizes, padded
 from .spec import BlockSpec
 
-# Of HBM, what activations may take: the rest is for the weights, for what the
-# backward pass has at a time, and a twentieth to spare.
-_SHARE = 0.75
+# Of HBM, what a step may take.
+_SHARE = 0.95
+# Arrays as large as the largest expansion that the backward pass has at a time,
+# beside what is kept: 1.3 to 2.8 in the steps that were compiled (B0 on v5e, B2
+# and B5 on v3, bench/results/step.md).
+_AT_A_TIME = 3
+# Bytes of a weight: itself, gathered, and its gradient; the rest is sharded.
+_WEIGHT = 8
 
 
 def choose_remat(
@@ -29,17 +34,47 @@ def choose_remat(
     bands: Of each block.
   """
   chosen = [False] * len(blocks)
-  limit = target_chip().hbm_bytes
+  limit = bytes_to_keep(sizes, blocks, bands)
   if limit is None:
     return chosen
   kept = bytes_kept(sizes, blocks, bands)
   total = sum(map(sum, kept))
   for i in sorted(range(len(blocks)), key=lambda i: -kept[i][0]):
-    if total <= _SHARE * limit:
+    if total <= limit:
       break
     chosen[i] = kept[i][0] > 0
     total -= kept[i][0]
   return chosen
+
+
+def bytes_to_keep(
+  sizes: Sizes, blocks: Sequence[BlockSpec], bands: Sequence[int]
+) -> float | None:
+  """What all blocks together may keep: an estimate.
+
+  Args:
+    sizes: Of what enters the first block.
+    blocks: In order.
+    bands: Of each block.
+
+  Returns:
+    Bytes, below 0 where nothing fits; None where no TPU is compiled for.
+  """
+  hbm = target_chip().hbm_bytes
+  if hbm is None:
+    return None
+  widest, weights = 0.0, 0
+  for block, count in zip(blocks, bands, strict=True):
+    widest = max(widest, padded(sizes, block.expanded, count))
+    weights += block.expanded * (
+      block.in_filters
+      + block.kernel**2
+      + 2 * block.squeezed
+      + block.out_filters
+    )
+    sizes = sizes.strided(block.stride)
+  at_a_time = _AT_A_TIME * widest * sizes.batch * sizes.dtype.itemsize
+  return _SHARE * hbm - at_a_time - _WEIGHT * weights
 
 
 def bytes_kept(

@@ -280,7 +280,7 @@ def loss_and_gradients(logits_of, weights):
 
   def loss(params, images):
     logits = logits_of(params, images)
-    return jnp.sum(logits * weights), logits
+    return jnp.sum(logits * weights.astype(logits.dtype)), logits
 
   def both(images, params):
     gradients, logits = jax.grad(loss, has_aux=True)(params, images)
@@ -402,6 +402,50 @@ def test_equals_plain_jax_on_odd_maps_with_a_skip_at_once():
       oracle,
       *(images, *jax.tree.leaves(params)),
     )
+
+
+@pytest.mark.slow
+def test_gradients_of_the_full_network_are_those_in_float64():
+  """Of each part against that part's largest."""
+  size = 64
+  model = in_float32(model_spec("b0", resolution=size, **ALL_KEPT))
+  graph, params, stats = filled(model)
+  plain_graph = nnx.graphdef(
+    in_float32(model_spec("b0", **ALL_KEPT), PlainEfficientNet)
+  )
+  images = random_images(4, size)
+  weights = np.float32(np.random.default_rng(1).normal(size=(4, CLASSES)))
+
+  def gradients(logits_of):
+    return quick_jit(loss_and_gradients(logits_of, weights))
+
+  ours, plain = (
+    by_part(gradients(lambda p, x, g=g: run(g, p, stats, x)[0])(images, params))
+    for g in (graph, plain_graph)
+  )
+  with jax.enable_x64(True):
+    in_float64 = gradients(
+      functools.partial(efficientnet_oracle.logits, depth=1, stem_stride=2)
+    )
+
+    def oracle(images, *leaves):
+      return by_part(in_float64(*wide(images, params, leaves)))
+
+    leaves = jax.tree.leaves(params)
+    assert_accurate(ours, plain, oracle, images, *leaves)
+
+
+def by_part(outcome):
+  """Logits, and one array of gradients for each block and all else."""
+  logits, gradients = outcome
+  blocks = gradients["blocks"]
+  parts = {f"block {i}": blocks[i] for i in blocks}
+  parts |= {name: gradients[name] for name in gradients if name != "blocks"}
+  arrays = {
+    name: np.concatenate([np.asarray(g).ravel() for g in jax.tree.leaves(part)])
+    for name, part in parts.items()
+  }
+  return {"logits": np.asarray(logits)} | arrays
 
 
 # The running network

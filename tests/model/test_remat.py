@@ -8,10 +8,11 @@ from abstract_tpu import on
 from first_block import sizes_and_blocks
 from flax import nnx
 
+from podscale.kernels.tpu.chip import target_chip
 from podscale.model.bands import Sizes
 from podscale.model.batch_norm import BatchNorm
 from podscale.model.block import Block
-from podscale.model.remat import bytes_kept, choose_remat
+from podscale.model.remat import bytes_kept, bytes_to_keep, choose_remat
 from podscale.model.spec import BlockSpec
 
 BF16 = jnp.dtype(jnp.bfloat16)
@@ -44,14 +45,33 @@ def chosen(name, chip, batch):
     return kept, choose_remat(sizes, blocks, bands)
 
 
+def taken(chip, bands=1, batch=4):
+  """Of the memory a step may take, by other than what is kept."""
+  with on(chip):
+    room = 0.95 * target_chip().hbm_bytes
+    return room - bytes_to_keep(Sizes(16, 16, batch, BF16), [SPEC], [bands])
+
+
+def test_some_memory_is_for_what_there_is_at_a_time():
+  # 18 channels take 128 lanes; three such arrays, and weights and gradients.
+  weights = 8 * 18 * (3 + 9 + 2 + 5)
+  lane = 3 * 16 * 16 * 4 * 2
+  assert taken("v5e") == pytest.approx(128 * lane + weights)
+  # Of 8 bands 144 take 256.
+  assert taken("v3", bands=8) == pytest.approx(256 // 8 * lane + weights)
+  assert taken("v5e", batch=8) == pytest.approx(2 * 128 * lane + weights)
+
+
 def test_all_is_kept_where_it_fits_or_the_memory_is_not_known():
   assert not any(chosen("b0", "v5e", 64)[1])
   assert not any(chosen("b7", None, 1024)[1])
 
 
 def test_as_few_as_it_takes_the_largest_first():
-  kept, remat = chosen("b5", "v5e", 48)
-  limit = 0.75 * 16 * 2**30
+  kept, remat = chosen("b5", "v5e", 40)
+  sizes, blocks = sizes_and_blocks("b5", 40)
+  with on("v5e"):
+    limit = bytes_to_keep(sizes, blocks, [1] * len(blocks))
   total = sum(map(sum, kept))
   again = [
     expansion for (expansion, _), r in zip(kept, remat, strict=True) if r
