@@ -7,8 +7,10 @@ import re
 import pytest
 from libtpu_mark import NEEDS_LIBTPU
 
+from podscale.bench.hlo import Instruction, read_instructions
 from podscale.bench.pod_step import lower_step
 from podscale.bench.static import slice_devices
+from podscale.bench.step_estimates import pod_config
 from podscale.train.presets import get_preset
 
 pytestmark = [pytest.mark.slow, *NEEDS_LIBTPU]
@@ -65,3 +67,56 @@ def test_collectives_of_a_small_step():
 @pytest.mark.timeout(3600)  # ten minutes of compiling on an idle machine
 def test_collectives_of_b5_on_1024_cores():
   check(lower_step(get_preset("b5-32k"), slice_devices("v3:16x32")), norms=116)
+
+
+# What moves whole images and computes nothing, by where it comes from, and why.
+LISTED = {
+  "stem": "the convolution reads images with their rows cut in bands",
+  "change_bands": "blocks of few channels have more bands than later ones",
+}
+# 7x7 of 192 channels: the smallest that a block of B0 passes on, of an image.
+SMALLEST = 7 * 7 * 192
+
+
+def moves_images(instruction: Instruction, batch: int) -> bool:
+  """Whether it moves the whole of an activation, without computing anything.
+
+  The rows at the edges of bands are not the whole. That XLA starts a copy
+  between HBM and VMEM is no copy of its own: it stands for loading.
+  """
+  moving = {"copy", "transpose", "slice", "concatenate", "pad", "reverse"}
+  moving |= {"dynamic-slice", "dynamic-update-slice"}
+  idle = {"parameter", "constant", "bitcast", "reshape", "tuple", "broadcast"}
+  # XLA concatenates by the maximum with what is padded.
+  idle |= {"get-tuple-element", "maximum"}
+  ops = {instruction.opcode}
+  if instruction.opcode == "fusion":
+    lines = instruction.text.splitlines()[1:]
+    ops = {
+      match[1]
+      for line in lines
+      if (match := re.match(r"\s*(?:ROOT )?%\S+ = .*? ([a-z][\w\-]*)\(", line))
+    }
+  if not ops & moving or not ops <= moving | idle:
+    return False
+  dims = re.search(r"\[([\d,]*)\]", instruction.shape)
+  shape = [int(size) for size in dims[1].split(",") if size] if dims else []
+  whole = len(shape) == 4 and batch in shape and shape[0] > 2
+  return whole and math.prod(shape) >= batch * SMALLEST
+
+
+@pytest.mark.timeout(3600)
+def test_images_are_moved_only_where_it_is_listed():
+  batch, devices = 64, slice_devices("v5e:2x2")
+  config = pod_config("b0", batch * len(devices))
+  hlo = lower_step(config, devices).compile().as_text()
+  moves = [
+    instruction
+    for instruction in read_instructions(hlo).values()
+    if moves_images(instruction, batch)
+  ]
+  origins = {
+    next((x for x in LISTED if x in move.op_name), move.op_name)
+    for move in moves
+  }
+  assert origins == set(LISTED)
