@@ -124,8 +124,13 @@ def test_weights_statistics_averages_and_losses_are_ours():
   ("dtype", "allowed"), [(jnp.float32, 1e-4), (jnp.bfloat16, 1e-2)]
 )
 def test_a_hundred_steps_end_with_the_same_loss(dtype, allowed):
+  """At a rate at which training does not make rounding large.
+
+  With 0.1 half an ulp in the first weights moves ours by 6e-5 of the last loss,
+  with the rates of `smoke`, up to 0.9, by 9e-2.
+  """
   mesh = group_mesh(jax.devices()[:4], 4)
-  settings = mesh, partial(create, dtype=dtype), lambda step: jnp.float32(1)
+  settings = mesh, partial(create, dtype=dtype), lambda step: jnp.float32(0.1)
   batches = [batch_of_patterns(seed) for seed in range(100)]
   _, expected = run(*make_plain(*settings), batches)
   step, start, _ = make_ours(*settings)
