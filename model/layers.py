@@ -63,13 +63,20 @@ class Stem(nnx.Module):
 
 
 def _rows_read(images: jax.Array, rows: Window, bands: int) -> jax.Array:
-  """What makes each band of a convolution's result, among the channels."""
+  """What makes each band of a convolution's result, among the channels.
+
+  As a transpose, and what bands read of the next one. The bands' rows side by
+  side take XLA:TPU longer: v5e, 260x260x64 in 10 bands, 1,400 us alone, and the
+  stem in all 2,250 instead of 880.
+  """
   none = 0, 0
   padded = jnp.pad(images, (none, (rows.low, rows.high), none, none))
-  outputs = rows.out // bands
-  step, size = outputs * rows.stride, (outputs - 1) * rows.stride + rows.kernel
-  parts = [padded[:, b * step : b * step + size] for b in range(bands)]
-  return jnp.concatenate(parts, axis=3)
+  n, _, w, c = images.shape
+  step, beyond = rows.out // bands * rows.stride, rows.kernel - rows.stride
+  own = padded[:, : bands * step].reshape(n, bands, step, w, c)
+  own = own.transpose(0, 2, 3, 1, 4).reshape(n, step, w, bands * c)
+  next_band = own[:, :beyond, :, c:], padded[:, bands * step :]
+  return jnp.concatenate([own, jnp.concatenate(next_band, axis=3)], axis=1)
 
 
 class Pointwise(nnx.Module):

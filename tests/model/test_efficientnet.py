@@ -407,7 +407,7 @@ def test_equals_plain_jax_on_odd_maps_with_a_skip_at_once():
 @pytest.mark.slow
 def test_gradients_of_the_full_network_are_those_in_float64():
   """Of each part against that part's largest."""
-  size = 64
+  size = 32
   model = in_float32(model_spec("b0", resolution=size, **ALL_KEPT))
   graph, params, stats = filled(model)
   plain_graph = nnx.graphdef(
