@@ -28,7 +28,6 @@ from .products import (
   product,
   sum_of_products,
   within_bands,
-  within_bands_by_rows,
 )
 from .recompute import recompute_from
 
@@ -137,7 +136,7 @@ def _backward(bands, residuals, cotangents):
 
   gram = within_bands(centred, centred, bands)
   gram = gram - count * shift[:, None] * shift[None]
-  dkernel = within_bands_by_rows(x, dy, bands) + _dot_f32(gram, scaled)
+  dkernel = within_bands(x, dy, bands) + _dot_f32(gram, scaled)
   dkernel = dkernel + (middle + shift)[:, None] * dmoments.mean[None]
   return dx.astype(x.dtype), dkernel.astype(kernel.dtype)
 

@@ -71,22 +71,7 @@ def sum_of_products(
 
 def within_bands(a: jax.Array, b: jax.Array, bands: int) -> jax.Array:
   """`a' b` summed over pixels, images and bands, `[c, d]` float32."""
-  return _of_one_band(_cross(a, b), bands)
-
-
-def within_bands_by_rows(a: jax.Array, b: jax.Array, bands: int) -> jax.Array:
-  """`within_bands` of what is in memory, a product for each row on TPUs.
-
-  For one product of all rows XLA:TPU makes three times the work where channels
-  do not fill the lanes: v3, 38x114x32 with 120 and 720 channels, 1,734 instead
-  of 560 us. What is computed on the way in it would write for this one.
-  """
-  return _of_one_band(
-    lax.platform_dependent(a, b, cpu=_cross, default=_cross_by_rows), bands
-  )
-
-
-def _of_one_band(both, bands):
+  both = _cross(a, b)
   if bands == 1:
     return both
   rows, columns = (size // bands for size in both.shape)
@@ -103,12 +88,6 @@ def _cross(a, b):
     ),
     default=partial(jnp.einsum, "hwnc,hwnd->cd", preferred_element_type=_F32),
   )
-
-
-def _cross_by_rows(a, b):
-  by_rows = (x.reshape(x.shape[0], -1, x.shape[3]) for x in (a, b))
-  products = jnp.einsum("hkc,hkd->hcd", *by_rows, preferred_element_type=_F32)
-  return products.sum(0)
 
 
 def _matrix(x):
