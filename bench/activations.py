@@ -108,8 +108,9 @@ def _kept_bytes(network: type[EfficientNet], spec: ModelSpec) -> float:
 
 def _fits(name: str, batch: int) -> bool:
   spec = model_spec(name)
-  side = -(-spec.resolution // spec.stem_stride)
-  sizes = Sizes(side, side, batch, jnp.dtype(jnp.bfloat16))
+  side = spec.resolution
+  images = Sizes(side, side, batch, jnp.dtype(jnp.bfloat16))
+  sizes = images.strided(spec.stem_stride)
   blocks = block_specs(spec)
   bands = choose_bands(sizes, blocks)
   kept = bytes_kept(sizes, blocks, bands)

@@ -9,5 +9,6 @@ from podscale.model.spec import block_specs, model_spec
 def sizes_and_blocks(name, batch):
   """What enters the first block, in bfloat16, and all blocks."""
   spec = model_spec(name)
-  side = -(-spec.resolution // spec.stem_stride)
-  return Sizes(side, side, batch, jnp.dtype(jnp.bfloat16)), block_specs(spec)
+  side = spec.resolution
+  images = Sizes(side, side, batch, jnp.dtype(jnp.bfloat16))
+  return images.strided(spec.stem_stride), block_specs(spec)

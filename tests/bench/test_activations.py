@@ -1,8 +1,10 @@
 """What is kept for the backward pass, and the batches that fit."""
 
+import dataclasses
 from collections import Counter
 
 import jax.numpy as jnp
+import small_step
 from libtpu_mark import NEEDS_LIBTPU
 
 from podscale.bench.activations import (
@@ -11,18 +13,12 @@ from podscale.bench.activations import (
   largest_batch,
 )
 from podscale.bench.plain import PlainEfficientNet
-from podscale.model import EfficientNet, model_spec
+from podscale.model import EfficientNet
 from podscale.model.spec import block_specs
 
-SPEC = model_spec(
-  "b0",
-  width=0.5,
-  depth=0.25,
-  resolution=32,
-  stem_stride=1,
-  dropout=0.0,
-  survival_prob=1.0,
-)
+# Wide enough that the first block has no skip, for which what enters it would
+# be kept as it is normalised.
+SPEC = dataclasses.replace(small_step.SPEC, width=0.5)
 
 
 def test_images_are_kept_as_raw_results_of_convolutions_and_as_they_enter():
