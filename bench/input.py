@@ -1,134 +1,192 @@
 """The host's part of training: JPEG files to batches of images."""
 
+import contextlib
+import functools
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from ..model import model_spec
 
-# About what ImageNet's training images have: 500 x 375 pixels, 110 kB.
+if TYPE_CHECKING:
+  from ..train.data import Source
+
+# What ImageNet's training images have, about: 500 x 375 pixels, 100 kB.
 _WIDTH, _HEIGHT = 500, 375
-_QUALITY = 92
 _IMAGES = 64
+
+
+class Stage(NamedTuple):
+  """What is timed.
+
+  Attributes:
+    name: What it does.
+    images: In a run.
+    threads: That share them.
+    run: Does it once.
+  """
+
+  name: str
+  images: int
+  threads: int
+  run: Callable[[], Any]
 
 
 def time_input(
   model: str, *, path: str | None, batch_size: int, runs: int
 ) -> list[dict[str, Any]]:
-  """Times decoding, augmentation, and batches by all cores.
+  """Times each stage from a file to a batch.
+
+  The stages take turns, so that what else the machine does falls on all.
 
   Args:
     model: Member of the family, for the resolution.
-    path: A folder with `train/CLASS/*.jpg`; None makes images like ImageNet's.
+    path: A data set that `open_images` reads; None makes files like ImageNet's.
     batch_size: Images in a batch.
     runs: How often to time each.
 
   Returns:
-    A row for each part: `images_per_s`, `threads`, and the seconds that each
-    run took; a run is one pass over at most 64 images, or one batch.
+    A row for each stage: `images_per_s`, `threads`, `of_decode`, its rate by
+    that of decoding the same files whole on one thread (simplejpeg alone), and
+    the seconds that each run took; a run is one pass over at most 64 files, or
+    one batch.
 
   Raises:
-    UsageError: the folder is not one of images.
+    UsageError: the data set cannot be read.
   """
   # Who measures a TPU alone needs no JPEG decoder.
-  from ..train.data.augment import NUMBERS, eval_image, train_image
-  from ..train.data.batches import train_batches
-  from ..train.data.folder import ImageFolder
-  from ..train.data.prefetch import cores
+  from ..train.data.images import open_images
+  from ..train.data.prefetch import cores, one_thread_per_image
 
+  one_thread_per_image()
   resolution = model_spec(model).resolution
   with _folder(path) as folder:
-    source = ImageFolder(folder, "train")
-    images = [source[i]["image"] for i in range(min(_IMAGES, len(source)))]
-    numbers = np.random.default_rng(0).uniform(size=(len(images), NUMBERS))
+    source = open_images(folder, "train")
+    rows = _rows(list(_image_stages(source, resolution, cores())), runs)
+    # One by one: a stage of batches has threads that work ahead.
+    for stage in _batch_stages(source, resolution, batch_size, cores()):
+      rows += _rows([stage], runs)
+  whole = rows[0]["images_per_s"]
+  return [row | {"of_decode": row["images_per_s"] / whole} for row in rows]
 
-    def decode() -> None:
-      for i in range(len(images)):
-        source[i]
 
-    def augment() -> None:
-      for image, drawn in zip(images, numbers, strict=True):
-        train_image(
-          *(image, drawn), resolution=resolution, crop="resized", flip=True
-        )
+def _image_stages(
+  source: "Source", resolution: int, cores: int
+) -> Iterator[Stage]:
+  import simplejpeg
 
-    def evaluate() -> None:
-      for image in images:
-        eval_image(image, resolution, source.eval_padding)
+  from ..train.data.augment import NUMBERS, eval_image, train_image
+  from ..train.data.decode import decode, is_jpeg
+  from ..train.data.policies import AutoAugment, apply_ops
 
-    rows = [
-      _row(part, len(images), 1, _times(run, runs))
-      for part, run in (
-        ("decode", decode),
-        ("crop, resize, flip", augment),
-        ("evaluation's crop and resize", evaluate),
-      )
-    ]
-    batches = train_batches(
-      source,
-      batch_size=batch_size,
-      resolution=resolution,
-      seed=0,
-      crop="resized",
-      flip=True,
+  policy = AutoAugment()
+  count = min(_IMAGES, len(source))
+  files: list[Any] = [source[i]["image"] for i in range(count)]
+  width = NUMBERS + policy.numbers
+  drawn = np.random.default_rng(0).uniform(size=(count, width)).tolist()
+
+  def whole(i: int) -> None:
+    simplejpeg.decode_jpeg(files[i]) if is_jpeg(files[i]) else decode(files[i])
+
+  def crop(i: int) -> np.ndarray:
+    return train_image(
+      *(files[i], drawn[i]), resolution=resolution, crop="resized", flip=True
     )
-    for _ in range(3):  # as many as were begun before anyone asked
-      next(batches)
-    seconds = _times(lambda: next(batches), runs)
-    batches.close()
-  return [*rows, _row("batches", batch_size, cores(), seconds)]
+
+  def augment(i: int) -> None:
+    apply_ops(crop(i), policy.draw(drawn[i][NUMBERS:]))
+
+  def evaluate(i: int) -> None:
+    eval_image(files[i], resolution, source.eval_padding)
+
+  for name, work in (
+    ("whole files decoded", whole),
+    ("read", source.__getitem__),
+    ("decode, crop, resize, flip", crop),
+    ("decode, crop, resize, flip, AutoAugment", augment),
+    ("evaluation's decode, crop, resize", evaluate),
+  ):
+    for threads in sorted({1, cores}):
+      run = functools.partial(_on_threads, threads, work, count)
+      yield Stage(name, count, threads, run)
 
 
-def _times(run: Callable[[], Any], runs: int) -> list[float]:
-  seconds = []
+def _batch_stages(
+  source: "Source", resolution: int, batch_size: int, cores: int
+) -> Iterator[Stage]:
+  from ..train.data.batches import train_batches
+  from ..train.data.policies import AutoAugment
+
+  for name, policy in (
+    ("batches", None),
+    ("batches, AutoAugment", AutoAugment()),
+  ):
+    with contextlib.closing(
+      train_batches(
+        source,
+        batch_size=batch_size,
+        resolution=resolution,
+        seed=0,
+        crop="resized",
+        flip=True,
+        policy=policy,
+      )
+    ) as batches:
+      for _ in range(3):  # as many as were begun before anyone asked
+        next(batches)
+      yield Stage(name, batch_size, cores, functools.partial(next, batches))
+
+
+def _on_threads(threads: int, work: Callable[[int], Any], count: int) -> None:
+  if threads == 1:
+    for i in range(count):
+      work(i)
+    return
+  with ThreadPoolExecutor(threads) as pool:
+    list(pool.map(work, range(count)))
+
+
+def _rows(stages: Sequence[Stage], runs: int) -> list[dict[str, Any]]:
+  seconds: list[list[float]] = [[] for _ in stages]
   for _ in range(runs):
-    begin = time.perf_counter()
-    run()
-    seconds.append(time.perf_counter() - begin)
-  return seconds
+    for stage, taken in zip(stages, seconds, strict=True):
+      begin = time.perf_counter()
+      stage.run()
+      taken.append(time.perf_counter() - begin)
+  return [
+    {
+      "stage": stage.name,
+      "images_per_s": stage.images / statistics.median(taken),
+      "threads": stage.threads,
+      "median_s": statistics.median(taken),
+      "min_s": min(taken),
+      "max_s": max(taken),
+      "samples_s": taken,
+    }
+    for stage, taken in zip(stages, seconds, strict=True)
+  ]
 
 
-def _row(part: str, images: int, threads: int, seconds: list[float]):
-  median = statistics.median(seconds)
-  return {
-    "part": part,
-    "images_per_s": images / median,
-    "threads": threads,
-    "median_s": median,
-    "min_s": min(seconds),
-    "max_s": max(seconds),
-    "samples_s": seconds,
-  }
-
-
-@contextmanager
+@contextlib.contextmanager
 def _folder(path: str | None) -> Iterator[str]:
   """The folder given, or one of images like ImageNet's."""
   if path is not None:
     yield path
     return
+  from ..train.data.synthetic_jpegs import synthesize
+
   with tempfile.TemporaryDirectory(prefix="podscale-images-") as made:
-    folder = Path(made, "train", "noise")
-    folder.mkdir(parents=True)
-    random = np.random.default_rng(0)
-    for i in range(_IMAGES):
-      (folder / f"{i}.jpg").write_bytes(_jpeg(random))
+    synthesize(
+      Path(made),
+      "tfrecord",
+      examples={"train": _IMAGES},
+      width=_WIDTH,
+      height=_HEIGHT,
+    )
     yield made
-
-
-def _jpeg(random: np.random.Generator) -> bytes:
-  """Smooth colours under grain."""
-  import cv2
-  import simplejpeg
-
-  coarse = random.uniform(0, 255, (12, 16, 3)).astype(np.float32)
-  smooth = cv2.resize(coarse, (_WIDTH, _HEIGHT), interpolation=cv2.INTER_CUBIC)
-  grain = random.normal(0, 8, smooth.shape)
-  image = np.clip(smooth + grain, 0, 255).astype(np.uint8)
-  return simplejpeg.encode_jpeg(image, quality=_QUALITY)

@@ -65,7 +65,7 @@ def make_plain_step(
   def loss_of(params, means, variances, images, labels, key):
     network = merge_variables(graph, Variables(params, means, variances))
     logits = network(scale(images), rngs=nnx.Rngs(dropout=key))
-    loss = cross_entropy(logits, labels, config.label_smoothing)
+    loss = jnp.mean(cross_entropy(logits, labels, config.label_smoothing))
     return loss + _l2(params, config), split_variables(network)
 
   def local_step(state, images, labels):

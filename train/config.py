@@ -58,12 +58,13 @@ class ModelConfig:
 class DataConfig:
   """Where the images come from and how they are varied in training."""
 
-  source: Literal["fashion-mnist", "folder", "synthetic", "imagenet"] = (
-    "imagenet"
-  )
+  source: Literal["fashion-mnist", "images", "synthetic"] = "images"
   path: str | None = None
-  """Folder of the data: IDX files for fashion-mnist, train/ and val/ for
-  folder. fashion-mnist without a path uses the images in the package."""
+  """Folder of the data. images: TFRecord, ArrayRecord or tar shards, or train/
+  and val/ with a folder of files for each class; fashion-mnist: its IDX files,
+  and without a path the images in the package."""
+  num_classes: int = 1000
+  """Of shards, whose labels are below it; folders and converted data know."""
   train_examples: int | None = None
   """Use only the first so many training images; None uses all."""
   crop: Literal["resized", "shift", "none"] = "resized"
@@ -71,9 +72,37 @@ class DataConfig:
   by an eighth and cuts at a random place."""
   flip: bool = True
   """Mirror half of the training images left to right."""
+  eval_crop: Literal["padding", "share"] = "padding"
+  """Central part that evaluation takes of images: resolution / (resolution +
+  32) of the short side, as in the paper's time, or 0.875 of it."""
+  augment: Literal["none", "autoaugment", "randaugment"] = "none"
+  """After crop and mirror."""
+  randaugment_layers: int = 2
+  """Operations on each image."""
+  randaugment_magnitude: float = 10.0
+  """Of each; 10 is the largest of AutoAugment, more is allowed."""
+  augment_on: Literal["host", "device"] = "host"
+  """Where augment is done; device is for hosts that cannot keep up."""
+  mixup_alpha: float = 0.0
+  """Mix images by shares that are Beta(alpha, alpha); 0 does not."""
+  cache: bool = False
+  """Keep the files in memory once read, in up to half of what is free. Each
+  process then has the same images in all epochs."""
+  skip_bad: int = 0
+  """Leave out up to so many images that cannot be read; 0 stops at the
+  first."""
 
   def __post_init__(self):
-    _positive(train_examples=self.train_examples)
+    _positive(
+      num_classes=self.num_classes,
+      train_examples=self.train_examples,
+      randaugment_layers=self.randaugment_layers,
+    )
+    _not_negative(
+      randaugment_magnitude=self.randaugment_magnitude,
+      mixup_alpha=self.mixup_alpha,
+      skip_bad=self.skip_bad,
+    )
 
 
 @dataclass(frozen=True)

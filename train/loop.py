@@ -20,14 +20,30 @@ from rich.console import Console
 from ..collectives import ALL_DEVICES, EvaluationTotals
 from .checkpoint import Checkpoints, check_settings
 from .config import Config
-from .data import Batch, TrainBatches, eval_batches, train_batches
+from .data import (
+  Batch,
+  Order,
+  Shuffled,
+  ShuffledInShards,
+  Skips,
+  TrainBatches,
+  eval_batches,
+  train_batches,
+)
 from .errors import NonFiniteError
+from .feed import DataWait, DeviceBatch, Feed
 from .log import RunLog, run_record
 from .placement import Placement
 from .report import print_summary, write_curves
 from .setup import Run, create_model, set_up
 from .state import TrainState, Variables
-from .step import EvalStep, Metrics, make_eval_step, make_train_step
+from .step import (
+  EvalStep,
+  Metrics,
+  make_augment,
+  make_eval_step,
+  make_train_step,
+)
 
 _MOST_NAMED = 5  # tensors in a message
 
@@ -84,8 +100,12 @@ def train(config: Config, console: Console | None = None) -> Trained:
     seed=config.seed,
   )
   leaves = state.variables.params.packing.paths
+  augment = make_augment(config, run.mesh)
+  skips = Skips(config.data.skip_bad)
   with contextlib.ExitStack() as stack:
-    batches = stack.enter_context(contextlib.closing(_batches(config, run)))
+    batches = stack.enter_context(
+      contextlib.closing(_batches(config, run, skips))
+    )
     checkpoints = stack.enter_context(
       Checkpoints(workdir / "checkpoints", keep=config.keep_checkpoints)
     )
@@ -107,16 +127,22 @@ def train(config: Config, console: Console | None = None) -> Trained:
     log.run(run_record(config))
     log.message(_banner(config, run, workdir, step))
 
+    feed = stack.enter_context(
+      contextlib.closing(Feed(batches, lambda b: _to_devices(b, run.mesh)))
+    )
+
     # --- Steps -------------------------------------------------------------
     evaluate_every = _interval(config.eval_every_epochs, run)
     save_every = _interval(config.checkpoint_every_epochs, run)
     totals: EvaluationTotals | None = None
     pending: list[Metrics] = []
+    wait, told = DataWait(), 0
     clock = time.perf_counter()
     stopping = False
     while step < run.total_steps and not stopping:
-      images, labels = _to_devices(next(batches), run.mesh)
-      state, metrics = train_step(state, images, labels)
+      batch = wait.next(feed, pending[-1]["loss"] if pending else None)
+      images = augment(batch)
+      state, metrics = train_step(state, images, batch["label"])
       step += 1
       pending.append(metrics)
       last = step == run.total_steps
@@ -128,15 +154,19 @@ def train(config: Config, console: Console | None = None) -> Trained:
         values = _finite(jax.device_get(pending), step, checkpoints, leaves)
         seconds = time.perf_counter() - clock
         rate = len(pending) * config.batch_size / seconds
-        log.train(_train_record(values, step, rate, run))
+        waited = wait.seconds / seconds
+        log.train(_train_record(values, step, rate, waited, run))
         pending = []
         if evaluates:
           average = placement.unpack_average(state)
-          totals = evaluate(eval_step, average, config, run)
+          totals = evaluate(eval_step, average, run, skips)
           log.eval(_eval_record(totals, step, run))
+          if len(skips) > told:
+            log.message(skips.summary())
+            told = len(skips)
         if saves:
-          checkpoints.save(step, placement.unpack(state), batches.state())
-        clock = time.perf_counter()
+          checkpoints.save(step, placement.unpack(state), feed.state())
+        wait, clock = DataWait(), time.perf_counter()
 
     # --- The end -----------------------------------------------------------
     if stopping:
@@ -147,7 +177,7 @@ def train(config: Config, console: Console | None = None) -> Trained:
       )
     elif totals is None:  # resumed where nothing was left to train
       average = placement.unpack_average(state)
-      totals = evaluate(eval_step, average, config, run)
+      totals = evaluate(eval_step, average, run, skips)
   if jax.process_index() == 0:
     write_curves(workdir)
     print_summary(workdir, console)
@@ -155,7 +185,7 @@ def train(config: Config, console: Console | None = None) -> Trained:
 
 
 def evaluate(
-  eval_step: EvalStep, variables: Variables, config: Config, run: Run
+  eval_step: EvalStep, variables: Variables, run: Run, skips: Skips
 ) -> EvaluationTotals:
   """Evaluates a network's variables on every test example once."""
   totals = EvaluationTotals()
@@ -163,16 +193,17 @@ def evaluate(
     run.test_source,
     batch_size=run.eval_batch_size,
     resolution=run.resolution,
+    skips=skips,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
-  for batch in batches:
-    images, labels = _to_devices(batch, run.mesh)
-    totals.add(eval_step(variables, images, labels))
+  for host_batch in batches:
+    batch = _to_devices(host_batch, run.mesh)
+    totals.add(eval_step(variables, batch["image"], batch["label"]))
   return totals
 
 
-def _batches(config: Config, run: Run) -> TrainBatches:
+def _batches(config: Config, run: Run, skips: Skips) -> TrainBatches:
   return train_batches(
     run.train_source,
     batch_size=config.batch_size,
@@ -180,19 +211,29 @@ def _batches(config: Config, run: Run) -> TrainBatches:
     seed=config.seed,
     crop=config.data.crop,
     flip=config.data.flip,
+    policy=run.policy,
+    augment_later=config.data.augment_on == "device",
+    order=_order(config, run),
+    skips=skips,
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
 
 
-def _to_devices(batch: Batch, mesh: Mesh) -> tuple[jax.Array, jax.Array]:
+def _order(config: Config, run: Run) -> Order:
+  examples = len(run.train_source)
+  if config.data.cache:
+    return ShuffledInShards(examples, config.seed, config.batch_size)
+  return Shuffled(examples, config.seed)
+
+
+def _to_devices(batch: Batch, mesh: Mesh) -> DeviceBatch:
   """This process's share of a batch, split over the devices."""
   sharding = NamedSharding(mesh, P(ALL_DEVICES))
-  images, labels = (
-    jax.make_array_from_process_local_data(sharding, batch[name])
-    for name in ("image", "label")
-  )
-  return images, labels
+  return {
+    name: jax.make_array_from_process_local_data(sharding, array)
+    for name, array in batch.items()
+  }
 
 
 def _interval(epochs: float, run: Run) -> int:
@@ -245,10 +286,15 @@ def _not_finite(norms: np.ndarray, leaves: Sequence[KeyPath]) -> str:
 
 
 def _train_record(
-  values: dict[str, float], step: int, rate: float, run: Run
+  values: dict[str, float], step: int, rate: float, waited: float, run: Run
 ) -> dict[str, Any]:
-  epoch = step / run.steps_per_epoch
-  return {"step": step, "epoch": epoch, **values, "images_per_s": rate}
+  return {
+    "step": step,
+    "epoch": step / run.steps_per_epoch,
+    **values,
+    "images_per_s": rate,
+    "data_wait": waited,
+  }
 
 
 def _eval_record(

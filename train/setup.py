@@ -9,8 +9,8 @@ from jax.sharding import Mesh
 
 from ..collectives import MEMBER, group_mesh, group_size_for
 from ..model import EfficientNet, ModelSpec, model_spec
-from .config import Config, ModelConfig
-from .data import Source, open_source
+from .config import Config, DataConfig, ModelConfig
+from .data import AutoAugment, Policy, RandAugment, Source, open_source
 from .errors import UsageError
 from .optimizer import Optimizer, make_optimizer
 from .schedule import make_schedule
@@ -23,6 +23,7 @@ class Run(NamedTuple):
   Attributes:
     train_source: Images to train on.
     test_source: Images to evaluate on.
+    policy: What augmentation does to the images, if there is any.
     mesh: All devices, in batch-norm groups.
     spec: Of the network.
     num_classes: Number of logits.
@@ -36,6 +37,7 @@ class Run(NamedTuple):
 
   train_source: Source
   test_source: Source
+  policy: Policy | None
   mesh: Mesh
   spec: ModelSpec
   num_classes: int
@@ -79,6 +81,7 @@ def set_up(config: Config) -> Run:
   return Run(
     train_source=train_source,
     test_source=test_source,
+    policy=_policy(config.data),
     mesh=mesh,
     spec=spec,
     num_classes=_num_classes(config.model, train_source),
@@ -147,6 +150,14 @@ def create_model(config: Config, run: Run, rngs: nnx.Rngs) -> EfficientNet:
     momentum=config.batch_norm.momentum,
     rngs=rngs,
   )
+
+
+def _policy(config: DataConfig) -> Policy | None:
+  if config.augment == "autoaugment":
+    return AutoAugment()
+  if config.augment == "randaugment":
+    return RandAugment(config.randaugment_layers, config.randaugment_magnitude)
+  return None
 
 
 def _num_classes(config: ModelConfig, source: Source) -> int:

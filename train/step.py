@@ -25,7 +25,9 @@ from ..collectives import (
 from ..kernels import Packed, Shard, leaf_norms
 from ..model import EfficientNet
 from .config import Config
+from .data import OP_IDS, OP_VALUES, augment_on_device
 from .ema import update_ema
+from .mixup import mixup
 from .optimizer import Optimizer, l2_penalty
 from .placement import Placement
 from .state import TrainState, Variables, merge_variables, split_variables
@@ -35,6 +37,8 @@ TrainStep = Callable[
   [TrainState, ArrayLike, ArrayLike], tuple[TrainState, Metrics]
 ]
 EvalStep = Callable[[Variables, ArrayLike, ArrayLike], EvaluationSums]
+
+_MIXUP = 1  # folded into the step's key, which the dropout has as it is
 
 
 class ImageScale(NamedTuple):
@@ -92,13 +96,23 @@ def make_train_step(
   model.train()
   graph = nnx.graphdef(model)
   torus = placement.torus
+  alpha = config.data.mixup_alpha
 
   def loss_of(params, means, variances, images, labels, key):
     variables = Variables(params, means.unpack(), variances.unpack())
     network = merge_variables(graph, variables)
-    logits = network(scale(images), rngs=nnx.Rngs(dropout=key))
-    loss = cross_entropy(logits, labels, config.label_smoothing)
-    return loss, split_variables(network)
+    images, mixed = scale(images), None
+    if alpha:
+      mixed = mixup(
+        images, labels, alpha=alpha, key=jax.random.fold_in(key, _MIXUP)
+      )
+      images = mixed.images
+    logits = network(images, rngs=nnx.Rngs(dropout=key))
+    losses = cross_entropy(logits, labels, config.label_smoothing)
+    if mixed:
+      partners = cross_entropy(logits, mixed.partners, config.label_smoothing)
+      losses = mixed.share * losses + (1 - mixed.share) * partners
+    return jnp.mean(losses), split_variables(network)
 
   def local_step(state, images, labels):
     params, means, variances = state.variables
@@ -148,6 +162,30 @@ def make_train_step(
   return jax.jit(step, donate_argnums=0)
 
 
+def make_augment(config: Config, mesh: Mesh) -> Callable[..., jax.Array]:
+  """What the images of a batch go through before the training step.
+
+  Args:
+    config: Whether the host has left their augmentation to the devices.
+    mesh: From `collectives.group_mesh`.
+
+  Returns:
+    A function of a batch on the devices, a dict, to its images.
+  """
+  if config.data.augment == "none" or config.data.augment_on == "host":
+    return lambda batch: batch["image"]
+  spread = P(ALL_DEVICES)
+  later = jax.jit(
+    jax.shard_map(
+      augment_on_device,
+      mesh=mesh,
+      in_specs=(spread, spread, spread),
+      out_specs=spread,
+    )
+  )
+  return lambda batch: later(batch["image"], batch[OP_IDS], batch[OP_VALUES])
+
+
 def make_eval_step(
   model: EfficientNet, *, scale: ImageScale, mesh: Mesh
 ) -> EvalStep:
@@ -182,7 +220,7 @@ def make_eval_step(
 def cross_entropy(
   logits: jax.Array, labels: jax.Array, smoothing: float
 ) -> jax.Array:
-  """Mean cross-entropy in nats against smoothed labels.
+  """Cross-entropy in nats of each example against its smoothed label.
 
   The label has probability `1 - smoothing + smoothing / classes`, each other
   class `smoothing / classes` (Szegedy et al. 2016, section 7).
@@ -193,16 +231,16 @@ def cross_entropy(
     smoothing: In [0, 1).
 
   Returns:
-    float32 scalar.
+    float32 `[n]`.
 
   >>> import jax.numpy as jnp
-  >>> round(float(cross_entropy(jnp.zeros((1, 4)), jnp.array([2]), 0.1)), 4)
+  >>> round(cross_entropy(jnp.zeros((1, 4)), jnp.array([2]), 0.1).item(), 4)
   1.3863
   """
   log_probs = jax.nn.log_softmax(logits)
   own = jnp.take_along_axis(log_probs, labels[:, None], axis=1)[:, 0]
   smooth = jnp.mean(log_probs, axis=1)
-  return -jnp.mean((1 - smoothing) * own + smoothing * smooth)
+  return -((1 - smoothing) * own + smoothing * smooth)
 
 
 def device_key(config: Config, step: jax.Array) -> jax.Array:

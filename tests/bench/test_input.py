@@ -6,24 +6,31 @@ import pytest
 
 from podscale.bench.__main__ import main
 from podscale.bench.input import time_input
-from podscale.train.data.prefetch import cores
+from podscale.train.data import prefetch
 
-PARTS = [
-  "decode",
-  "crop, resize, flip",
-  "evaluation's crop and resize",
-  "batches",
+STAGES = [
+  *("whole files decoded", "whole files decoded", "read", "read"),
+  *("decode, crop, resize, flip", "decode, crop, resize, flip"),
+  *("decode, crop, resize, flip, AutoAugment",) * 2,
+  *("evaluation's decode, crop, resize",) * 2,
+  *("batches", "batches, AutoAugment"),
 ]
 
 
 def check(rows, batch_size):
-  assert [row["part"] for row in rows] == PARTS
-  assert [row["threads"] for row in rows] == [1, 1, 1, cores()]
+  assert [row["stage"] for row in rows] == STAGES
+  assert [row["threads"] for row in rows] == [1, 2] * 5 + [2] * 2
   for row in rows:
     assert len(row["samples_s"]) == 2
     assert row["min_s"] <= row["median_s"] <= row["max_s"]
-  batches = rows[-1]
-  assert batches["images_per_s"] == batch_size / batches["median_s"]
+    rate = row["images_per_s"] / rows[0]["images_per_s"]
+    assert row["of_decode"] == pytest.approx(rate)
+  assert rows[-1]["images_per_s"] == batch_size / rows[-1]["median_s"]
+
+
+@pytest.fixture(autouse=True)
+def two_cores(monkeypatch):
+  monkeypatch.setattr(prefetch, "cores", lambda: 2)
 
 
 def test_images_are_made_where_none_are_given():
@@ -43,4 +50,4 @@ def test_own_images(tmp_path):
 def test_a_missing_folder_is_one_line(tmp_path, capsys):
   assert main(["input", "--path", str(tmp_path / "none")]) == 2
   (line,) = capsys.readouterr().err.splitlines()
-  assert "train/CLASS/*.jpg" in line
+  assert line.endswith("none: No such file or directory")

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from podscale.train.config import DataConfig
+from podscale.train.data.synthetic_jpegs import synthesize
 from podscale.train.errors import NonFiniteError, UsageError
 from podscale.train.log import read_metrics
 from podscale.train.loop import _not_finite, train
@@ -217,3 +219,65 @@ def test_a_workdir_that_cannot_be_made_is_refused(tmp_path, console):
   (tmp_path / "file").write_text("in the way")
   with pytest.raises(UsageError, match="file/run"):
     train(smoke(tmp_path / "file" / "run"), console)
+
+
+@pytest.fixture(scope="module")
+def jpegs(tmp_path_factory):
+  """A folder of 130 training and 20 test images, one in each bad."""
+  folder = tmp_path_factory.mktemp("jpegs")
+  synthesize(
+    folder,
+    "folder",
+    examples={"train": 130, "test": 20},
+    width=48,
+    height=40,
+  )
+  for split in ("train", "val"):
+    path = next((folder / split).rglob("00000007.jpg"))
+    path.write_bytes(path.read_bytes()[:-20])
+  return folder
+
+
+def from_files(workdir, folder, **changes):
+  data = DataConfig(
+    source="images",
+    path=str(folder),
+    crop="resized",
+    augment="autoaugment",
+    skip_bad=2,
+    cache=True,
+    **changes,
+  )
+  return smoke(workdir, data=data, epochs=2.0, eval_batch_size=16)
+
+
+def test_files_augmented_on_host_and_device_train_alike(
+  jpegs, tmp_path, console
+):
+  """And bad files are left out, once each, and named."""
+  train(from_files(tmp_path / "host", jpegs), console)
+  train(from_files(tmp_path / "device", jpegs, augment_on="device"), console)
+  host, device = losses(tmp_path / "host"), losses(tmp_path / "device")
+  assert len(host) == 4
+  # The same images and steps: the same bits.
+  assert host == device
+  (*_, last) = read_metrics(tmp_path / "host" / "metrics.jsonl")
+  assert (last["kind"], last["examples"]) == ("eval", 19)
+  said = console.file.getvalue()
+  assert "skipped 2 bad examples: " in said
+  for split in ("train", "val"):
+    assert f"{jpegs}/{split}/class-0007/00000007.jpg: cannot decode" in said
+
+
+def test_a_bad_file_stops_the_run_in_one_line(jpegs, tmp_path, console):
+  config = from_files(tmp_path / "run", jpegs)
+  strict = dataclasses.replace(config.data, skip_bad=0)
+  with pytest.raises(UsageError, match=r"00000007\.jpg: cannot decode"):
+    train(dataclasses.replace(config, data=strict), console)
+
+
+def test_the_log_has_the_share_of_waiting_for_data(straight):
+  workdir, _, _ = straight
+  records = read_metrics(workdir / "metrics.jsonl")
+  shares = [r["data_wait"] for r in records if r["kind"] == "train"]
+  assert all(0 <= share <= 1 for share in shares)

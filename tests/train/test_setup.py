@@ -60,8 +60,7 @@ def test_groups_by_images():
     ({"model": model(resolution=31, stem_stride=2)}, "at least 32 pixels"),
     ({"model": model(stem_stride=3)}, "stem_stride must be 1 or 2, got 3"),
     ({"model": model(survival_prob=1.5)}, "survival_prob must be in (0, 1]"),
-    ({"data": DataConfig(source="imagenet")}, "not built yet"),
-    ({"data": DataConfig(source="folder")}, "data.path"),
+    ({"data": DataConfig(source="images")}, "data.path"),
   ],
 )
 def test_what_does_not_fit_is_one_line_with_the_numbers(changes, said):

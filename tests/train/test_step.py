@@ -26,12 +26,13 @@ from podscale.train.placement import Placement
 from podscale.train.state import merge_variables
 from podscale.train.step import (
   cross_entropy,
+  make_augment,
   make_eval_step,
   make_train_step,
 )
 
 
-def build(devices, group_size, spec=SPEC):
+def build(devices, group_size, spec=SPEC, config=CONFIG):
   placement = Placement(group_mesh(jax.devices()[:devices], group_size))
   optimizer = make_optimizer(CONFIG.optimizer, schedule)
   template = nnx.eval_shape(lambda: create(nnx.Rngs(0), spec))
@@ -39,7 +40,7 @@ def build(devices, group_size, spec=SPEC):
     template,
     optimizer,
     schedule,
-    config=CONFIG,
+    config=config,
     scale=SCALE,
     placement=placement,
   )
@@ -104,7 +105,7 @@ def test_the_loss_holds_the_l2_penalty(three_steps_on_one_device):
   @jax.jit
   def expected_loss(variables, images, labels):
     network = merge_variables(nnx.graphdef(alone), variables)
-    loss = cross_entropy(network(SCALE(images)), labels, 0.1)
+    loss = jnp.mean(cross_entropy(network(SCALE(images)), labels, 0.1))
     return loss + 1e-3 * l2_penalty(Packed.of(variables.params))[0]
 
   expected = expected_loss(variables, *batch(0))
@@ -144,13 +145,52 @@ def test_evaluation_counts_each_real_example_once():
     assert totals.correct == np.sum(logits[:real].argmax(1) == labels[:real])
 
 
+def test_mixup_trains_on_both_labels(three_steps_on_one_device):
+  data = dataclasses.replace(CONFIG.data, mixup_alpha=0.4)
+  config = dataclasses.replace(CONFIG, data=data)
+  step, state, template, placement = build(1, 1, config=config)
+  variables = placement.unpack(state).variables
+  template = nnx.eval_shape(lambda: create(nnx.Rngs(0), axis_name=None))
+  images, labels = map(jnp.asarray, batch(0))
+  # Of the seed, step 0, device 0, and what mixup folds in.
+  key = jax.random.key(config.seed)
+  for number in (0, 0, 1):
+    key = jax.random.fold_in(key, number)
+
+  @jax.jit
+  def expected_loss(variables):
+    share = jax.random.beta(key, 0.4, 0.4, (BATCH,), jnp.float32)
+    share = jnp.maximum(share, 1 - share)
+    part = share[:, None, None, None]
+    mixed = part * SCALE(images) + (1 - part) * SCALE(images)[::-1]
+    network = merge_variables(nnx.graphdef(template), variables)
+    log_probs = jax.nn.log_softmax(network(mixed))
+    hot = jax.nn.one_hot(labels, log_probs.shape[1])
+    target = share[:, None] * hot + (1 - share[:, None]) * hot[::-1]
+    target = 0.9 * target + 0.1 / log_probs.shape[1]
+    penalty, _ = l2_penalty(Packed.of(variables.params))
+    return -jnp.sum(target * log_probs, axis=1).mean() + 1e-3 * penalty
+
+  expected = expected_loss(variables)
+  _, metrics = step(state, images, labels)
+  np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
+  plain = three_steps_on_one_device[1][0]["loss"]
+  assert abs(expected - plain) > 1e-3
+
+
+def test_images_pass_where_the_host_augments():
+  image = jnp.zeros((8, 4, 4, 3), jnp.uint8)
+  augment = make_augment(CONFIG, group_mesh(jax.devices(), 8))
+  assert augment({"image": image}) is image
+
+
 def test_cross_entropy_against_float64():
   random = np.random.default_rng(0)
   logits = random.normal(size=(7, 5)) * 3
   labels = random.integers(0, 5, 7)
   target = np.full((7, 5), 0.1 / 5) + 0.9 * np.eye(5)[labels]
   log_probs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-  expected = -(target * log_probs).sum(1).mean()
+  expected = -(target * log_probs).sum(1)
   actual = cross_entropy(jnp.float32(logits), jnp.int32(labels), 0.1)
   np.testing.assert_allclose(actual, expected, rtol=1e-6)
 

@@ -6,24 +6,45 @@ it this process's share of the global batches, {"image": uint8 [n, h, w, 3],
 and `std`: bytes are a quarter of the floats to ship.
 """
 
-from .batches import EvalBatches, TrainBatches, eval_batches, train_batches
+from .batches import (
+  OP_IDS,
+  OP_VALUES,
+  EvalBatches,
+  TrainBatches,
+  eval_batches,
+  train_batches,
+)
+from .device_augment import augment_on_device
 from .fashion_mnist import FashionMnist, open_fashion_mnist
+from .order import Order, Shuffled, ShuffledInShards
+from .policies import AutoAugment, Policy, RandAugment
 from .prefetch import Batch
 from .registry import open_source
+from .skipping import Skips
 from .source import IMAGENET_MEAN, IMAGENET_STD, Example, Source, Split
 from .synthetic import Synthetic
 
 __all__ = [
   "IMAGENET_MEAN",
   "IMAGENET_STD",
+  "OP_IDS",
+  "OP_VALUES",
+  "AutoAugment",
   "Batch",
   "EvalBatches",
   "Example",
   "FashionMnist",
+  "Order",
+  "Policy",
+  "RandAugment",
+  "Shuffled",
+  "ShuffledInShards",
+  "Skips",
   "Source",
   "Split",
   "Synthetic",
   "TrainBatches",
+  "augment_on_device",
   "eval_batches",
   "open_fashion_mnist",
   "open_source",

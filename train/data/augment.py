@@ -11,6 +11,8 @@ from typing import Literal
 import cv2
 import numpy as np
 
+from .decode import Box, crop_and_resize, image_size
+
 Crop = Literal["resized", "shift", "none"]
 
 _ATTEMPTS = 10
@@ -24,7 +26,7 @@ the shift, then four for each attempt at a crop."""
 
 
 def train_image(
-  image: np.ndarray,
+  image: np.ndarray | bytes,
   numbers: Sequence[float],
   *,
   resolution: int,
@@ -45,7 +47,9 @@ def train_image(
   models/official/efficientnet/preprocessing.py): crop, resize, flip.
 
   Args:
-    image: uint8 [h, w, 3].
+    image: uint8 [h, w, 3], or a JPEG or PNG file. Of a JPEG whose crop is twice
+      the resolution and more, what is cropped is decoded at half, see
+      `crop_and_resize`.
     numbers: `NUMBERS` floats in [0, 1).
     resolution: Height and width of the result, in pixels.
     crop: One of the three above.
@@ -56,30 +60,31 @@ def train_image(
   Returns:
     uint8 [resolution, resolution, 3].
 
+  Raises:
+    BadExampleError: the file is not an image.
+
   >>> image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
   >>> numbers = [0.9] * NUMBERS
   >>> same = train_image(image, numbers, resolution=2, crop="none", flip=True)
   >>> same[0].tolist()
   [[0, 1, 2], [3, 4, 5]]
   """
+  box = None
   if crop == "resized":
-    box = random_crop(image.shape[0], image.shape[1], numbers[4:])
-    if box is None:
-      image = eval_image(image, resolution, eval_padding)
-    else:
-      y, x, height, width = box
-      image = _resize(image[y : y + height, x : x + width], resolution)
+    box = random_crop(*image_size(image), numbers[4:])
+  if box is None:
+    pixels = eval_image(image, resolution, eval_padding)
   else:
-    image = eval_image(image, resolution, eval_padding)
-    if crop == "shift":
-      image = _shift(image, numbers[1], numbers[2])
+    pixels = crop_and_resize(image, box, resolution, reduce=True)
+  if crop == "shift":
+    pixels = _shift(pixels, numbers[1], numbers[2])
   if flip and numbers[0] < 0.5:
-    image = image[:, ::-1]
-  return image
+    pixels = cv2.flip(pixels, 1)
+  return pixels
 
 
 def eval_image(
-  image: np.ndarray, resolution: int, eval_padding: int
+  image: np.ndarray | bytes, resolution: int, eval_padding: int
 ) -> np.ndarray:
   """Cut the central square of `resolution / (resolution + eval_padding)`.
 
@@ -88,25 +93,26 @@ def eval_image(
   models/official/efficientnet/preprocessing.py).
 
   Args:
-    image: uint8 [h, w, 3].
+    image: uint8 [h, w, 3], or a JPEG or PNG file.
     resolution: Height and width of the result, in pixels.
     eval_padding: In pixels of the result; 0 cuts the largest square.
 
   Returns:
     uint8 [resolution, resolution, 3].
 
+  Raises:
+    BadExampleError: the file is not an image.
+
   >>> eval_image(np.zeros((40, 50, 3), np.uint8), 32, 8).shape
   (32, 32, 3)
   """
-  h, w = image.shape[:2]
+  h, w = image_size(image)
   size = max(1, resolution * min(h, w) // (resolution + eval_padding))
-  y, x = (h - size + 1) // 2, (w - size + 1) // 2
-  return _resize(image[y : y + size, x : x + size], resolution)
+  box = ((h - size + 1) // 2, (w - size + 1) // 2, size, size)
+  return crop_and_resize(image, box, resolution, reduce=False)
 
 
-def random_crop(
-  h: int, w: int, numbers: Sequence[float]
-) -> tuple[int, int, int, int] | None:
+def random_crop(h: int, w: int, numbers: Sequence[float]) -> Box | None:
   """Draw a crop as `tf.image.sample_distorted_bounding_box` does.
 
   The aspect is uniform in [3/4, 4/3], the height uniform between that of the
@@ -139,15 +145,6 @@ def random_crop(
     y, x = int(u_y * (h - height + 1)), int(u_x * (w - width + 1))
     return y, x, height, width
   return None
-
-
-def _resize(image: np.ndarray, resolution: int) -> np.ndarray:
-  if image.shape[:2] == (resolution, resolution):
-    return image
-  # Bicubic without antialiasing, as TensorFlow's, but with half-pixel centres;
-  # for uint8 OpenCV clips what overshoots.
-  size = (resolution, resolution)
-  return cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
 
 
 def _shift(image: np.ndarray, u_y: float, u_x: float) -> np.ndarray:

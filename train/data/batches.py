@@ -8,9 +8,16 @@ import numpy as np
 
 from ..errors import UsageError
 from .augment import NUMBERS, Crop, eval_image, train_image
+from .device_augment import encode_ops
+from .order import Order, Shuffled
+from .policies import Policy, apply_ops
 from .prefetch import Batch, prefetch
-from .randomness import shuffled_index, uniform_numbers
-from .source import Source
+from .randomness import uniform_numbers
+from .skipping import Skips
+from .source import BadExampleError, Source
+
+OP_IDS, OP_VALUES = "op_ids", "op_values"
+"""What a batch has besides images and labels with `augment_later`."""
 
 
 class TrainBatches:
@@ -86,6 +93,10 @@ def train_batches(
   seed: int,
   crop: Crop,
   flip: bool,
+  policy: Policy | None = None,
+  augment_later: bool = False,
+  order: Order | None = None,
+  skips: Skips | None = None,
   process_index: int = 0,
   process_count: int = 1,
 ) -> TrainBatches:
@@ -103,6 +114,12 @@ def train_batches(
     seed: Of order and augmentation, in [0, 2**64).
     crop: "resized", "shift" or "none"; see `augment.train_image`.
     flip: Mirror half of the images left to right.
+    policy: What is done to the images then.
+    augment_later: Do not do it, but let the batches say what is to be done:
+      "op_ids" and "op_values", as `device_augment.encode_ops` gives them.
+    order: Which example comes when; None shuffles each epoch anew.
+    skips: Counts examples that cannot be used; instead of one the next that can
+      is taken, in the source's order. None stops at the first.
     process_index: Of this process, in [0, process_count).
     process_count: Number of processes that share the batch.
 
@@ -112,7 +129,7 @@ def train_batches(
 
   Raises:
     UsageError: batch_size does not divide by process_count, or the seed is out
-      of range.
+      of range; from the iterator, that there are too many bad examples.
 
   >>> from podscale.train.data import Synthetic
   >>> batches = train_batches(
@@ -131,23 +148,52 @@ def train_batches(
   if not 0 <= seed < 2**64:
     raise UsageError(f"seed must be in [0, 2**64), got {seed}")
 
-  def fill(images: np.ndarray, labels: np.ndarray, position: int) -> None:
-    numbers = uniform_numbers(seed, position, len(labels), NUMBERS).tolist()
-    for row in range(len(labels)):
-      example = source[shuffled_index(examples, seed, position + row)]
-      images[row] = train_image(
-        example["image"],
-        numbers[row],
-        resolution=resolution,
-        crop=crop,
-        flip=flip,
-        eval_padding=source.eval_padding,
-      )
-      labels[row] = example["label"]
+  order = Shuffled(examples, seed) if order is None else order
+  skips = Skips(0) if skips is None else skips
+  width = NUMBERS + (policy.numbers if policy else 0)
+
+  def pixels_and_label(
+    index: int, numbers: list[float]
+  ) -> tuple[np.ndarray, int]:
+    for i in range(index, index + examples):
+      try:
+        example = source[i % examples]
+        pixels = train_image(
+          example["image"],
+          numbers,
+          resolution=resolution,
+          crop=crop,
+          flip=flip,
+          eval_padding=source.eval_padding,
+        )
+        return pixels, example["label"]
+      except BadExampleError as error:
+        skips.add(source.where(i % examples), error)
+    raise UsageError(f"none of the {examples} training images can be used")
+
+  def fill(part: Batch, position: int) -> None:
+    count = len(part["label"])
+    numbers = uniform_numbers(seed, position, count, width).tolist()
+    for row in range(count):
+      index = order[position + row]
+      pixels, part["label"][row] = pixels_and_label(index, numbers[row])
+      if policy and not augment_later:
+        pixels = apply_ops(pixels, policy.draw(numbers[row][NUMBERS:]))
+      part["image"][row] = pixels
+    if policy and augment_later:
+      ops = [policy.draw(row[NUMBERS:]) for row in numbers]
+      part[OP_IDS][:], part[OP_VALUES][:] = encode_ops(ops, policy.layers)
+
+  def new_batch() -> Batch:
+    batch = _new_batch(share, resolution)
+    if policy and augment_later:
+      batch[OP_IDS] = np.zeros((share, policy.layers), np.int32)
+      batch[OP_VALUES] = np.zeros((share, policy.layers, 3), np.float32)
+    return batch
 
   def start(position: int) -> Iterator[Batch]:
     positions = itertools.count(position + process_index * share, batch_size)
-    return prefetch(fill, positions, batch_size=share, resolution=resolution)
+    return prefetch(fill, positions, new_batch)
 
   return TrainBatches(start, batch_size, {"seed": seed, "examples": examples})
 
@@ -157,6 +203,7 @@ def eval_batches(
   *,
   batch_size: int,
   resolution: int,
+  skips: Skips | None = None,
   process_index: int = 0,
   process_count: int = 1,
 ) -> EvalBatches:
@@ -170,6 +217,8 @@ def eval_batches(
     source: Where the examples come from.
     batch_size: Images in a global batch.
     resolution: Height and width of the images, in pixels.
+    skips: Counts examples that cannot be used; such a one becomes padding. None
+      stops at the first.
     process_index: Of this process, in [0, process_count).
     process_count: Number of processes that share the batch.
 
@@ -177,7 +226,8 @@ def eval_batches(
     An iterable with a length, of batches as those of `train_batches`.
 
   Raises:
-    UsageError: batch_size does not divide by process_count.
+    UsageError: batch_size does not divide by process_count; from the iterator,
+      that there are too many bad examples.
 
   >>> from podscale.train.data import Synthetic
   >>> batches = eval_batches(
@@ -189,20 +239,32 @@ def eval_batches(
   share = _share(batch_size, process_index, process_count)
   examples = len(source)
 
-  def fill(images: np.ndarray, labels: np.ndarray, position: int) -> None:
-    for row in range(min(len(labels), examples - position)):
-      example = source[position + row]
-      images[row] = eval_image(
-        example["image"], resolution, source.eval_padding
-      )
-      labels[row] = example["label"]
+  skips = Skips(0) if skips is None else skips
+
+  def fill(part: Batch, position: int) -> None:
+    for row in range(min(len(part["label"]), examples - position)):
+      try:
+        example = source[position + row]
+        part["image"][row] = eval_image(
+          example["image"], resolution, source.eval_padding
+        )
+        part["label"][row] = example["label"]
+      except BadExampleError as error:
+        skips.add(source.where(position + row), error)
 
   def start() -> Iterator[Batch]:
     positions = range(process_index * share, steps * batch_size, batch_size)
-    return prefetch(fill, positions, batch_size=share, resolution=resolution)
+    return prefetch(fill, positions, lambda: _new_batch(share, resolution))
 
   steps = -(-examples // batch_size)
   return EvalBatches(start, steps)
+
+
+def _new_batch(size: int, resolution: int) -> Batch:
+  return {
+    "image": np.zeros((size, resolution, resolution, 3), np.uint8),
+    "label": np.full(size, -1, np.int32),
+  }
 
 
 def _share(batch_size: int, process_index: int, process_count: int) -> int:

@@ -66,6 +66,10 @@ class FashionMnist:
     image = cv2.cvtColor(self._images[index], cv2.COLOR_GRAY2RGB)
     return {"image": image, "label": int(self._labels[index])}
 
+  def where(self, index: int) -> str:
+    """Its number."""
+    return f"image {index} of Fashion-MNIST"
+
 
 def open_fashion_mnist(
   path: str | None, split: Split, examples: int | None = None

@@ -5,21 +5,21 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import cv2
 import numpy as np
 
 Batch = dict[str, np.ndarray]
-"""{"image": uint8 [n, h, w, 3], "label": int32 [n]}; label -1 is padding."""
+"""{"image": uint8 [n, h, w, 3], "label": int32 [n]}; label -1 is padding. With
+augmentation on the device also its operations, see `device_augment`."""
 
 _AHEAD = 2
 _CHUNK = 16
 
 
 def prefetch(
-  fill: Callable[[np.ndarray, np.ndarray, int], None],
+  fill: Callable[[Batch, int], None],
   positions: Iterable[int],
-  *,
-  batch_size: int,
-  resolution: int,
+  new_batch: Callable[[], Batch],
 ) -> Iterator[Batch]:
   """Yield a batch for each position, two of them under way in the background.
 
@@ -27,28 +27,26 @@ def prefetch(
   Closing the iterator waits for the examples begun and drops the rest.
 
   Args:
-    fill: Called as `fill(images, labels, position)` from many threads, to write
-      the examples from `position` on into images [k, resolution, resolution, 3]
-      (zeros before) and labels [k] (-1 before); k is at most 16.
+    fill: Called as `fill(part, position)` from many threads, to write the
+      examples from `position` on into a part of a batch: at most 16 rows.
     positions: Of the first example of each batch.
-    batch_size: Examples in a batch.
-    resolution: Height and width, in pixels.
+    new_batch: Makes the arrays that are filled.
 
   Yields:
     Batches in order, in arrays of their own, as JAX may hold on to them.
   """
+  one_thread_per_image()
   pool = ThreadPoolExecutor(cores(), thread_name_prefix="podscale-data")
 
   def start(position: int) -> tuple[Batch, list[Future]]:
-    images = np.zeros((batch_size, resolution, resolution, 3), np.uint8)
-    labels = np.full(batch_size, -1, np.int32)
+    batch = new_batch()
     work = [
       pool.submit(
-        fill, images[i : i + _CHUNK], labels[i : i + _CHUNK], position + i
+        fill, {k: v[i : i + _CHUNK] for k, v in batch.items()}, position + i
       )
-      for i in range(0, batch_size, _CHUNK)
+      for i in range(0, len(batch["label"]), _CHUNK)
     ]
-    return {"image": images, "label": labels}, work
+    return batch, work
 
   def finish(batch: Batch, work: list[Future]) -> Batch:
     for part in work:
@@ -65,6 +63,11 @@ def prefetch(
       yield finish(*under_way.popleft())
   finally:
     pool.shutdown(cancel_futures=True)
+
+
+def one_thread_per_image() -> None:
+  """Keep OpenCV from sharing an image out: each core has one of its own."""
+  cv2.setNumThreads(1)
 
 
 def cores() -> int:

@@ -1,10 +1,18 @@
 """From settings to a source."""
 
+from typing import TYPE_CHECKING
+
 from ..config import DataConfig
 from ..errors import UsageError
+from .cache import InMemory, free_memory
 from .fashion_mnist import open_fashion_mnist
-from .source import Source, Split
+from .source import Source, Split, example_count
 from .synthetic import Synthetic
+
+# TensorFlow's EfficientNet since 2021-11 (tensorflow/tpu, preprocessing.py).
+_EVAL_SHARE = 0.875
+if TYPE_CHECKING:
+  from .images.encoded import EncodedImages
 
 _SYNTHETIC_EXAMPLES: dict[Split, int] = {"train": 10_000, "test": 1_000}
 
@@ -27,25 +35,35 @@ def open_source(config: DataConfig, split: Split, resolution: int) -> Source:
   """
   examples = config.train_examples if split == "train" else None
   if config.source == "fashion-mnist":
-    return open_fashion_mnist(config.path, split, examples)
-  if config.source == "folder":
-    if config.path is None:
-      raise UsageError(
-        "the folder source needs data.path, a folder with train/CLASS/*.jpg "
-        "and val/CLASS/*.jpg"
-      )
-    # Not all machines that use the other sources have its JPEG decoder.
-    from .folder import ImageFolder
-
-    return ImageFolder(config.path, split, examples)
-  if config.source == "synthetic":
+    source: Source = open_fashion_mnist(config.path, split, examples)
+  elif config.source == "images":
+    source = _open_images(config, split, resolution)
+  else:
     if config.path is not None:
       raise UsageError(
         f"the synthetic source reads no files, but data.path is {config.path}"
       )
     count = examples or _SYNTHETIC_EXAMPLES[split]
-    return Synthetic(count, resolution, split=split)
-  raise UsageError(
-    f"the {config.source} source is not built yet; unpack the images to "
-    "train/CLASS/ and val/CLASS/ and use data.source folder with data.path"
-  )
+    source = Synthetic(count, resolution, split=split)
+  return InMemory(source, free_memory() // 2) if config.cache else source
+
+
+def _open_images(
+  config: DataConfig, split: Split, resolution: int
+) -> "EncodedImages":
+  if config.path is None:
+    raise UsageError(
+      "the images source needs data.path, a folder of ImageNet's TFRecords, of "
+      "other shards, or with train/CLASS/*.jpg and val/CLASS/*.jpg"
+    )
+  # Not all machines that use the other sources have its decoders.
+  from .images import open_images
+
+  source = open_images(config.path, split, config.num_classes)
+  if split == "train":
+    source.keep_first(
+      example_count(config.train_examples, len(source), config.path)
+    )
+  if config.eval_crop == "share":
+    source.eval_padding = round(resolution * (1 / _EVAL_SHARE - 1))
+  return source

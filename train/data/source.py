@@ -8,6 +8,11 @@ from ..errors import UsageError
 
 Split = Literal["train", "test"]
 
+
+class BadExampleError(ValueError):
+  """Why one example cannot be used, in one line without its place."""
+
+
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 """Mean of ImageNet's red, green and blue, 0 to 255."""
 IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
@@ -17,8 +22,9 @@ IMAGENET_STD = (0.229 * 255, 0.224 * 255, 0.225 * 255)
 class Example(TypedDict):
   """One image and its class."""
 
-  image: np.ndarray
-  """uint8 [h, w, 3], red, green, blue; grey images repeat the one channel."""
+  image: np.ndarray | bytes
+  """uint8 [h, w, 3], red, green, blue; or a JPEG or PNG file, which is decoded
+  when it is known how much of it is wanted."""
   label: int
   """In [0, num_classes)."""
 
@@ -27,8 +33,9 @@ class Source(Protocol):
   """Random access to the examples of one split.
 
   `source[i]` for i in [0, len(source)) returns the same `Example` each time, of
-  any height and width; it is called from several threads at once. Whatever can
-  be read by index fits: arrays, files in folders, ArrayRecord.
+  any height and width; it is called from several threads at once, and raises
+  `BadExampleError` for what cannot be used. Whatever can be read by index fits:
+  arrays, files in folders, ArrayRecord.
   """
 
   num_classes: int
@@ -44,6 +51,9 @@ class Source(Protocol):
   def __len__(self) -> int: ...
 
   def __getitem__(self, index: int, /) -> Example: ...
+
+  def where(self, index: int, /) -> str:
+    """Where an example comes from, for messages: its file and record."""
 
 
 def example_count(wanted: int | None, available: int, where: object) -> int:

@@ -51,6 +51,10 @@ class Synthetic:
     noise = _bytes(self._split, index, size)
     return {"image": pattern // 2 + noise // 2, "label": label}
 
+  def where(self, index: int) -> str:
+    """Its number."""
+    return f"synthetic image {index}"
+
 
 def _bytes(kind: int, index: int, size: int) -> np.ndarray:
   bits = np.random.Philox(key=[index, kind])

@@ -9,13 +9,20 @@ import pytest
 from podscale.train.data.prefetch import prefetch
 
 
-def fill_with_position(images, labels, position):
+def fill_with_position(part, position):
+  labels = part["label"]
   labels[:] = np.arange(position, position + len(labels))
-  images[:] = labels[:, None, None, None] % 256
+  part["image"][:] = labels[:, None, None, None] % 256
 
 
 def run(fill, positions, batch_size=40):
-  return prefetch(fill, positions, batch_size=batch_size, resolution=4)
+  def new_batch():
+    return {
+      "image": np.zeros((batch_size, 4, 4, 3), np.uint8),
+      "label": np.zeros(batch_size, np.int32),
+    }
+
+  return prefetch(fill, positions, new_batch)
 
 
 def data_threads():
@@ -30,10 +37,10 @@ def test_batches_come_in_order_and_in_arrays_of_their_own():
 
 
 def test_a_failure_surfaces_at_its_batch():
-  def fill(images, labels, position):
+  def fill(part, position):
     if position >= 96:  # the second chunk of the third batch
       raise RuntimeError(f"broken at {position}")
-    fill_with_position(images, labels, position)
+    fill_with_position(part, position)
 
   batches = run(fill, range(0, 400, 40))
   assert next(batches)["label"][0] == 0
@@ -47,7 +54,7 @@ def test_two_batches_are_made_ahead():
   begun = []
   ready = threading.Semaphore(0)
 
-  def fill(images, labels, position):
+  def fill(part, position):
     begun.append(position)
     ready.release()
 
@@ -73,7 +80,7 @@ def test_closing_ends_the_threads():
 def test_closing_drops_what_was_not_begun():
   begun = []
 
-  def fill(images, labels, position):
+  def fill(part, position):
     begun.append(position)
     if position >= 1600:
       time.sleep(0.01)

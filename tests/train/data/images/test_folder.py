@@ -6,7 +6,8 @@ import pytest
 import simplejpeg
 
 from podscale.train.data import eval_batches, train_batches
-from podscale.train.data.folder import ImageFolder
+from podscale.train.data.decode import decode
+from podscale.train.data.images.folder import ImageFolder
 from podscale.train.errors import UsageError
 
 # Red, green, blue, so that a swap of channels is seen.
@@ -37,40 +38,27 @@ def folder(tmp_path):
 
 
 def test_classes_labels_and_colours(folder):
-  source = ImageFolder(str(folder), "train")
+  source = ImageFolder(folder, "train")
   assert source.class_names == ("apple", "leaf", "sky")
   assert source.num_classes == 3
   assert len(source) == 10
   for i in range(len(source)):
     example = source[i]
-    assert example["image"].dtype == np.uint8
     colour = COLOURS[source.class_names[example["label"]]]
     # JPEG at quality 95 keeps a flat colour to a few units.
-    np.testing.assert_allclose(example["image"].mean((0, 1)), colour, atol=3)
+    found = decode(example["image"]).mean((0, 1))
+    np.testing.assert_allclose(found, colour, atol=3)
 
 
 def test_the_first_examples_are_of_all_classes(folder):
-  source = ImageFolder(str(folder), "train", examples=3)
+  source = ImageFolder(folder, "train")
+  source.keep_first(3)
   assert [source[i]["label"] for i in range(len(source))] == [0, 1, 2]
-
-
-def test_grey_and_png_named_jpg_become_three_channels(folder):
-  grey = simplejpeg.encode_jpeg(
-    np.full((20, 30, 1), 99, np.uint8), colorspace="GRAY"
-  )
-  path = folder / "train" / "apple" / "0.jpg"
-  path.write_bytes(grey)
-  image = ImageFolder(str(folder), "train")[0]["image"]
-  assert image.shape == (20, 30, 3) and (image == 99).all()
-  write(path.with_suffix(".png"), picture("apple", 5, 6))
-  path.with_suffix(".png").rename(path)
-  image = ImageFolder(str(folder), "train")[0]["image"]
-  np.testing.assert_array_equal(image, picture("apple", 5, 6))
 
 
 def test_batches_of_files_of_many_sizes(folder):
   batches = train_batches(
-    ImageFolder(str(folder), "train"),
+    ImageFolder(folder, "train"),
     batch_size=10,
     resolution=24,
     seed=0,
@@ -84,7 +72,7 @@ def test_batches_of_files_of_many_sizes(folder):
     want = np.array(list(COLOURS.values()))[batch["label"]]
     found = batch["image"].mean((1, 2))
     np.testing.assert_allclose(found, want, atol=3)
-  test = ImageFolder(str(folder), "test")
+  test = ImageFolder(folder, "test")
   (batch,) = eval_batches(test, batch_size=4, resolution=24)
   assert batch["label"].tolist() == [0, 1, 2, -1]
 
@@ -95,7 +83,7 @@ def test_evaluation_leaves_the_border_out(folder):
   write(folder / "val" / "sky" / "0.jpeg", image)
   write(folder / "val" / "sky" / "0.png", image)
   (folder / "val" / "sky" / "0.jpeg").unlink()
-  test = ImageFolder(str(folder), "test")
+  test = ImageFolder(folder, "test")
   (batch,) = eval_batches(test, batch_size=3, resolution=32)
   # At 32 pixels a padding of 32 leaves the central half.
   assert (batch["image"][2] == COLOURS["leaf"]).all()
@@ -103,8 +91,10 @@ def test_evaluation_leaves_the_border_out(folder):
 
 def refusal(folder, split="train"):
   with pytest.raises(UsageError) as error:
-    source = ImageFolder(str(folder), split)
-    [source[i] for i in range(len(source))]
+    batches = eval_batches(
+      ImageFolder(folder, split), batch_size=4, resolution=24
+    )
+    list(batches)
   assert "\n" not in str(error.value)
   return str(error.value)
 
@@ -150,19 +140,14 @@ def test_an_unreadable_image_is_named(folder, name, keep, capfd):
 
 def test_an_unreadable_image_stops_the_batches(folder):
   path = folder / "train" / "leaf" / "0.jpg"
-  path.write_bytes(path.read_bytes()[:-100])
+  path.write_bytes(path.read_bytes()[:-5])
   batches = train_batches(
-    ImageFolder(str(folder), "train"),
+    ImageFolder(folder, "train"),
     batch_size=10,
     resolution=24,
     seed=0,
     crop="none",
     flip=False,
   )
-  with pytest.raises(UsageError, match=r"leaf/0\.jpg: cannot read"):
+  with pytest.raises(UsageError, match=r"leaf/0\.jpg: cannot decode"):
     next(batches)
-
-
-def test_more_examples_than_there_are_is_refused(folder):
-  with pytest.raises(UsageError, match="train_examples is 11, but .* only 10"):
-    ImageFolder(str(folder), "train", examples=11)

@@ -1,0 +1,232 @@
+"""The same pictures in every format, and what damages them."""
+
+import io
+import tarfile
+
+import pytest
+
+from podscale.train.data.images import open_images
+from podscale.train.data.images.tar import TarImages
+from podscale.train.data.source import BadExampleError
+from podscale.train.data.synthetic_jpegs import (
+  synthesize,
+  synthetic_jpeg,
+)
+from podscale.train.errors import UsageError
+
+LAYOUTS = ["array-record", "folder", "tar", "tfrecord"]
+SHARDED = ["array-record", "tar", "tfrecord"]
+COUNTS = {"train": 11, "test": 5}
+SIZE = {"width": 24, "height": 18}
+CLASSES = 3
+
+
+def made(folder, layout):
+  synthesize(folder, layout, examples=COUNTS, classes=CLASSES, **SIZE)
+  return folder
+
+
+def shards(folder):
+  return sorted(folder.glob("train*"))
+
+
+def refusal(folder, split="train"):
+  with pytest.raises(UsageError) as error:
+    open_images(folder, split, CLASSES)
+  assert "\n" not in str(error.value)
+  return str(error.value)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_every_format_gives_the_same_pictures(tmp_path, layout, split):
+  source = open_images(made(tmp_path, layout), split, CLASSES)
+  assert len(source) == COUNTS[split]
+  assert source.num_classes == CLASSES
+  examples = [source[i] for i in range(len(source))]
+  want = [
+    (i % CLASSES, synthetic_jpeg(i, i % CLASSES, split=split, **SIZE))
+    for i in range(COUNTS[split])
+  ]
+  assert [(e["label"], e["image"]) for e in examples] == want
+
+
+def test_folders_of_shards_are_found(tmp_path):
+  """As imagenet_to_gcs leaves them on its own disk."""
+  made(tmp_path, "tfrecord")
+  for name in ("train", "validation"):
+    (tmp_path / name).mkdir()
+    for path in tmp_path.glob(f"{name}-*"):
+      path.rename(tmp_path / name / path.name)
+  assert len(open_images(tmp_path, "train")) == COUNTS["train"]
+  assert len(open_images(tmp_path, "test")) == COUNTS["test"]
+
+
+@pytest.mark.parametrize("layout", SHARDED)
+def test_where_names_shard_and_record(tmp_path, layout):
+  source = open_images(made(tmp_path, layout), "train", CLASSES)
+  first, second = map(str, shards(tmp_path))
+  # Five of eleven are in the first shard.
+  assert source.where(4) == f"{first}, record 4"
+  assert source.where(5) == f"{second}, record 0"
+  assert source.where(10) == f"{second}, record 5"
+
+
+def test_fewer_examples(tmp_path):
+  source = open_images(made(tmp_path, "tar"), "train", CLASSES)
+  source.keep_first(2)
+  assert len(source) == 2
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_label_beyond_the_classes_is_bad(tmp_path, layout):
+  source = open_images(made(tmp_path, layout), "train", CLASSES)
+  source.num_classes = 2
+  assert source[1]["label"] == 1
+  with pytest.raises(BadExampleError, match="label 2 is not one of the 2"):
+    source[2]
+
+
+@pytest.mark.parametrize("layout", SHARDED)
+def test_an_empty_shard_is_named(tmp_path, layout):
+  path = shards(made(tmp_path, layout))[1]
+  path.write_bytes(b"")
+  assert str(path) in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("layout", SHARDED)
+def test_a_file_of_another_kind_is_named(tmp_path, layout):
+  path = shards(made(tmp_path, layout))[0]
+  path.write_bytes(b"something else, and long enough for a header" * 50)
+  assert str(path) in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+  "layout, number", [("array-record", 0), ("tfrecord", 1), ("tar", 0)]
+)
+def test_a_missing_shard_is_numbered(tmp_path, layout, number):
+  """Of a tar file's number only those before the last can be missed."""
+  shards(made(tmp_path, layout))[number].unlink()
+  message = refusal(tmp_path)
+  assert "1 of 2 shards are missing" in message
+  assert message.endswith(f"number {number}")
+
+
+@pytest.mark.parametrize("layout", ["array-record", "tfrecord"])
+def test_a_flipped_bit_is_found_in_its_record_alone(tmp_path, layout):
+  path = shards(made(tmp_path, layout))[0]
+  data = bytearray(path.read_bytes())
+  jpeg = synthetic_jpeg(2, 2, **SIZE)
+  data[data.index(jpeg) + len(jpeg) // 2] ^= 1
+  path.write_bytes(data)
+  source = open_images(tmp_path, "train", CLASSES)
+  with pytest.raises(BadExampleError, match=r"checksum is wrong|damaged"):
+    source[2]
+  for i in (0, 1, 3, 4, 5):
+    assert source[i]["image"] == synthetic_jpeg(i, i % CLASSES, **SIZE)
+
+
+def test_a_tfrecord_cut_short_loses_its_last_record(tmp_path):
+  path = shards(made(tmp_path, "tfrecord"))[1]
+  path.write_bytes(path.read_bytes()[:-10])
+  source = open_images(tmp_path, "train", CLASSES)
+  assert source[9]["label"] == 0
+  with pytest.raises(BadExampleError, match="ends 10 bytes before the record"):
+    source[10]
+
+
+def test_a_tfrecord_whose_length_is_damaged_is_refused(tmp_path):
+  path = shards(made(tmp_path, "tfrecord"))[0]
+  data = bytearray(path.read_bytes())
+  data[1] ^= 1
+  path.write_bytes(data)
+  assert f"{path}, record 0: the length's checksum" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize("layout", ["array-record", "tar"])
+def test_others_cut_short_are_refused(tmp_path, layout):
+  path = shards(made(tmp_path, layout))[1]
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 3])
+  assert str(path) in refusal(tmp_path)
+
+
+def test_a_shard_that_goes_away_while_it_is_read(tmp_path):
+  source = open_images(made(tmp_path, "tfrecord"), "train", CLASSES)
+  path = shards(tmp_path)[0]
+  path.unlink()
+  with pytest.raises(UsageError, match=f"{path}: No such file"):
+    source[0]
+
+
+def test_two_formats_in_one_folder_are_refused(tmp_path):
+  made(tmp_path, "tfrecord")
+  made(tmp_path, "tar")
+  assert "several kinds: tar and tfrecord" in refusal(tmp_path)
+
+
+def test_a_folder_with_nothing_known_says_what_is(tmp_path):
+  message = refusal(tmp_path)
+  assert "train-00000-of-01024" in message and "train/CLASS/*.jpg" in message
+  assert "No such file" in refusal(tmp_path / "nowhere")
+
+
+def tar(path, members):
+  with tarfile.open(path, "w") as file:
+    for name, data in members.items():
+      member = tarfile.TarInfo(name)
+      member.size = len(data)
+      file.addfile(member, io.BytesIO(data))
+
+
+JPEG = synthetic_jpeg(0, 0, **SIZE)
+
+
+def test_a_tar_cannot_write_outside_its_folder(tmp_path):
+  inside = tmp_path / "data"
+  inside.mkdir()
+  names = ["../../escaped", "/tmp/podscale-escaped", "a/../../escaped"]
+  members = {}
+  for label, name in enumerate(names):
+    members |= {f"{name}.jpg": JPEG, f"{name}.cls": str(label).encode()}
+  tar(inside / "train-0.tar", members)
+  source = open_images(inside, "train", CLASSES)
+  assert [source[i]["label"] for i in range(3)] == [0, 1, 2]
+  assert source[1]["image"] == JPEG
+  assert sorted(tmp_path.rglob("*")) == [inside, inside / "train-0.tar"]
+
+
+def test_links_in_a_tar_are_not_followed(tmp_path):
+  path = tmp_path / "train-0.tar"
+  with tarfile.open(path, "w") as file:
+    link = tarfile.TarInfo("a.jpg")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    file.addfile(link)
+  with pytest.raises(UsageError, match="no images"):
+    TarImages([path], CLASSES)
+
+
+@pytest.mark.parametrize(
+  "members, message",
+  [
+    ({"a/x.jpg": JPEG, "a/x.json": b"{}"}, r"sample a/x has no \.cls"),
+    ({"x.cls": b"1"}, "sample x has no image"),
+    ({"x.jpg": JPEG, "x.cls": b"cat"}, "x.cls has b'cat' where a label"),
+    ({"x.txt": b"1"}, "no images"),
+  ],
+)
+def test_half_samples_are_named(tmp_path, members, message):
+  tar(tmp_path / "train-0.tar", members)
+  with pytest.raises(UsageError, match=message):
+    open_images(tmp_path, "train", CLASSES)
+
+
+def test_names_in_a_tar_may_have_more_dots_and_capitals(tmp_path):
+  members = {"n01/a.JPEG": JPEG, "n01/a.cls": b" 2\n", "n01/a.info.txt": b"x"}
+  tar(tmp_path / "train-0.tar", members)
+  assert open_images(tmp_path, "train", CLASSES)[0]["label"] == 2
+
+
+def test_a_compressed_tar_is_refused(tmp_path):
+  with tarfile.open(tmp_path / "train-0.tar", "w:gz"):
+    pass
+  assert "not compressed" in refusal(tmp_path)

@@ -1,0 +1,98 @@
+"""Bad examples in training and evaluation batches."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from podscale.train.data import Skips, eval_batches, train_batches
+from podscale.train.data.source import BadExampleError
+from podscale.train.errors import UsageError
+
+SIZE = 4
+
+
+class Holed:
+  """Twelve numbered examples, of which some are bad."""
+
+  class_names = None
+  mean = std = (1.0, 1.0, 1.0)
+  eval_padding = 0
+  num_classes = 12
+
+  def __init__(self, *bad):
+    self._bad = bad
+
+  def __len__(self):
+    return 12
+
+  def __getitem__(self, index):
+    if index in self._bad:
+      raise BadExampleError("no image in it")
+    return {
+      "image": np.full((SIZE, SIZE, 3), index, np.uint8),
+      "label": index,
+    }
+
+  def where(self, index):
+    return f"shard, record {index}"
+
+
+def train(source, skips=None):
+  return train_batches(
+    source,
+    batch_size=4,
+    resolution=SIZE,
+    seed=0,
+    crop="none",
+    flip=False,
+    skips=skips,
+  )
+
+
+def evaluated(source, skips=None):
+  batches = eval_batches(source, batch_size=4, resolution=SIZE, skips=skips)
+  return np.concatenate([batch["label"] for batch in batches]).tolist()
+
+
+@pytest.mark.parametrize("run", [evaluated, lambda s: list(train(s))])
+def test_the_first_bad_example_stops_with_place_reason_and_cure(run):
+  with pytest.raises(UsageError) as error:
+    run(Holed(5))
+  assert str(error.value) == (
+    "shard, record 5: no image in it; bad examples are left out up to the "
+    "number that skip-bad gives, 0"
+  )
+
+
+def test_training_takes_the_next_good_one():
+  skips = Skips(3)
+  batches = list(itertools.islice(train(Holed(5, 6, 11), skips), 6))
+  labels = np.concatenate([batch["label"] for batch in batches])
+  # Of two epochs: 7 for 5 and 6, and 0, as the last is bad, for 11.
+  want = [0, 0, 1, 2, 3, 4, 7, 7, 7, 8, 9, 10]
+  assert sorted(labels[:12]) == sorted(labels[12:]) == want
+  images = np.concatenate([batch["image"] for batch in batches])
+  np.testing.assert_array_equal(images[:, 0, 0, 0], labels)
+  assert len(skips) == 3  # not six: the second epoch has the same
+
+
+def test_evaluation_leaves_it_out():
+  skips = Skips(2)
+  assert evaluated(Holed(5, 6), skips) == [
+    *(0, 1, 2, 3, 4, -1, -1, 7, 8, 9, 10, 11)
+  ]
+  assert skips.summary() == (
+    "skipped 2 bad examples: shard, record 5: no image in it; "
+    "shard, record 6: no image in it"
+  )
+
+
+def test_one_too_many_stops():
+  with pytest.raises(UsageError, match="no image in it; .* gives, 2"):
+    evaluated(Holed(1, 5, 6), Skips(2))
+
+
+def test_nothing_good_at_all_ends():
+  with pytest.raises(UsageError, match="none of the 12 training images"):
+    next(train(Holed(*range(12)), Skips(100)))

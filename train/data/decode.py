@@ -1,0 +1,194 @@
+"""From the bytes of a JPEG or PNG file to the pixels of a part of it."""
+
+import functools
+import struct
+import threading
+
+import cv2
+import numpy as np
+
+from .source import BadExampleError
+
+MOST_PIXELS = 100_000_000
+"""A larger image is refused before it is decoded: it would take 300 MB."""
+
+Box = tuple[int, int, int, int]
+"""Row and column of the first pixel, height and width."""
+
+_JPEG_START = b"\xff\xd8"
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_IHDR = struct.Struct(">8x4x4sII")
+# New memory for each image takes a tenth of the time to decode it.
+_SCRATCH = 4_000_000
+_thread = threading.local()
+# What decoders of all kinds pass over, and some of ImageNet's files have.
+_HARMLESS = ("extraneous bytes before marker", "Invalid SOS parameters")
+
+
+def image_size(image: np.ndarray | bytes) -> tuple[int, int]:
+  """Height and width of pixels, or of a file by its header.
+
+  Raises:
+    BadExampleError: neither a JPEG nor a PNG file, or over 100 megapixels.
+
+  >>> import simplejpeg
+  >>> image_size(simplejpeg.encode_jpeg(np.zeros((30, 40, 3), np.uint8)))
+  (30, 40)
+  """
+  if isinstance(image, np.ndarray):
+    return image.shape[0], image.shape[1]
+  height, width = _jpeg_size(image) if is_jpeg(image) else _png_size(image)
+  if height * width > MOST_PIXELS:
+    raise BadExampleError(
+      f"{width} x {height} pixels, more than the {MOST_PIXELS:,} allowed"
+    )
+  return height, width
+
+
+def decode(
+  data: bytes, reduction: int = 1, scratch: bytearray | None = None
+) -> np.ndarray:
+  """All pixels of a JPEG or PNG file.
+
+  By content, not by name: ImageNet has a PNG that is called .JPEG. Grey, CMYK
+  and 16-bit images become 8 bits of red, green and blue; an orientation in EXIF
+  is left alone, as TensorFlow leaves it.
+
+  Args:
+    data: The file.
+    reduction: 1, 2, 4 or 8: decode a JPEG at so much less of its height and
+      width, rounded up, which averages and takes less time. Others are whole.
+    scratch: Memory that the result may lie in.
+
+  Returns:
+    uint8 [h, w, 3].
+
+  Raises:
+    BadExampleError: truncated, damaged, of another kind or too large.
+  """
+  height, width = image_size(data)
+  if not is_jpeg(data) or _in_cmyk(data):
+    return _decode_by_opencv(data)
+  import simplejpeg
+
+  height, width = -(-height // reduction), -(-width // reduction)
+  fits = scratch is not None and height * width * 3 <= len(scratch)
+  jpeg = functools.partial(
+    simplejpeg.decode_jpeg,
+    data,
+    min_height=height,
+    min_width=width,
+    min_factor=reduction,
+    buffer=scratch if fits else None,
+  )
+  try:
+    return jpeg()
+  except ValueError as error:
+    if not any(text in str(error) for text in _HARMLESS):
+      raise BadExampleError(f"cannot decode the JPEG: {_line(error)}") from None
+  return jpeg(strict=False)
+
+
+def crop_and_resize(
+  image: np.ndarray | bytes, box: Box, resolution: int, *, reduce: bool
+) -> np.ndarray:
+  """The pixels in a box, made a square; bicubic, and clipped to 8 bits.
+
+  Without antialiasing, as TensorFlow's, but with half-pixel centres.
+
+  Args:
+    image: Pixels, uint8 [h, w, 3], or a file.
+    box: Within the image.
+    resolution: Height and width of the result.
+    reduce: Whether a JPEG may be decoded at a half, a quarter or an eighth,
+      where the box still has `resolution` pixels each way. Its edges then move
+      by up to half of one of those. Without detail finer than that the result
+      is the same to a level in the mean; finer detail is averaged, where else
+      it would be aliased.
+
+  Returns:
+    uint8 [resolution, resolution, 3].
+
+  Raises:
+    BadExampleError: see `decode`.
+
+  >>> import simplejpeg
+  >>> jpeg = simplejpeg.encode_jpeg(np.zeros((600, 900, 3), np.uint8))
+  >>> crop_and_resize(jpeg, (0, 100, 600, 600), 224, reduce=True).shape
+  (224, 224, 3)
+  """
+  pixels = _cut(image, box, resolution if reduce else None)
+  size = (resolution, resolution)
+  if pixels.shape[:2] == size:
+    return pixels.copy()
+  return cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC)
+
+
+def _cut(image: np.ndarray | bytes, box: Box, least: int | None) -> np.ndarray:
+  """The pixels in a box, valid until the thread's next call.
+
+  With `least` a JPEG may be reduced, as far as the box keeps so many.
+  """
+  y, x, height, width = box
+  if isinstance(image, np.ndarray):
+    return image[y : y + height, x : x + width]
+  by = _reduction(box, least) if least and is_jpeg(image) else 1
+  if not hasattr(_thread, "scratch"):
+    _thread.scratch = bytearray(_SCRATCH)
+  pixels = decode(image, by, _thread.scratch)
+  # A JPEG in CMYK is whole all the same.
+  if len(pixels) == -(-image_size(image)[0] // by):
+    y, x, height, width = (round(side / by) for side in box)
+  return pixels[y : y + height, x : x + width]
+
+
+def _reduction(box: Box, least: int) -> int:
+  shortest = min(box[2:])
+  return next((by for by in (8, 4, 2) if shortest >= by * least), 1)
+
+
+def is_jpeg(data: bytes) -> bool:
+  """Whether a file begins as a JPEG does."""
+  # Not simplejpeg.is_jpeg, which wants the end of the file to be right, too.
+  return data.startswith(_JPEG_START)
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+  return _jpeg_header(data)[:2]
+
+
+def _in_cmyk(data: bytes) -> bool:
+  return _jpeg_header(data)[2] in ("CMYK", "YCCK")
+
+
+def _jpeg_header(data: bytes) -> tuple[int, int, str, str]:
+  # Late: machines that train on arrays need no JPEG decoder.
+  import simplejpeg
+
+  try:
+    return simplejpeg.decode_jpeg_header(data)
+  except (ValueError, KeyError) as error:
+    raise BadExampleError(f"no JPEG header: {_line(error)}") from None
+
+
+def _png_size(data: bytes) -> tuple[int, int]:
+  if data.startswith(_PNG_START) and len(data) >= _IHDR.size:
+    kind, width, height = _IHDR.unpack_from(data)
+    if kind == b"IHDR" and width and height:
+      return height, width
+  raise BadExampleError("neither a JPEG nor a whole PNG file")
+
+
+def _decode_by_opencv(data: bytes) -> np.ndarray:
+  flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+  try:
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+  except cv2.error as error:
+    raise BadExampleError(f"cannot decode the image: {_line(error)}") from None
+  if image is None:
+    raise BadExampleError("neither a JPEG nor a whole PNG file")
+  return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _line(error: Exception) -> str:
+  return " ".join(str(error).split())

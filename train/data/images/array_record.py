@@ -1,0 +1,90 @@
+"""ArrayRecord files, read by index and written."""
+
+import functools
+import hashlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from array_record.python.array_record_module import (
+  ArrayRecordReader,
+  ArrayRecordWriter,
+)
+
+from ...errors import UsageError
+from ..source import BadExampleError
+from .example_proto import read_image
+from .sharded import ShardedImages
+
+_MOST_OPEN = 256  # a process may often have 1,024 files open
+_FOR_READING_ONE = "readahead_buffer_size:0,max_parallelism:0"
+# A group is read as a whole, and JPEG files do not get smaller.
+_FOR_WRITING_ONE = "group_size:1,uncompressed"
+
+
+class ArrayRecordImages(ShardedImages):
+  """The records of ArrayRecord shards, as `example_proto.read_image` has them.
+
+  The format keeps checksums of its own, which reading compares.
+  """
+
+  def __init__(
+    self,
+    shards: Sequence[Path],
+    num_classes: int,
+    class_names: Sequence[str] | None = None,
+  ):
+    """Count the records.
+
+    Raises:
+      UsageError: a shard cannot be read, is empty or damaged.
+    """
+    counts = [_count_records(shard) for shard in shards]
+    super().__init__(shards, counts, num_classes, class_names)
+    self._reader = functools.lru_cache(_MOST_OPEN)(_open)
+
+  def read_record(self, shard: int, record: int) -> tuple[bytes, int]:
+    """The file and the label of a record."""
+    try:
+      (data,) = self._reader(self.shards[shard]).read([record])
+    except (RuntimeError, ValueError, IndexError) as error:
+      reason = " ".join(str(error).split())
+      raise BadExampleError(f"the record is damaged: {reason}") from None
+    return read_image(data)
+
+
+def _count_records(shard: Path) -> int:
+  try:
+    count = _open(str(shard)).num_records()
+  except (OSError, RuntimeError, ValueError) as error:
+    reason = " ".join(str(error).split())
+    raise UsageError(f"{shard}: not a whole ArrayRecord: {reason}") from None
+  if not count:
+    raise UsageError(
+      f"{shard}: no records in it: it is empty, cut short or no ArrayRecord"
+    )
+  return count
+
+
+def write_array_record(path: Path, records: Iterable[bytes]) -> int:
+  """Write records to a file.
+
+  Returns:
+    How many they were.
+  """
+  writer = ArrayRecordWriter(str(path), _FOR_WRITING_ONE)
+  count = 0
+  for record in records:
+    writer.write(record)
+    count += 1
+  writer.close()
+  return count
+
+
+def sha256(path: Path) -> str:
+  """A file's checksum, in hexadecimal."""
+  with path.open("rb") as file:
+    return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _open(shard: str) -> ArrayRecordReader:
+  return ArrayRecordReader(shard, _FOR_READING_ONE)

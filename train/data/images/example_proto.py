@@ -1,0 +1,157 @@
+"""The records of TFRecord and ArrayRecord files: `tf.train.Example`.
+
+Its encoding is that of protocol buffers (protobuf.dev, "Encoding"): a message
+is a run of fields, each a key, which has the field's number and kind, and a
+value. Only what image data sets use is read: the first value of each feature,
+bytes or an integer.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from ..source import BadExampleError
+
+Features = dict[str, bytes | int]
+"""The first value of each feature by name."""
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+_BYTES_LIST, _INT64_LIST = 1, 3
+_MOST_SHIFT = 63
+
+# Of imagenet_to_gcs, whose labels begin at 1, and of TFDS and podscale.
+_NAMES = (("image/encoded", "image/class/label", 1), ("image", "label", 0))
+
+
+def read_image(record: bytes) -> tuple[bytes, int]:
+  """The file and the label, from 0, of a record.
+
+  Args:
+    record: A `tf.train.Example` with "image/encoded" and "image/class/label"
+      from 1, as imagenet_to_gcs writes them, or with "image" and "label" from
+      0, as TensorFlow Datasets and `write_image` do.
+
+  Raises:
+    BadExampleError: it is not one.
+
+  >>> read_image(write_image(b"a file", 3))
+  (b'a file', 3)
+  """
+  features = read_features(record)
+  for image, label, first in _NAMES:
+    file, number = features.get(image), features.get(label)
+    if isinstance(file, bytes) and isinstance(number, int):
+      return file, number - first
+  known = ", ".join(sorted(features)) or "none"
+  raise BadExampleError(
+    "the record has neither image/encoded and image/class/label nor image and "
+    f"label; its features: {known}"
+  )
+
+
+def write_image(file: bytes, label: int) -> bytes:
+  """The record of an image file and its label from 0."""
+  return write_features({"image": file, "label": label})
+
+
+def read_features(record: bytes) -> Features:
+  """The features of a `tf.train.Example`.
+
+  Raises:
+    BadExampleError: it is not one.
+
+  >>> read_features(write_features({"a": b"x", "b": -1}))
+  {'a': b'x', 'b': -1}
+  """
+  features: Features = {}
+  try:
+    for _, container in _fields(memoryview(record)):
+      for _, entry in _fields(_message(container)):
+        parts = dict(_fields(_message(entry)))
+        value = _first_value(_message(parts.get(2, memoryview(b""))))
+        if value is not None:
+          features[bytes(_message(parts[1])).decode()] = value
+  except (IndexError, KeyError, TypeError, ValueError):
+    raise BadExampleError("the record is not a tf.train.Example") from None
+  return features
+
+
+def write_features(features: Mapping[str, bytes | int]) -> bytes:
+  """A `tf.train.Example` of features with one value each."""
+  entries = b""
+  for name, value in features.items():
+    if isinstance(value, bytes):
+      feature = _field(_BYTES_LIST, _field(1, value))
+    else:
+      feature = _field(_INT64_LIST, _field(1, _varint(value % 2**64)))
+    entries += _field(1, _field(1, name.encode()) + _field(2, feature))
+  return _field(1, entries)
+
+
+def _first_value(feature: memoryview) -> bytes | int | None:
+  """Of a Feature: its bytes or integer, None for floats and empty lists."""
+  for kind, values in _fields(feature):
+    for _, value in _fields(_message(values)):
+      if kind == _BYTES_LIST:
+        return bytes(_message(value))
+      if kind == _INT64_LIST:
+        if isinstance(value, memoryview):  # packed
+          value, _ = _read_varint(value, 0)
+        return value - 2**64 if value >= 2**63 else value
+  return None
+
+
+def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
+  """The number and value of each field."""
+  at = 0
+  while at < len(message):
+    key, at = _read_varint(message, at)
+    value: memoryview | int
+    if key & 7 == _VARINT:
+      value, at = _read_varint(message, at)
+    else:
+      size, at = _size(message, key & 7, at)
+      if at + size > len(message):
+        raise ValueError("cut short")
+      value, at = message[at : at + size], at + size
+    yield key >> 3, value
+
+
+def _size(message: memoryview, kind: int, at: int) -> tuple[int, int]:
+  """Of a value, and where it begins."""
+  if kind == _BYTES:
+    return _read_varint(message, at)
+  if kind in (_FIXED32, _FIXED64):
+    return {_FIXED32: 4, _FIXED64: 8}[kind], at
+  raise ValueError(f"wire type {kind}")
+
+
+def _message(value: memoryview | int) -> memoryview:
+  if not isinstance(value, memoryview):
+    raise TypeError("a number where a message should be")
+  return value
+
+
+def _read_varint(data: memoryview, at: int) -> tuple[int, int]:
+  """The number at a place, and where the next thing is."""
+  number = shift = 0
+  while True:
+    byte = data[at]
+    at += 1
+    number |= (byte & 0x7F) << shift
+    if byte < 0x80:
+      return number, at
+    shift += 7
+    if shift > _MOST_SHIFT:
+      raise ValueError("a number of over 64 bits")
+
+
+def _varint(number: int) -> bytes:
+  encoded = bytearray()
+  while number >= 0x80:
+    encoded.append(number & 0x7F | 0x80)
+    number >>= 7
+  encoded.append(number)
+  return bytes(encoded)
+
+
+def _field(number: int, value: bytes) -> bytes:
+  return _varint(number << 3 | _BYTES) + _varint(len(value)) + value

@@ -1,0 +1,65 @@
+"""index.json, which `convert` writes beside ArrayRecord shards."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ...errors import UsageError
+from ...log import write_atomically
+from ..source import Split
+
+NAME = "index.json"
+
+
+@dataclass(frozen=True)
+class Shard:
+  """One file of a split."""
+
+  file: str
+  """Its name, in the index' folder."""
+  examples: int
+  bytes: int
+  sha256: str
+
+
+@dataclass(frozen=True)
+class Index:
+  """What a converted data set holds."""
+
+  num_classes: int
+  class_names: Sequence[str] | None
+  examples_per_shard: int
+  splits: dict[Split, list[Shard]]
+
+
+def read_index(folder: Path, name: str = NAME) -> Index:
+  """Read a folder's index.
+
+  Raises:
+    UsageError: it is not readable, or names a file outside the folder.
+  """
+  path = folder / name
+  try:
+    record = json.loads(path.read_bytes())
+    splits = {
+      split: [Shard(**shard) for shard in shards]
+      for split, shards in record["splits"].items()
+    }
+    index = Index(
+      num_classes=int(record["num_classes"]),
+      class_names=record["class_names"],
+      examples_per_shard=int(record["examples_per_shard"]),
+      splits=splits,
+    )
+  except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    raise UsageError(f"{path}: not an index of podscale's: {error!r}") from None
+  for shard in (shard for shards in splits.values() for shard in shards):
+    if Path(shard.file).name != shard.file:
+      raise UsageError(f"{path}: {shard.file!r} is not a file in the folder")
+  return index
+
+
+def write_index(folder: Path, index: Index, name: str = NAME) -> None:
+  """Write a folder's index, whole or not at all."""
+  write_atomically(folder / name, json.dumps(asdict(index), indent=2) + "\n")
