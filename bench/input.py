@@ -82,7 +82,7 @@ def _image_stages(
   import simplejpeg
 
   from ..train.data.augment import NUMBERS, eval_image, train_image
-  from ..train.data.decode import decode, is_jpeg
+  from ..train.data.decode import Picture, is_jpeg
   from ..train.data.policies import AutoAugment, apply_ops
 
   policy = AutoAugment()
@@ -92,7 +92,10 @@ def _image_stages(
   drawn = np.random.default_rng(0).uniform(size=(count, width)).tolist()
 
   def whole(i: int) -> None:
-    simplejpeg.decode_jpeg(files[i]) if is_jpeg(files[i]) else decode(files[i])
+    if is_jpeg(files[i]):
+      simplejpeg.decode_jpeg(files[i])
+    else:
+      Picture(files[i]).decode()
 
   def crop(i: int) -> np.ndarray:
     return train_image(

@@ -243,7 +243,8 @@ class RunLog:
 
     Args:
       record: step (steps done), epoch (float), loss, learning_rate,
-        images_per_s, and whatever else is to be kept.
+        images_per_s, data_wait (share of the time in which the devices waited
+        for data), and whatever else is to be kept.
     """
     if not self._is_main:
       return
@@ -257,7 +258,10 @@ class RunLog:
       self._bar, completed=record["step"], description=line, refresh=True
     )
     if not self._has_bar:
-      self.message(f"step {record['step']}/{self._total_steps}  {line}")
+      self.message(
+        f"step {record['step']}/{self._total_steps}  {line}  "
+        f"data wait {record['data_wait']:.0%}"
+      )
 
   def eval(self, record: Mapping[str, Any]) -> None:
     """Log an evaluation.

@@ -34,6 +34,7 @@ def train_record(step, **changed):
     "loss": 0.9123,
     "learning_rate": 1.234,
     "images_per_s": 1240.4,
+    "data_wait": 0.034,
   }
   return record | changed
 
@@ -239,8 +240,10 @@ def test_prints_plain_lines_where_there_is_no_terminal(tmp_path, monkeypatch):
   # The first record has 6 s a step, for the 30 to go. From there on it is 1 s
   # a step: the first record's time held compilation.
   assert output.getvalue().splitlines() == [
-    "step 10/40  epoch 0.5  loss 0.912  lr 1.23  1,240 img/s  eta 0:03:00",
-    "step 20/40  epoch 1.0  loss 0.912  lr 1.23  1,240 img/s  eta 0:00:20",
+    "step 10/40  epoch 0.5  loss 0.912  lr 1.23  1,240 img/s  eta 0:03:00  "
+    "data wait 3%",
+    "step 20/40  epoch 1.0  loss 0.912  lr 1.23  1,240 img/s  eta 0:00:20  "
+    "data wait 3%",
     "step 20/40  epoch 1.0  test top-1 86.15% (1,723 of 2,000)  loss 0.500",
   ]
 

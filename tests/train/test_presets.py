@@ -36,7 +36,9 @@ def test_recipes(row):
   assert config.epochs == 350
   assert config.label_smoothing == 0.1
   assert config.ema_decay == 0.9999
-  assert config.data.source == "imagenet"
+  assert config.data.source == "images"
+  plain = name in ("b0", "b1", "b2", "b3", "b4", "b5")
+  assert config.data.augment == ("none" if plain else "autoaugment")
   assert config.batch_norm.images_per_group == 128
   assert config.optimizer.name == optimizer
   assert config.optimizer.momentum == 0.9
@@ -87,7 +89,7 @@ def test_small_presets_fit_eight_cpu_devices(name):
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_has_a_schedule(name):
   config = PRESETS[name]
-  examples = {"imagenet": 1_281_167, "fashion-mnist": 10_000}.get(
+  examples = {"images": 1_281_167, "fashion-mnist": 10_000}.get(
     config.data.source, config.data.train_examples
   )
   steps_per_epoch = examples / config.batch_size

@@ -11,7 +11,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from .decode import Box, crop_and_resize, image_size
+from .decode import Box, Picture
 
 Crop = Literal["resized", "shift", "none"]
 
@@ -49,7 +49,7 @@ def train_image(
   Args:
     image: uint8 [h, w, 3], or a JPEG or PNG file. Of a JPEG whose crop is twice
       the resolution and more, what is cropped is decoded at half, see
-      `crop_and_resize`.
+      `Picture.resize`.
     numbers: `NUMBERS` floats in [0, 1).
     resolution: Height and width of the result, in pixels.
     crop: One of the three above.
@@ -69,17 +69,17 @@ def train_image(
   >>> same[0].tolist()
   [[0, 1, 2], [3, 4, 5]]
   """
+  picture = Picture(image)
+  pixels = np.empty((resolution, resolution, 3), np.uint8)
   box = None
   if crop == "resized":
-    box = random_crop(*image_size(image), numbers[4:])
-  if box is None:
-    pixels = eval_image(image, resolution, eval_padding)
-  else:
-    pixels = crop_and_resize(image, box, resolution, reduce=True)
+    box = random_crop(picture.height, picture.width, numbers[4:])
+  central = box or _central_box(picture, resolution, eval_padding)
+  picture.resize(central, pixels, reduce=box is not None)
   if crop == "shift":
     pixels = _shift(pixels, numbers[1], numbers[2])
   if flip and numbers[0] < 0.5:
-    pixels = cv2.flip(pixels, 1)
+    cv2.flip(pixels, 1, pixels)
   return pixels
 
 
@@ -106,10 +106,17 @@ def eval_image(
   >>> eval_image(np.zeros((40, 50, 3), np.uint8), 32, 8).shape
   (32, 32, 3)
   """
-  h, w = image_size(image)
+  picture = Picture(image)
+  pixels = np.empty((resolution, resolution, 3), np.uint8)
+  box = _central_box(picture, resolution, eval_padding)
+  picture.resize(box, pixels, reduce=False)
+  return pixels
+
+
+def _central_box(picture: Picture, resolution: int, eval_padding: int) -> Box:
+  h, w = picture.height, picture.width
   size = max(1, resolution * min(h, w) // (resolution + eval_padding))
-  box = ((h - size + 1) // 2, (w - size + 1) // 2, size, size)
-  return crop_and_resize(image, box, resolution, reduce=False)
+  return (h - size + 1) // 2, (w - size + 1) // 2, size, size
 
 
 def random_crop(h: int, w: int, numbers: Sequence[float]) -> Box | None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ..errors import UsageError
-from .decode import decode
+from .decode import Picture
 from .images import open_images
 from .images.array_record import sha256, write_array_record
 from .images.encoded import EncodedImages
@@ -143,7 +143,7 @@ def _records(
   def record(index: int) -> bytes | None:
     try:
       file, label = images.checked(index)
-      decode(file, _SMALLEST)
+      Picture(file).decode(_SMALLEST)
       return write_image(file, label)
     except BadExampleError as error:
       skips.add(images.where(index), error)

@@ -25,121 +25,122 @@ _thread = threading.local()
 _HARMLESS = ("extraneous bytes before marker", "Invalid SOS parameters")
 
 
-def image_size(image: np.ndarray | bytes) -> tuple[int, int]:
-  """Height and width of pixels, or of a file by its header.
+class Picture:
+  """An image whose size is known before it is decoded.
+
+  Args:
+    image: Pixels, uint8 [h, w, 3], or a JPEG or PNG file.
+
+  Attributes:
+    height: In pixels.
+    width: In pixels.
 
   Raises:
     BadExampleError: neither a JPEG nor a PNG file, or over 100 megapixels.
 
   >>> import simplejpeg
-  >>> image_size(simplejpeg.encode_jpeg(np.zeros((30, 40, 3), np.uint8)))
-  (30, 40)
-  """
-  if isinstance(image, np.ndarray):
-    return image.shape[0], image.shape[1]
-  height, width = _jpeg_size(image) if is_jpeg(image) else _png_size(image)
-  if height * width > MOST_PIXELS:
-    raise BadExampleError(
-      f"{width} x {height} pixels, more than the {MOST_PIXELS:,} allowed"
-    )
-  return height, width
-
-
-def decode(
-  data: bytes, reduction: int = 1, scratch: bytearray | None = None
-) -> np.ndarray:
-  """All pixels of a JPEG or PNG file.
-
-  By content, not by name: ImageNet has a PNG that is called .JPEG. Grey, CMYK
-  and 16-bit images become 8 bits of red, green and blue; an orientation in EXIF
-  is left alone, as TensorFlow leaves it.
-
-  Args:
-    data: The file.
-    reduction: 1, 2, 4 or 8: decode a JPEG at so much less of its height and
-      width, rounded up, which averages and takes less time. Others are whole.
-    scratch: Memory that the result may lie in.
-
-  Returns:
-    uint8 [h, w, 3].
-
-  Raises:
-    BadExampleError: truncated, damaged, of another kind or too large.
-  """
-  height, width = image_size(data)
-  if not is_jpeg(data) or _in_cmyk(data):
-    return _decode_by_opencv(data)
-  import simplejpeg
-
-  height, width = -(-height // reduction), -(-width // reduction)
-  fits = scratch is not None and height * width * 3 <= len(scratch)
-  jpeg = functools.partial(
-    simplejpeg.decode_jpeg,
-    data,
-    min_height=height,
-    min_width=width,
-    min_factor=reduction,
-    buffer=scratch if fits else None,
-  )
-  try:
-    return jpeg()
-  except ValueError as error:
-    if not any(text in str(error) for text in _HARMLESS):
-      raise BadExampleError(f"cannot decode the JPEG: {_line(error)}") from None
-  return jpeg(strict=False)
-
-
-def crop_and_resize(
-  image: np.ndarray | bytes, box: Box, resolution: int, *, reduce: bool
-) -> np.ndarray:
-  """The pixels in a box, made a square; bicubic, and clipped to 8 bits.
-
-  Without antialiasing, as TensorFlow's, but with half-pixel centres.
-
-  Args:
-    image: Pixels, uint8 [h, w, 3], or a file.
-    box: Within the image.
-    resolution: Height and width of the result.
-    reduce: Whether a JPEG may be decoded at a half, a quarter or an eighth,
-      where the box still has `resolution` pixels each way. Its edges then move
-      by up to half of one of those. Without detail finer than that the result
-      is the same to a level in the mean; finer detail is averaged, where else
-      it would be aliased.
-
-  Returns:
-    uint8 [resolution, resolution, 3].
-
-  Raises:
-    BadExampleError: see `decode`.
-
-  >>> import simplejpeg
   >>> jpeg = simplejpeg.encode_jpeg(np.zeros((600, 900, 3), np.uint8))
-  >>> crop_and_resize(jpeg, (0, 100, 600, 600), 224, reduce=True).shape
-  (224, 224, 3)
+  >>> picture = Picture(jpeg)
+  >>> picture.height, picture.width
+  (600, 900)
+  >>> square = np.empty((224, 224, 3), np.uint8)
+  >>> picture.resize((0, 100, 600, 600), square, reduce=True)
+  >>> int(square.max())
+  0
   """
-  pixels = _cut(image, box, resolution if reduce else None)
-  size = (resolution, resolution)
-  if pixels.shape[:2] == size:
-    return pixels.copy()
-  return cv2.resize(pixels, size, interpolation=cv2.INTER_CUBIC)
 
+  def __init__(self, image: np.ndarray | bytes):
+    self._image = image
+    self._by_turbo = False
+    if isinstance(image, np.ndarray):
+      self.height, self.width = image.shape[:2]
+      return
+    if is_jpeg(image):
+      self.height, self.width, colours, _ = _jpeg_header(image)
+      self._by_turbo = colours not in ("CMYK", "YCCK")
+    else:
+      self.height, self.width = _png_size(image)
+    if self.height * self.width > MOST_PIXELS:
+      raise BadExampleError(
+        f"{self.width} x {self.height} pixels, more than the {MOST_PIXELS:,} "
+        "allowed"
+      )
 
-def _cut(image: np.ndarray | bytes, box: Box, least: int | None) -> np.ndarray:
-  """The pixels in a box, valid until the thread's next call.
+  def resize(self, box: Box, out: np.ndarray, *, reduce: bool) -> None:
+    """The pixels in a box, made a square; bicubic, and clipped to 8 bits.
 
-  With `least` a JPEG may be reduced, as far as the box keeps so many.
-  """
-  y, x, height, width = box
-  if isinstance(image, np.ndarray):
-    return image[y : y + height, x : x + width]
-  by = _reduction(box, least) if least and is_jpeg(image) else 1
-  if not hasattr(_thread, "scratch"):
-    _thread.scratch = bytearray(_SCRATCH)
-  pixels = decode(image, by, _thread.scratch)
-  # A JPEG in CMYK is whole all the same.
-  if len(pixels) == -(-image_size(image)[0] // by):
+    Without antialiasing, as TensorFlow's, but with half-pixel centres.
+
+    Args:
+      box: Within the image.
+      out: uint8 [resolution, resolution, 3], is written.
+      reduce: Whether a JPEG may be decoded at a half, a quarter or an eighth,
+        where the box still has `resolution` pixels each way. Its edges then
+        move by up to half of one of those. Without detail finer than that the
+        result is the same to a level in the mean; finer detail is averaged,
+        where else it would be aliased.
+
+    Raises:
+      BadExampleError: see `decode`.
+    """
+    pixels = self._cut(box, len(out) if reduce else None)
+    if pixels.shape == out.shape:
+      out[:] = pixels
+    else:
+      cv2.resize(pixels, out.shape[:2], out, interpolation=cv2.INTER_CUBIC)
+
+  def decode(
+    self, reduction: int = 1, scratch: bytearray | None = None
+  ) -> np.ndarray:
+    """All pixels.
+
+    A file is known by its content, not by its name: ImageNet has a PNG that is
+    called .JPEG. Grey, CMYK and 16-bit images become 8 bits of red, green and
+    blue; an orientation in EXIF is left alone, as TensorFlow leaves it.
+
+    Args:
+      reduction: 1, 2, 4 or 8: decode a JPEG at so much less of its height and
+        width, rounded up, which averages and takes less time. Other files, and
+        JPEGs in CMYK, are whole.
+      scratch: Memory that the result may lie in.
+
+    Returns:
+      uint8 [h, w, 3].
+
+    Raises:
+      BadExampleError: truncated or damaged.
+    """
+    if isinstance(self._image, np.ndarray):
+      return self._image
+    if not self._by_turbo:
+      return _decode_by_opencv(self._image)
+    import simplejpeg
+
+    height, width = -(-self.height // reduction), -(-self.width // reduction)
+    fits = scratch is not None and height * width * 3 <= len(scratch)
+    jpeg = functools.partial(
+      simplejpeg.decode_jpeg,
+      self._image,
+      min_height=height,
+      min_width=width,
+      min_factor=reduction,
+      buffer=scratch if fits else None,
+    )
+    try:
+      return jpeg()
+    except ValueError as error:
+      if not any(text in str(error) for text in _HARMLESS):
+        reason = f"cannot decode the JPEG: {_line(error)}"
+        raise BadExampleError(reason) from None
+    return jpeg(strict=False)
+
+  def _cut(self, box: Box, least: int | None) -> np.ndarray:
+    """The pixels in a box, valid until the thread's next call."""
+    if not hasattr(_thread, "scratch"):
+      _thread.scratch = bytearray(_SCRATCH)
+    by = _reduction(box, least) if least and self._by_turbo else 1
     y, x, height, width = (round(side / by) for side in box)
-  return pixels[y : y + height, x : x + width]
+    return self.decode(by, _thread.scratch)[y : y + height, x : x + width]
 
 
 def _reduction(box: Box, least: int) -> int:
@@ -151,14 +152,6 @@ def is_jpeg(data: bytes) -> bool:
   """Whether a file begins as a JPEG does."""
   # Not simplejpeg.is_jpeg, which wants the end of the file to be right, too.
   return data.startswith(_JPEG_START)
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-  return _jpeg_header(data)[:2]
-
-
-def _in_cmyk(data: bytes) -> bool:
-  return _jpeg_header(data)[2] in ("CMYK", "YCCK")
 
 
 def _jpeg_header(data: bytes) -> tuple[int, int, str, str]:

@@ -9,14 +9,25 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from podscale.train.data.decode import (
-  MOST_PIXELS,
-  crop_and_resize,
-  decode,
-  image_size,
-)
+from podscale.train.data.decode import MOST_PIXELS, Picture
 from podscale.train.data.source import BadExampleError
 from podscale.train.data.synthetic_jpegs import synthetic_jpeg
+
+
+def decode(file, reduction=1):
+  return Picture(file).decode(reduction)
+
+
+def image_size(image):
+  picture = Picture(image)
+  return picture.height, picture.width
+
+
+def crop_and_resize(image, box, resolution, *, reduce):
+  out = np.empty((resolution, resolution, 3), np.uint8)
+  Picture(image).resize(box, out, reduce=reduce)
+  return out
+
 
 PHOTO = synthetic_jpeg(0, 1, width=1200, height=900)
 

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from podscale.train.data.decode import decode
+from podscale.train.data.decode import Picture
 from podscale.train.data.synthetic_jpegs import synthetic_jpeg
 
 
 def test_files_are_as_large_as_imagenets():
   sizes = [len(synthetic_jpeg(i, i % 10)) for i in range(20)]
   assert 90_000 < np.mean(sizes) < 115_000
-  assert decode(synthetic_jpeg(0, 0)).shape == (375, 500, 3)
+  assert Picture(synthetic_jpeg(0, 0)).decode().shape == (375, 500, 3)
 
 
 def test_pictures_differ_by_index_class_and_split():
@@ -26,7 +26,7 @@ def test_a_class_can_be_told_by_its_colours():
   """Nearest mean of 4 x 4 cells, learnt on one split, used on the other."""
 
   def cells(index, split):
-    pixels = decode(synthetic_jpeg(index, index % 5, split=split))
+    pixels = Picture(synthetic_jpeg(index, index % 5, split=split)).decode()
     return pixels[:360, :500].reshape(4, 90, 4, 125, 3).mean((1, 3)).ravel()
 
   train = np.stack([cells(i, "train") for i in range(40)])

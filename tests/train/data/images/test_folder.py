@@ -6,7 +6,7 @@ import pytest
 import simplejpeg
 
 from podscale.train.data import eval_batches, train_batches
-from podscale.train.data.decode import decode
+from podscale.train.data.decode import Picture
 from podscale.train.data.images.folder import ImageFolder
 from podscale.train.errors import UsageError
 
@@ -46,7 +46,7 @@ def test_classes_labels_and_colours(folder):
     example = source[i]
     colour = COLOURS[source.class_names[example["label"]]]
     # JPEG at quality 95 keeps a flat colour to a few units.
-    found = decode(example["image"]).mean((0, 1))
+    found = Picture(example["image"]).decode().mean((0, 1))
     np.testing.assert_allclose(found, colour, atol=3)
 
 
