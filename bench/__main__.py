@@ -154,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
   )
   input_.add_argument(
     "--path",
-    help="folder with train/CLASS/*.jpg; else images like ImageNet's are made",
+    help="a data set that training reads; else files like ImageNet's are made",
   )
   for command in (kernels, collectives, lars, step):
     command.add_argument(

@@ -28,6 +28,8 @@ _MAY_DIFFER = {
   "checkpoint_every_epochs",
   "eval_every_epochs",
   "eval_batch_size",
+  "data.augment_on",
+  "data.skip_bad",
 }
 _MOST_NAMED = 5
 
@@ -37,7 +39,8 @@ def check_settings(workdir: str | Path, config: Config) -> None:
 
   The first start writes WORKDIR/config.json. Later ones must have the same
   settings, but for those that do not change the training: how often to log,
-  evaluate and save, how many checkpoints to keep, the evaluation's batch.
+  evaluate and save, how many checkpoints to keep, the evaluation's batch, where
+  images are augmented, how many bad ones are left out.
 
   Raises:
     UsageError: If the workdir cannot be written, holds something else, or
