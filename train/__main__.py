@@ -20,9 +20,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = parse(sys.argv[1:] if argv is None else argv)
     # Late, so that --help does not wait for JAX.
     from .devices import configure_jax
+    from .distributed import join
     from .loop import train
 
     configure_jax(config)
+    print(f"distributed: {join(config)}", flush=True)
     train(config)
   except (UsageError, NonFiniteError) as error:
     print(f"podscale-train: {error}", file=sys.stderr)

@@ -28,6 +28,10 @@ _MAY_DIFFER = {
   "checkpoint_every_epochs",
   "eval_every_epochs",
   "eval_batch_size",
+  "distributed",
+  "coordinator",
+  "num_processes",
+  "process_id",
   "data.augment_on",
   "data.skip_bad",
 }

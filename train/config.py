@@ -4,7 +4,7 @@ Importing this module imports no JAX, so that `--help` stays quick.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from .errors import UsageError
 
@@ -206,7 +206,17 @@ class Config:
   cpu_devices: int = 1
   """Where there is only a CPU: how many devices to simulate on it."""
   workdir: str | None = None
-  """Where logs, checkpoints and the picture go; None: runs/PRESET."""
+  """Where logs, checkpoints and the picture go; None: runs/PRESET-TIME. Several
+  processes need one that they all see."""
+  distributed: Literal["auto", "on", "off"] = "auto"
+  """Whether the run has several processes: auto asks the launcher (Cloud TPU,
+  GKE, SLURM, Open MPI, Kubernetes), on insists that there is one."""
+  coordinator: str | None = None
+  """Without a launcher: HOST:PORT of process 0, where the others find it."""
+  num_processes: int | None = None
+  """Without a launcher: how many there are."""
+  process_id: int | None = None
+  """Without a launcher: which of them this is, from 0."""
   model: ModelConfig = field(default_factory=ModelConfig)
   data: DataConfig = field(default_factory=DataConfig)
   optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -225,3 +235,21 @@ class Config:
       cpu_devices=self.cpu_devices,
     )
     _fraction(label_smoothing=self.label_smoothing, ema_decay=self.ema_decay)
+    self._check_processes()
+
+  def _check_processes(self):
+    told: Any = (self.coordinator, self.num_processes, self.process_id)
+    if told == (None, None, None):
+      return
+    if self.distributed == "off" or None in told:
+      raise UsageError(
+        "coordinator, num_processes and process_id go together, and not with "
+        f"distributed off; got {', '.join(map(str, told))} and "
+        f"{self.distributed}"
+      )
+    address, count, number = told
+    _positive(num_processes=count)
+    if ":" not in address:
+      raise UsageError(f"coordinator is HOST:PORT, got {address}")
+    if not 0 <= number < count:
+      raise UsageError(f"process_id must be in [0, {count}), got {number}")

@@ -2,9 +2,8 @@
 
 import contextlib
 import math
-import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,7 +29,8 @@ from .data import (
   eval_batches,
   train_batches,
 )
-from .errors import NonFiniteError
+from .distributed import on_main
+from .errors import NonFiniteError, UsageError
 from .feed import DataWait, DeviceBatch, Feed
 from .log import RunLog, run_record
 from .placement import Placement
@@ -44,6 +44,7 @@ from .step import (
   make_eval_step,
   make_train_step,
 )
+from .stopping import stop_on_signals
 
 _MOST_NAMED = 5  # tensors in a message
 
@@ -78,9 +79,8 @@ def train(config: Config, console: Console | None = None) -> Trained:
   """
   console = console or Console()
   run = set_up(config)
-  workdir = Path(config.workdir or _new_workdir(config.preset))
-  if jax.process_index() == 0:
-    check_settings(workdir, config)
+  workdir = _workdir(config)
+  on_main(lambda: check_settings(workdir, config))
 
   # --- The state, the data and where both stood ---------------------------
   placement = Placement(run.mesh)
@@ -123,7 +123,7 @@ def train(config: Config, console: Console | None = None) -> Trained:
         console=console,
       )
     )
-    stop = stack.enter_context(_stop_on_signals())
+    stop = stack.enter_context(stop_on_signals())
     log.run(run_record(config))
     log.message(_banner(config, run, workdir, step))
 
@@ -147,7 +147,7 @@ def train(config: Config, console: Console | None = None) -> Trained:
       pending.append(metrics)
       last = step == run.total_steps
       # Read once: a signal may come between any two lines below.
-      stopping = bool(stop) and not last
+      stopping = stop.asked_at(step) and not last
       evaluates = last or (step % evaluate_every == 0 and not stopping)
       saves = last or stopping or step % save_every == 0
       if evaluates or saves or step % config.log_every_steps == 0:
@@ -172,7 +172,7 @@ def train(config: Config, console: Console | None = None) -> Trained:
     if stopping:
       checkpoints.wait()
       log.message(
-        f"stopped by {stop[0]} at step {step}, saved; to go on: the same "
+        f"stopped by {stop.signal} at step {step}, saved; to go on: the same "
         f"command with --workdir {workdir}"
       )
     elif totals is None:  # resumed where nothing was left to train
@@ -324,30 +324,11 @@ def _banner(config: Config, run: Run, workdir: Path, step: int) -> str:
   )
 
 
-def _new_workdir(preset: str) -> str:
-  return f"runs/{preset}-{datetime.now():%Y%m%d-%H%M%S}"
-
-
-@contextlib.contextmanager
-def _stop_on_signals() -> Iterator[list[str]]:
-  """A list that gets the name of the signal that asks to stop, if one does.
-
-  The signal after that acts as it does by default, so that a second Ctrl-C
-  stops a process that does not come to its next step.
-  """
-  asked: list[str] = []
-  signals = (signal.SIGTERM, signal.SIGINT)
-  before = {s: signal.getsignal(s) for s in signals}
-
-  def ask(number, frame):
-    del frame
-    asked.append(signal.Signals(number).name)
-    signal.signal(number, before[number])
-
-  for s in signals:
-    signal.signal(s, ask)
-  try:
-    yield asked
-  finally:
-    for s in signals:
-      signal.signal(s, before[s])
+def _workdir(config: Config) -> Path:
+  if config.workdir is not None:
+    return Path(config.workdir)
+  if jax.process_count() > 1:
+    raise UsageError(
+      f"{jax.process_count()} processes need a --workdir that they all see"
+    )
+  return Path("runs", f"{config.preset}-{datetime.now():%Y%m%d-%H%M%S}")

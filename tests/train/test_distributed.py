@@ -1,0 +1,186 @@
+"""Several processes of two CPU devices each, as one run."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from podscale.train.config import Config
+from podscale.train.errors import UsageError
+from podscale.train.log import read_metrics
+
+# Groups of all devices, so that batch norm crosses the processes.
+FLAGS = [
+  *("--epochs", "1", "--checkpoint-every-epochs", "0.5"),
+  *("--batch-norm.images-per-group", "64", "--eval-batch-size", "48"),
+]
+
+
+def free_port():
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    return free.getsockname()[1]
+
+
+def start(workdir, *flags, devices):
+  """One process of the smoke recipe."""
+  environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": ""}
+  del environment["JAX_NUM_CPU_DEVICES"]
+  return subprocess.Popen(
+    [
+      *(sys.executable, "-m", "podscale.train", "smoke", *FLAGS),
+      *("--cpu-devices", str(devices), "--workdir", str(workdir), *flags),
+    ],
+    env=environment,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def start_all(workdir, count, *flags, devices=2):
+  address = f"127.0.0.1:{free_port()}"
+  told = ["--coordinator", address, "--num-processes", str(count)]
+  return [
+    start(workdir, *told, "--process-id", str(i), *flags, devices=devices)
+    for i in range(count)
+  ]
+
+
+def finish(processes):
+  said = [process.communicate()[0] for process in processes]
+  assert [p.returncode for p in processes] == [0] * len(processes), said
+  return said
+
+
+def records(workdir, kind):
+  found = read_metrics(workdir / "metrics.jsonl")
+  return [record for record in found if record["kind"] == kind]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+  """One process with four devices."""
+  workdir = tmp_path_factory.mktemp("alone")
+  finish([start(workdir, devices=4)])
+  return workdir
+
+
+def assert_alike(workdir, alone):
+  """The same losses to rounding, and the same evaluation of all images."""
+  for kind, name in (("train", "loss"), ("eval", "loss")):
+    got = [r[name] for r in records(workdir, kind)]
+    want = [r[name] for r in records(alone, kind)]
+    # float32 sums in another order, six steps from each other.
+    np.testing.assert_allclose(got, want, rtol=1e-4)
+  (got,), (want,) = records(workdir, "eval"), records(alone, "eval")
+  assert got["examples"] == want["examples"] == 1000
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("count", [2, 4])
+def test_processes_train_as_one_does(alone, tmp_path, count):
+  said = finish(start_all(tmp_path, count, devices=4 // count))
+  assert_alike(tmp_path, alone)
+  # Logs and checkpoints are written once.
+  assert len(records(tmp_path, "run")) == 1
+  assert [r["step"] for r in records(tmp_path, "train")] == list(range(1, 7))
+  saved = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+  assert saved == ["3", "6"]
+  assert [text.count("step 6/6") > 0 for text in said] == [
+    process == 0 for process in range(count)
+  ]
+  for process, text in enumerate(said):
+    assert f"process {process} of {count}" in text
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_sigterm_to_one_process_saves_on_all(tmp_path):
+  long = ("--epochs", "1000", "--eval-every-epochs", "1000")
+  first, second = start_all(
+    tmp_path, 2, *long, "--checkpoint-every-epochs", "1000"
+  )
+  for line in first.stdout:
+    if line.startswith("step 2/"):
+      break
+  begin = time.monotonic()
+  second.send_signal(signal.SIGTERM)
+  (said, _) = finish([first, second])
+  assert time.monotonic() - begin < 30
+  (line,) = [x for x in said.splitlines() if x.startswith("stopped by SIGTERM")]
+  step = int(line.split("at step ")[1].split(",")[0])
+  (saved,) = (tmp_path / "checkpoints").iterdir()
+  assert saved.name == str(step)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_what_process_0_refuses_all_refuse(tmp_path):
+  (tmp_path / "something").write_text("else")
+  processes = start_all(tmp_path, 2)
+  said = [process.communicate()[0] for process in processes]
+  assert [process.returncode for process in processes] == [2, 2], said
+  for text in said:
+    assert "is not empty and has no config.json" in text
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_several_processes_need_a_workdir(tmp_path):
+  address = f"127.0.0.1:{free_port()}"
+  flags = ["--coordinator", address, "--num-processes", "2"]
+  processes = [
+    subprocess.Popen(
+      [
+        *(sys.executable, "-m", "podscale.train", "smoke", *flags),
+        *("--process-id", str(i), "--cpu-devices", "2"),
+      ],
+      cwd=tmp_path,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+    for i in range(2)
+  ]
+  for process in processes:
+    said, _ = process.communicate()
+    assert process.returncode == 2, said
+    assert "2 processes need a --workdir" in said
+
+
+@pytest.mark.parametrize(
+  ("settings", "said"),
+  [
+    ({"coordinator": "host:1"}, "go together"),
+    ({"coordinator": "h:1", "num_processes": 2}, "go together"),
+    (
+      dict(coordinator="h:1", num_processes=2, process_id=0, distributed="off"),
+      "not with distributed off",
+    ),
+    (dict(coordinator="h", num_processes=2, process_id=0), "HOST:PORT, got h"),
+    (
+      dict(coordinator="h:1", num_processes=2, process_id=2),
+      r"\[0, 2\), got 2",
+    ),
+    (dict(coordinator="h:1", num_processes=0, process_id=0), "above 0, got 0"),
+  ],
+)
+def test_processes_that_are_told_half_are_refused(settings, said):
+  with pytest.raises(UsageError, match=said):
+    Config(**settings)
+
+
+def test_on_without_a_launcher_is_one_line(tmp_path):
+  process = start(tmp_path / "run", "--distributed", "on", devices=1)
+  said, _ = process.communicate()
+  assert process.returncode == 2
+  (line,) = said.splitlines()
+  assert "no launcher of many processes was found" in line
+  assert "--coordinator HOST:PORT" in line

@@ -1,0 +1,110 @@
+"""Many processes as one run: how they find each other and agree."""
+
+import os
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from .config import Config
+from .errors import UsageError
+
+# What a launcher leaves in the environment, to name it in the log; which of
+# them JAX follows is its own choice.
+_LAUNCHERS = {
+  "SLURM_JOB_ID": "SLURM",
+  "OMPI_MCA_orte_hnp_uri": "Open MPI",
+  "OMPI_COMM_WORLD_RANK": "Open MPI",
+  "TPU_WORKER_HOSTNAMES": "GKE",
+  "TPU_PROCESS_ADDRESSES": "GKE",
+  "KUBERNETES_SERVICE_HOST": "Kubernetes",
+}
+_HEARTBEAT_SECONDS = 30  # a process that is silent for longer has died
+_START_SECONDS = 300
+_LONGEST_MESSAGE = 1000  # bytes
+
+
+def join(config: Config) -> str:
+  """Joins the other processes of the run, before JAX's devices are looked at.
+
+  Args:
+    config: `distributed` and, for processes that are told, `coordinator`,
+      `num_processes` and `process_id`.
+
+  Returns:
+    What was chosen, for the log.
+
+  Raises:
+    UsageError: no launcher was found with "on", or the others do not come.
+  """
+  told = (config.coordinator, config.num_processes, config.process_id)
+  if config.distributed == "off":
+    return "one process"
+  if told != (None, None, None):
+    bind = config.coordinator if config.process_id == 0 else None
+    _initialize(
+      coordinator_address=config.coordinator,
+      num_processes=config.num_processes,
+      process_id=config.process_id,
+      cluster_detection_method="deactivate",
+      # By default it listens on all addresses of the machine.
+      coordinator_bind_address=bind,
+    )
+    return _ours(f"told, coordinator {config.coordinator}")
+  try:
+    _initialize()
+  except ValueError as error:
+    if config.distributed == "on":
+      raise UsageError(
+        f"no launcher of many processes was found ({error}); name "
+        "--coordinator HOST:PORT, --num-processes and --process-id"
+      ) from None
+    return "one process"
+  names = (_LAUNCHERS[name] for name in _LAUNCHERS if name in os.environ)
+  return _ours(f"started by {next(names, 'Cloud TPU')}")
+
+
+def on_main(work: Callable[[], None]) -> None:
+  """Does `work` in process 0 while the others wait.
+
+  Raises:
+    UsageError: in all of them, what it raised there.
+  """
+  message = ""
+  if jax.process_index() == 0:
+    try:
+      work()
+    except UsageError as error:
+      message = str(error)
+  message = _from_main(message)
+  if message:
+    raise UsageError(message)
+
+
+def _initialize(**settings) -> None:
+  try:
+    jax.distributed.initialize(
+      heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
+      initialization_timeout=_START_SECONDS,
+      **settings,
+    )
+  except RuntimeError as error:
+    reason = " ".join(str(error).split())[:300]
+    raise UsageError(
+      f"the processes of the run did not find each other: {reason}"
+    ) from None
+
+
+def _ours(how: str) -> str:
+  return f"{how}, process {jax.process_index()} of {jax.process_count()}"
+
+
+def _from_main(message: str) -> str:
+  if jax.process_count() == 1:
+    return message
+  encoded = message.encode()[:_LONGEST_MESSAGE]
+  row = np.zeros(_LONGEST_MESSAGE, np.uint8)
+  row[: len(encoded)] = np.frombuffer(encoded, np.uint8)
+  row = np.asarray(multihost_utils.broadcast_one_to_all(row))
+  return row.tobytes().rstrip(b"\0").decode(errors="replace")
