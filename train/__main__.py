@@ -16,8 +16,11 @@ from .errors import NonFiniteError, UsageError
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Parses the arguments and trains; returns the exit code."""
+  words = sys.argv[1:] if argv is None else argv
   try:
-    config = parse(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["diff"]:
+      return _diff(words[1:])
+    config = parse(words)
     # Late, so that --help does not wait for JAX.
     from .devices import configure_jax
     from .distributed import join
@@ -30,6 +33,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"podscale-train: {error}", file=sys.stderr)
     return 2 if isinstance(error, UsageError) else 1
   return 0
+
+
+def _diff(workdirs: Sequence[str]) -> int:
+  """Prints where two runs part; 1 where they do."""
+  from .diff import diff
+
+  if len(workdirs) != 2:
+    raise UsageError("python -m podscale.train diff RUN_A RUN_B: two workdirs")
+  lines = diff(*workdirs)
+  print("\n".join(lines) or "the same, bit for bit")
+  return 1 if lines else 0
 
 
 if __name__ == "__main__":

@@ -89,5 +89,6 @@ def _help() -> str:
       *lines,
       "",
       "python -m podscale.train PRESET --help lists the flags of a preset.",
+      "python -m podscale.train diff RUN_A RUN_B tells where two runs part.",
     ]
   )

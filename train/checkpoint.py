@@ -18,7 +18,7 @@ from orbax.checkpoint.checkpoint_managers import LatestN
 from .. import __version__
 from .config import Config
 from .errors import UsageError
-from .log import make_folder, write_atomically
+from .log import flat, make_folder, write_atomically
 
 # Another value of these trains the same weights, so a run may go on with it.
 _MAY_DIFFER = {
@@ -58,7 +58,7 @@ def check_settings(workdir: str | Path, config: Config) -> None:
     record = {"podscale": __version__, "settings": now}
     write_atomically(path, json.dumps(record, indent=2) + "\n")
     return
-  differing = _differing(_flat(there), _flat(now))
+  differing = _differing(flat(there), flat(now))
   if differing:
     more = len(differing) - _MOST_NAMED
     if more > 0:
@@ -83,16 +83,6 @@ def _recorded_settings(path: Path) -> dict[str, Any] | None:
     f"{path.parent} is not empty and has no config.json of podscale's; "
     "choose another --workdir"
   )
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  flat: dict[str, Any] = {}
-  for name, value in tree.items():
-    if isinstance(value, Mapping):
-      flat |= _flat(value, f"{prefix}{name}.")
-    else:
-      flat[prefix + name] = value
-  return flat
 
 
 def _differing(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -143,6 +143,21 @@ def git_revision(folder: Path) -> str | None:
     return None
 
 
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+  """The leaves of nested settings by their dotted names.
+
+  >>> flat({"seed": 0, "model": {"name": "b0"}})
+  {'seed': 0, 'model.name': 'b0'}
+  """
+  leaves: dict[str, Any] = {}
+  for name, value in tree.items():
+    if isinstance(value, Mapping):
+      leaves |= flat(value, f"{prefix}{name}.")
+    else:
+      leaves[prefix + name] = value
+  return leaves
+
+
 def _plain(value: Any) -> Any:
   """`value` as JSON has it; what is not a finite number becomes None."""
   if isinstance(value, Mapping):
