@@ -23,16 +23,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = parse(words)
     # Late, so that --help does not wait for JAX.
     from .devices import configure_jax
-    from .distributed import join
+    from .distributed import join, leaving_together
     from .loop import train
 
     configure_jax(config)
     print(f"distributed: {join(config)}", flush=True)
-    train(config)
+    with leaving_together(_say):
+      train(config)
   except (UsageError, NonFiniteError) as error:
-    print(f"podscale-train: {error}", file=sys.stderr)
-    return 2 if isinstance(error, UsageError) else 1
+    return _say(error)
   return 0
+
+
+def _say(error: Exception) -> int:
+  """Prints an error as one line; returns the exit code."""
+  print(f"podscale-train: {error}", file=sys.stderr, flush=True)
+  return 2 if isinstance(error, UsageError) else 1
 
 
 def _diff(workdirs: Sequence[str]) -> int:

@@ -1,7 +1,9 @@
 """Many processes as one run: how they find each other and agree."""
 
+import contextlib
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -80,6 +82,33 @@ def on_main(work: Callable[[], None]) -> None:
   message = _from_main(message)
   if message:
     raise UsageError(message)
+
+
+@contextlib.contextmanager
+def leaving_together(say: Callable[[Exception], int]) -> Iterator[None]:
+  """Ends this process at once where it fails, or another one has.
+
+  A process that ended as usual would first wait for the others, which wait for
+  it in a collective. When it is gone they find that out, within a minute.
+
+  Args:
+    say: Prints an error; returns the exit code.
+  """
+  try:
+    yield
+  except Exception as error:
+    if jax.process_count() == 1:
+      raise
+    if isinstance(error, jax.errors.JaxRuntimeError):
+      reason = str(error).splitlines()[0][:200]
+      error = RuntimeError(
+        f"process {jax.process_index()} of {jax.process_count()} cannot go on, "
+        f"most likely as another one is gone ({reason}); start the run again "
+        "with the same --workdir"
+      )
+    code = say(error)
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def _initialize(**settings) -> None:

@@ -121,6 +121,34 @@ def test_sigterm_to_one_process_saves_on_all(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("killed", [0, 1])
+def test_when_one_is_killed_the_other_ends_and_a_restart_resumes(
+  alone, tmp_path, killed
+):
+  processes = start_all(tmp_path, 2)
+  for line in processes[0].stdout:
+    if line.startswith("step 4/"):
+      break
+  begin = time.monotonic()
+  processes[killed].kill()
+  said, _ = processes[1 - killed].communicate(timeout=60)
+  assert processes[1 - killed].returncode not in (0, None)
+  assert time.monotonic() - begin < 60
+  lines = [x for x in said.splitlines() if x.startswith("podscale-train: ")]
+  assert len(lines) <= 1
+  if killed == 1:  # with process 0 JAX's own service is gone, and ends all
+    assert "start the run again with the same --workdir" in lines[0]
+  (text, _) = finish(start_all(tmp_path, 2))
+  assert "resuming at step 3 of 6" in text
+  got = {r["step"]: r["loss"] for r in records(tmp_path, "train")}
+  want = {r["step"]: r["loss"] for r in records(alone, "train")}
+  assert got.keys() == want.keys()
+  for step, loss in want.items():
+    np.testing.assert_allclose(got[step], loss, rtol=1e-4)
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_what_process_0_refuses_all_refuse(tmp_path):
   (tmp_path / "something").write_text("else")
