@@ -6,17 +6,21 @@ methods in the same order; Orbax then needs no more than the shared directory.
 
 import contextlib
 import dataclasses
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
+import google_crc32c
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import LatestN
 
 from .. import __version__
 from .config import Config
+from .distributed import on_main
 from .errors import UsageError
 from .log import flat, make_folder, write_atomically
 
@@ -95,6 +99,35 @@ def _differing(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
   ]
 
 
+class DamagedError(UsageError):
+  """A checkpoint that cannot be read back as it was saved.
+
+  Args:
+    path: Its folder.
+    reason: Why, in one line.
+  """
+
+  def __init__(self, path: Path, reason: str):
+    super().__init__(f"the checkpoint {path} is damaged ({reason})")
+    self.path = path
+
+
+class Restored(NamedTuple):
+  """What a run goes on from.
+
+  Attributes:
+    step: Steps done.
+    state: As it was saved.
+    data_state: Where the input stood.
+    damaged: What is wrong with the newer checkpoints that were put aside.
+  """
+
+  step: int
+  state: Any
+  data_state: dict[str, Any]
+  damaged: list[str]
+
+
 class Checkpoints:
   """The checkpoints in a directory: the last `keep` of them, one per step.
 
@@ -130,8 +163,9 @@ class Checkpoints:
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
     registry.add("state", ocp.args.StandardSave)
     registry.add("state", ocp.args.StandardRestore)
-    registry.add("data", ocp.args.JsonSave)
-    registry.add("data", ocp.args.JsonRestore)
+    for name in ("data", "checksums"):
+      registry.add(name, ocp.args.JsonSave)
+      registry.add(name, ocp.args.JsonRestore)
     self._manager = ocp.CheckpointManager(
       self._directory,
       options=ocp.CheckpointManagerOptions(
@@ -156,11 +190,13 @@ class Checkpoints:
     """
     if step in self._manager.all_steps():
       return
+    leaves = _by_name(state)
     self._manager.save(
       step,
       args=ocp.args.Composite(
-        state=ocp.args.StandardSave(_by_name(state)),
+        state=ocp.args.StandardSave(leaves),
         data=ocp.args.JsonSave(data_state),
+        checksums=ocp.args.JsonSave(_checksums(leaves)),
       ),
       force=True,
     )
@@ -185,8 +221,9 @@ class Checkpoints:
       data_state.
 
     Raises:
-      UsageError: If there is no such checkpoint, it is of another model, or
-        its files cannot be read.
+      UsageError: If there is no such checkpoint, or it is of another model.
+      DamagedError: If its files cannot be read, or an array has not the
+        checksum that it was saved with.
     """
     self.wait()
     if step is None:
@@ -209,11 +246,43 @@ class Checkpoints:
         args=ocp.args.Composite(
           state=ocp.args.StandardRestore(target),
           data=ocp.args.JsonRestore(),
+          checksums=ocp.args.JsonRestore(),
         ),
       )
+      _check(restored["state"], restored["checksums"])
     leaves = [restored["state"][name] for name in target]
     structure = jax.tree.structure(abstract_state)
     return jax.tree.unflatten(structure, leaves), restored["data"]
+
+  def restore_latest(self, abstract_state: Any) -> "Restored | None":
+    """Read back the newest checkpoint that is whole, if there is any.
+
+    Those that are damaged and newer are put aside: STEP.damaged is what they
+    are called then.
+
+    Args:
+      abstract_state: As in `restore`.
+
+    Raises:
+      UsageError: If the newest is of another model.
+      DamagedError: If there are checkpoints and all are damaged.
+    """
+    self.wait()
+    damaged: list[DamagedError] = []
+    for step in sorted(self._manager.all_steps(), reverse=True):
+      try:
+        restored = self.restore(abstract_state, step)
+      except DamagedError as error:
+        damaged.append(error)
+        continue
+      for newer in damaged:
+        on_main(functools.partial(_put_aside, newer.path))
+      if damaged:
+        self._manager.reload()
+      return Restored(step, *restored, [str(newer) for newer in damaged])
+    if damaged:
+      raise damaged[0]
+    return None
 
   def wait(self) -> None:
     """Wait until all that was saved is on disk."""
@@ -229,10 +298,7 @@ class Checkpoints:
       yield
     except Exception as e:  # Orbax raises all sorts for a damaged file
       reason = f"{type(e).__name__}: {e}".splitlines()[0][:200]
-      raise UsageError(
-        f"cannot read the checkpoint {self._directory / str(step)} ({reason}); "
-        "if it is damaged, move it away to resume from the one before"
-      ) from e
+      raise DamagedError(self._directory / str(step), reason) from e
 
   def _check_same(
     self, step: int, saved: Mapping[str, Any], target: Mapping[str, Any]
@@ -244,6 +310,27 @@ class Checkpoints:
           f"the checkpoint of step {step} in {self._directory} is of another "
           f"model: {name} is {there} there, {here} here"
         )
+
+
+def _checksums(leaves: Mapping[str, jax.Array]) -> dict[str, int]:
+  """The CRC-32C of each array's bytes."""
+  return {
+    name: google_crc32c.value(np.ascontiguousarray(leaf).tobytes())
+    for name, leaf in leaves.items()
+  }
+
+
+def _check(leaves: Mapping[str, jax.Array], saved: Mapping[str, int]) -> None:
+  for name, found in _checksums(leaves).items():
+    if found != saved[name]:
+      raise ValueError(
+        f"{name} has checksum {found}, it was saved with {saved[name]}"
+      )
+
+
+def _put_aside(path: Path) -> None:
+  """Rename a damaged checkpoint, so that its step can be saved again."""
+  path.rename(path.with_name(path.name + ".damaged"))
 
 
 def _by_name(tree: Any) -> dict[str, Any]:

@@ -109,9 +109,11 @@ def train(config: Config, console: Console | None = None) -> Trained:
     checkpoints = stack.enter_context(
       Checkpoints(workdir / "checkpoints", keep=config.keep_checkpoints)
     )
-    step = checkpoints.latest_step() or 0
-    if step:
-      saved, data_state = checkpoints.restore(placement.unpacked_shapes(state))
+    step = 0
+    damaged: list[str] = []
+    restored = checkpoints.restore_latest(placement.unpacked_shapes(state))
+    if restored:
+      step, saved, data_state, damaged = restored
       state = placement.pack(saved, like=state)
       batches.restore(data_state)
     log = stack.enter_context(
@@ -125,6 +127,8 @@ def train(config: Config, console: Console | None = None) -> Trained:
     )
     stop = stack.enter_context(stop_on_signals())
     log.run(run_record(config))
+    for line in damaged:
+      log.message(f"{line}; put aside, the one before is used")
     log.message(_banner(config, run, workdir, step))
 
     feed = stack.enter_context(

@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from podscale.train.checkpoint import Checkpoints, check_settings
+from podscale.train.checkpoint import (
+  Checkpoints,
+  DamagedError,
+  check_settings,
+)
 from podscale.train.config import Config, OptimizerConfig, ScheduleConfig
 from podscale.train.errors import UsageError
 
@@ -188,6 +192,69 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     with pytest.raises(UsageError, match=f"{tmp_path}/4 .*DATA_LOSS") as error:
       checkpoints.restore(state)
     assert "\n" not in str(error.value)
+
+
+def flip_a_bit_of_the_data(folder):
+  """In the largest file: what arrays are in, after compression."""
+  path = max(folder.rglob("*"), key=lambda p: p.is_file() and p.stat().st_size)
+  data = bytearray(path.read_bytes())
+  data[len(data) // 2] ^= 16
+  path.write_bytes(data)
+
+
+def test_the_one_before_a_damaged_one_is_used(tmp_path):
+  state = make_state(width=1000)
+  with Checkpoints(tmp_path, keep=3) as checkpoints:
+    for step in (1, 2, 3):
+      checkpoints.save(step, state, {"step": step})
+  flip_a_bit_of_the_data(tmp_path / "3")
+  (tmp_path / "2" / "state" / "manifest.ocdbt").write_bytes(b"half")
+  with Checkpoints(tmp_path, keep=3) as checkpoints:
+    restored = checkpoints.restore_latest(state)
+    assert (restored.step, restored.data_state) == (1, {"step": 1})
+    assert_same_bits(restored.state, state)
+    newest, next_ = restored.damaged
+    assert f"the checkpoint {tmp_path}/3 is damaged" in newest
+    assert f"the checkpoint {tmp_path}/2 is damaged" in next_
+    # Their steps come again.
+    checkpoints.save(2, state, {"step": "again"})
+    assert checkpoints.restore(state, 2)[1] == {"step": "again"}
+  names = {path.name for path in tmp_path.iterdir()}
+  assert names == {"1", "2", "2.damaged", "3.damaged"}
+  with Checkpoints(tmp_path, keep=3) as checkpoints:
+    assert checkpoints.restore_latest(state).step == 2
+
+
+def test_an_array_with_another_checksum_is_named(tmp_path):
+  """Whatever has changed it, on disk or on the way."""
+  state = make_state()
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    checkpoints.save(1, state, {})
+  path = tmp_path / "1" / "checksums" / "metadata"
+  checksums = json.loads(path.read_text())
+  checksums["params.kernel"] ^= 1
+  path.write_text(json.dumps(checksums))
+  with (
+    Checkpoints(tmp_path, keep=1) as checkpoints,
+    pytest.raises(DamagedError, match="params.kernel has checksum"),
+  ):
+    checkpoints.restore(state)
+
+
+def test_when_all_are_damaged_the_newest_is_named(tmp_path):
+  state = make_state()
+  with Checkpoints(tmp_path, keep=2) as checkpoints:
+    assert checkpoints.restore_latest(state) is None
+    for step in (1, 2):
+      checkpoints.save(step, state, {})
+  for step in (1, 2):
+    (tmp_path / str(step) / "state" / "manifest.ocdbt").write_bytes(b"half")
+  with (
+    Checkpoints(tmp_path, keep=2) as checkpoints,
+    pytest.raises(DamagedError, match=f"{tmp_path}/2 is damaged"),
+  ):
+    checkpoints.restore_latest(state)
+  assert {path.name for path in tmp_path.iterdir()} == {"1", "2"}
 
 
 def test_two_leaves_of_one_name_are_not_saved_over_each_other(tmp_path):
