@@ -89,8 +89,8 @@ class DataConfig:
   """Keep the files in memory once read, in up to half of what is free. Each
   process then has the same images in all epochs."""
   skip_bad: int = 0
-  """Leave out up to so many images that cannot be read; 0 stops at the
-  first."""
+  """Each process leaves out up to so many images that cannot be read; 0 stops
+  at the first."""
 
   def __post_init__(self):
     _positive(

@@ -295,9 +295,14 @@ class RunLog:
       f"{record['examples']:,})  loss {record['loss']:.3f}"
     )
 
-  def message(self, text: str) -> None:
-    """Print a line of text, above the bar where there is one."""
-    if self._is_main:
+  def message(self, text: str, *, everywhere: bool = False) -> None:
+    """Print a line of text, above the bar where there is one.
+
+    Args:
+      text: What is said.
+      everywhere: Whether all processes say it, as each knows something else.
+    """
+    if self._is_main or everywhere:
       self._console.print(text, markup=False, highlight=False, soft_wrap=True)
       self._console.file.flush()
 

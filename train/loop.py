@@ -166,7 +166,7 @@ def train(config: Config, console: Console | None = None) -> Trained:
           totals = evaluate(eval_step, average, run, skips)
           log.eval(_eval_record(totals, step, run))
           if len(skips) > told:
-            log.message(skips.summary())
+            log.message(skips.summary(), everywhere=True)
             told = len(skips)
         if saves:
           checkpoints.save(step, placement.unpack(state), feed.state())

@@ -222,8 +222,10 @@ def test_only_process_0_writes(tmp_path):
     log.train(train_record(10))
     log.eval(eval_record(20))
     log.message("hello")
+    assert output.getvalue() == ""
+    log.message("what only this process knows", everywhere=True)
   assert list(tmp_path.iterdir()) == []
-  assert output.getvalue() == ""
+  assert output.getvalue() == "what only this process knows\n"
 
 
 def test_prints_plain_lines_where_there_is_no_terminal(tmp_path, monkeypatch):

@@ -9,11 +9,11 @@ from .fashion_mnist import open_fashion_mnist
 from .source import Source, Split, example_count
 from .synthetic import Synthetic
 
-# TensorFlow's EfficientNet since 2021-11 (tensorflow/tpu, preprocessing.py).
-_EVAL_SHARE = 0.875
 if TYPE_CHECKING:
   from .images.encoded import EncodedImages
 
+# TensorFlow's EfficientNet since 2021-11 (tensorflow/tpu, preprocessing.py).
+_EVAL_SHARE = 0.875
 _SYNTHETIC_EXAMPLES: dict[Split, int] = {"train": 10_000, "test": 1_000}
 
 
@@ -45,7 +45,8 @@ def open_source(config: DataConfig, split: Split, resolution: int) -> Source:
       )
     count = examples or _SYNTHETIC_EXAMPLES[split]
     source = Synthetic(count, resolution, split=split)
-  return InMemory(source, free_memory() // 2) if config.cache else source
+  # A quarter for each split.
+  return InMemory(source, free_memory() // 4) if config.cache else source
 
 
 def _open_images(
