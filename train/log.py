@@ -207,8 +207,9 @@ class RunLog:
     self._is_main = is_main
     self._pace_from = (resume_step, time.monotonic())
     self._pace_is_warm = False
+    self._console = console or Console()
     if is_main:
-      self._open(Path(workdir), console or Console())
+      self._open(Path(workdir), self._console)
 
   def _open(self, workdir: Path, console: Console) -> None:
     from tensorboardX import SummaryWriter
@@ -222,7 +223,6 @@ class RunLog:
     self._tensorboard = SummaryWriter(
       str(workdir / "tensorboard"), purge_step=self._resume_step + 1
     )
-    self._console = console
     self._has_bar = console.is_terminal and not console.is_dumb_terminal
     self._progress = Progress(
       BarColumn(bar_width=None),
