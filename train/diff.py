@@ -8,7 +8,7 @@ from .errors import UsageError
 from .log import METRICS, flat, read_metrics
 
 # Of one start, not of the training.
-_NOT_COMPARED = {"kind", "time", "step", "settings.workdir"}
+_NOT_COMPARED = {"kind", "time", "step", "lost_seconds", "settings.workdir"}
 _NOT_COMPARED |= {f"settings.{n}" for n in ("coordinator", "process_id")}
 _SPEEDS = {"time", "images_per_s", "data_wait"}
 
@@ -67,7 +67,7 @@ def _by_step(
   return {
     (record["step"], record["kind"]): record
     for record in records
-    if record["kind"] != "run"
+    if record["kind"] not in ("run", "times")
   }
 
 

@@ -100,6 +100,20 @@ def history(records: list[dict[str, Any]], step: int) -> list[dict[str, Any]]:
   ]
 
 
+def lost_seconds(records: list[dict[str, Any]], step: int) -> float:
+  """Time in the records that a run which goes on after `step` does again.
+
+  >>> done = {"kind": "train", "step": 10, "time": 50.0}
+  >>> lost = {"kind": "train", "step": 20, "time": 80.0}
+  >>> lost_seconds([done, lost], 10), lost_seconds([done], 10)
+  (30.0, 0.0)
+  """
+  kept = history(records, step)
+  # Of a process that got to no checkpoint all counts, from its start on.
+  begin = kept[-1] if kept else records[0] if records else {"time": 0.0}
+  return (records[-1]["time"] if records else 0.0) - begin["time"]
+
+
 def run_record(config: Config) -> dict[str, Any]:
   """What one must know to repeat a run: settings, versions, devices, code.
 
@@ -217,6 +231,7 @@ class RunLog:
     path = workdir / METRICS
     records = read_metrics(path) if path.exists() else []
     kept = history(records, self._resume_step)
+    self._lost = lost_seconds(records, self._resume_step)
     write_atomically(path, "".join(json.dumps(r) + "\n" for r in kept))
     self._file = path.open("a", encoding="utf-8")
     # TensorBoard hides what was logged from purge_step on.
@@ -251,7 +266,8 @@ class RunLog:
   def run(self, record: Mapping[str, Any]) -> None:
     """Log the start of this process; `record` is that of `run_record`."""
     if self._is_main:
-      self._write("run", {"step": self._resume_step} | dict(record))
+      start = {"step": self._resume_step, "lost_seconds": self._lost}
+      self._write("run", start | dict(record))
 
   def train(self, record: Mapping[str, Any]) -> None:
     """Log training so far.
@@ -294,6 +310,11 @@ class RunLog:
       f"{record['top1']:.2%} ({record['correct']:,} of "
       f"{record['examples']:,})  loss {record['loss']:.3f}"
     )
+
+  def times(self, step: int, seconds: Mapping[str, float]) -> None:
+    """Log where the time of this process went, from its start to this step."""
+    if self._is_main:
+      self._write("times", {"step": step, "seconds": dict(seconds)})
 
   def message(self, text: str, *, everywhere: bool = False) -> None:
     """Print a line of text, above the bar where there is one.

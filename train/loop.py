@@ -17,6 +17,7 @@ from jax.tree_util import KeyPath, keystr
 from rich.console import Console
 
 from ..collectives import ALL_DEVICES, EvaluationTotals
+from .accounting import STEPS, Account
 from .checkpoint import Checkpoints, check_settings
 from .config import Config
 from .data import (
@@ -77,6 +78,7 @@ def train(config: Config, console: Console | None = None) -> Trained:
     UsageError: settings, data or workdir that cannot be used.
     NonFiniteError: the loss or the gradient of a step is not finite.
   """
+  account = Account()
   console = console or Console()
   run = set_up(config)
   workdir = _workdir(config)
@@ -94,6 +96,9 @@ def train(config: Config, console: Console | None = None) -> Trained:
     placement=placement,
   )
   eval_step = make_eval_step(template, scale=run.scale, mesh=run.mesh)
+  train_step, eval_step = (
+    account.first_call("compilation", step) for step in (train_step, eval_step)
+  )
   state = placement.init_state(
     lambda rngs: create_model(config, run, rngs),
     run.optimizer,
@@ -135,6 +140,8 @@ def train(config: Config, console: Console | None = None) -> Trained:
       contextlib.closing(Feed(batches, lambda b: _to_devices(b, run.mesh)))
     )
 
+    account.add("initialisation", account.seconds()[STEPS])
+
     # --- Steps -------------------------------------------------------------
     evaluate_every = _interval(config.eval_every_epochs, run)
     save_every = _interval(config.checkpoint_every_epochs, run)
@@ -160,21 +167,27 @@ def train(config: Config, console: Console | None = None) -> Trained:
         rate = len(pending) * config.batch_size / seconds
         waited = wait.seconds / seconds
         log.train(_train_record(values, step, rate, waited, run))
+        account.add("data wait", wait.seconds)
         pending = []
         if evaluates:
-          average = placement.unpack_average(state)
-          totals = evaluate(eval_step, average, run, skips)
+          with account.spent_on("evaluation"):
+            average = placement.unpack_average(state)
+            totals = evaluate(eval_step, average, run, skips)
           log.eval(_eval_record(totals, step, run))
           if len(skips) > told:
             log.message(skips.summary(), everywhere=True)
             told = len(skips)
         if saves:
-          checkpoints.save(step, placement.unpack(state), feed.state())
+          with account.spent_on("checkpoints"):
+            checkpoints.save(step, placement.unpack(state), feed.state())
+        if evaluates or saves:
+          log.times(step, account.seconds())
         wait, clock = DataWait(), time.perf_counter()
 
     # --- The end -----------------------------------------------------------
-    if stopping:
+    with account.spent_on("checkpoints"):
       checkpoints.wait()
+    if stopping:
       log.message(
         f"stopped by {stop.signal} at step {step}, saved; to go on: the same "
         f"command with --workdir {workdir}"
@@ -182,6 +195,7 @@ def train(config: Config, console: Console | None = None) -> Trained:
     elif totals is None:  # resumed where nothing was left to train
       average = placement.unpack_average(state)
       totals = evaluate(eval_step, average, run, skips)
+    log.times(step, account.seconds())
   if jax.process_index() == 0:
     write_curves(workdir)
     print_summary(workdir, console)

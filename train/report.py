@@ -89,6 +89,8 @@ def print_summary(workdir: str | Path, console: Console) -> None:
   else:
     table.add_row("top-1", "not evaluated")
   table.add_row("time", str(timedelta(seconds=round(_seconds(records)))))
+  if shares := _shares(records):
+    table.add_row("of it", shares)
   table.add_row("files", "\n".join(_files(workdir)))
   console.print(table)
 
@@ -133,6 +135,22 @@ def _seconds(records: Records) -> float:
     if after["kind"] != "run":
       total += after["time"] - before["time"]
   return total
+
+
+def _shares(records: Records) -> str:
+  """What the time of all processes went into, largest first."""
+  total: dict[str, float] = {}
+  for before, after in zip(records, [*records[1:], None], strict=True):
+    # The last account of each process holds the others.
+    if before["kind"] == "times" and (after is None or after["kind"] == "run"):
+      for what, seconds in before["seconds"].items():
+        total[what] = total.get(what, 0.0) + seconds
+    if before["kind"] == "run" and before.get("lost_seconds"):
+      lost = total.get("lost work", 0.0) + before["lost_seconds"]
+      total["lost work"] = lost
+  whole = sum(total.values())
+  named = sorted(total.items(), key=lambda item: -item[1])
+  return ", ".join(f"{what} {s / whole:.1%}" for what, s in named if whole)
 
 
 def _files(workdir: Path) -> list[str]:

@@ -31,8 +31,15 @@ def run(folder, *records):
 
 
 def test_equal_runs_may_have_other_speeds_and_places(tmp_path, capsys):
-  a = run(tmp_path / "a", start(), step(1, 0.5, images_per_s=10.0))
-  b = run(tmp_path / "b", start(workdir="y"), step(1, 0.5, images_per_s=11.0))
+  a, b = (
+    run(
+      tmp_path / name,
+      start(workdir=name) | {"lost_seconds": speed},
+      step(1, 0.5, images_per_s=speed, data_wait=speed / 100),
+      {"kind": "times", "step": 1, "seconds": {"steps": speed}, "time": speed},
+    )
+    for name, speed in (("a", 10.0), ("b", 11.0))
+  )
   assert diff(a, b) == []
   assert main(["diff", str(a), str(b)]) == 0
   assert capsys.readouterr().out == "the same, bit for bit\n"

@@ -113,7 +113,7 @@ def test_each_record_is_a_line_at_once(tmp_path):
   run, train, evaluation = strict_lines(tmp_path / "new" / "run")
   times = [record.pop("time") for record in (run, train, evaluation)]
   assert times == sorted(times)
-  assert run == {"kind": "run", "step": 0} | RUN
+  assert run == {"kind": "run", "step": 0, "lost_seconds": 0.0} | RUN
   assert train == {"kind": "train"} | train_record(10)
   assert evaluation == {"kind": "eval"} | eval_record(20)
 
@@ -213,6 +213,20 @@ def test_a_foreign_line_is_named_and_nothing_is_lost(tmp_path, line):
   with pytest.raises(UsageError, match=f"line 2 of {path} is not a record"):
     open_log(tmp_path)
   assert path.read_text() == content
+
+
+def test_work_behind_the_last_checkpoint_is_counted_as_lost(tmp_path):
+  with open_log(tmp_path) as log:
+    log.run(RUN)
+    log.train(train_record(20))
+    log.times(20, {"steps": 9.0})
+    log.train(train_record(30))
+  *_, saved, lost = strict_lines(tmp_path)
+  with open_log(tmp_path, resume_step=20) as log:
+    log.run(RUN)
+  *_, account, again = strict_lines(tmp_path)
+  assert (account["kind"], account["seconds"]) == ("times", {"steps": 9.0})
+  assert again["lost_seconds"] == lost["time"] - saved["time"]
 
 
 def test_only_process_0_writes(tmp_path):

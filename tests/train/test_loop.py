@@ -281,3 +281,19 @@ def test_the_log_has_the_share_of_waiting_for_data(straight):
   records = read_metrics(workdir / "metrics.jsonl")
   shares = [r["data_wait"] for r in records if r["kind"] == "train"]
   assert all(0 <= share <= 1 for share in shares)
+
+
+def test_the_time_of_a_run_is_accounted_for(straight):
+  workdir, _, output = straight
+  records = read_metrics(workdir / "metrics.jsonl")
+  accounts = [r["seconds"] for r in records if r["kind"] == "times"]
+  assert len(accounts) >= 3  # at both checkpoints and at the end
+  last = accounts[-1]
+  assert set(last) == {
+    *("initialisation", "compilation", "data wait", "evaluation"),
+    *("checkpoints", "steps"),
+  }
+  assert all(seconds >= 0 for seconds in last.values())
+  # Of six small steps compiling takes more than any of the rest.
+  assert last["compilation"] > last["steps"] / 2
+  assert "of it" in output

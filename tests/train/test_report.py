@@ -35,6 +35,10 @@ def train_record(step, **changed):
   return record | changed
 
 
+def times_record(step, **seconds):
+  return {"kind": "times", "step": step, "seconds": seconds, "time": 0.0}
+
+
 def eval_record(step, correct):
   return {
     "kind": "eval",
@@ -154,6 +158,24 @@ def test_the_time_between_a_kill_and_the_resumption_does_not_count(tmp_path):
   _, rows = summary(tmp_path, records)
   assert rows["time"] == "0:02:10"
   assert rows["devices"] == "8 x cpu in 2 processes"
+
+
+def test_what_the_time_went_into_is_added_up_over_processes(tmp_path):
+  records = [
+    RUN | {"lost_seconds": 0.0},
+    train_record(10, time=1050.0),
+    times_record(10, steps=40.0, compilation=10.0),
+    train_record(20, time=1090.0),
+    times_record(20, steps=70.0, compilation=20.0),
+    RUN | {"step": 20, "time": 5000.0, "lost_seconds": 30.0},
+    train_record(30, time=5060.0),
+    times_record(30, steps=60.0, evaluation=20.0),
+  ]
+  _, rows = summary(tmp_path, records)
+  # Of 200 seconds; the first account of a process is part of its last.
+  assert rows["of it"] == (
+    "steps 65.0%, lost work 15.0%, compilation 10.0%, evaluation 10.0%"
+  )
 
 
 def test_a_finished_run_started_again_keeps_its_steps(tmp_path):
