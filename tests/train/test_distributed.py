@@ -124,28 +124,27 @@ def test_sigterm_to_one_process_saves_on_all(tmp_path):
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("killed", [0, 1])
 def test_when_one_is_killed_the_other_ends_and_a_restart_resumes(
-  alone, tmp_path, killed
+  tmp_path, killed
 ):
-  processes = start_all(tmp_path, 2)
-  for line in processes[0].stdout:
-    if line.startswith("step 4/"):
-      break
+  flags = ("--epochs", "8", "--eval-every-epochs", "8")
+  processes = start_all(tmp_path, 2, *flags)
+  while not (tmp_path / "checkpoints" / "3").exists():
+    assert [process.poll() for process in processes] == [None, None]
+    time.sleep(0.05)
   begin = time.monotonic()
   processes[killed].kill()
   said, _ = processes[1 - killed].communicate(timeout=60)
-  assert processes[1 - killed].returncode not in (0, None)
   assert time.monotonic() - begin < 60
+  assert processes[1 - killed].returncode not in (0, None), said
+  processes[killed].communicate()
   lines = [x for x in said.splitlines() if x.startswith("podscale-train: ")]
   assert len(lines) <= 1
   if killed == 1:  # with process 0 JAX's own service is gone, and ends all
     assert "start the run again with the same --workdir" in lines[0]
-  (text, _) = finish(start_all(tmp_path, 2))
-  assert "resuming at step 3 of 6" in text
-  got = {r["step"]: r["loss"] for r in records(tmp_path, "train")}
-  want = {r["step"]: r["loss"] for r in records(alone, "train")}
-  assert got.keys() == want.keys()
-  for step, loss in want.items():
-    np.testing.assert_allclose(got[step], loss, rtol=1e-4)
+  (text, _) = finish(start_all(tmp_path, 2, *flags))
+  (line,) = [x for x in text.splitlines() if "resuming at step " in x]
+  assert int(line.split("resuming at step ")[1].split()[0]) >= 3
+  assert [r["step"] for r in records(tmp_path, "train")] == list(range(1, 49))
 
 
 @pytest.mark.slow
