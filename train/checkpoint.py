@@ -8,11 +8,11 @@ import contextlib
 import dataclasses
 import functools
 import json
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-import google_crc32c
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
@@ -313,9 +313,9 @@ class Checkpoints:
 
 
 def _checksums(leaves: Mapping[str, jax.Array]) -> dict[str, int]:
-  """The CRC-32C of each array's bytes."""
+  """The CRC-32 of each array's bytes."""
   return {
-    name: google_crc32c.value(np.ascontiguousarray(leaf).tobytes())
+    name: zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8))
     for name, leaf in leaves.items()
   }
 
