@@ -32,6 +32,8 @@ _MAY_DIFFER = {
   "checkpoint_every_epochs",
   "eval_every_epochs",
   "eval_batch_size",
+  "non_finite",
+  "most_rollbacks",
   "distributed",
   "coordinator",
   "num_processes",
@@ -48,7 +50,8 @@ def check_settings(workdir: str | Path, config: Config) -> None:
   The first start writes WORKDIR/config.json. Later ones must have the same
   settings, but for those that do not change the training: how often to log,
   evaluate and save, how many checkpoints to keep, the evaluation's batch, where
-  images are augmented, how many bad ones are left out.
+  images are augmented, how many bad ones are left out, what is done where a
+  loss is not finite, how processes find each other.
 
   Raises:
     UsageError: If the workdir cannot be written, holds something else, or

@@ -203,6 +203,11 @@ class Config:
   checkpoint_every_epochs: float = 1.0
   log_every_steps: int = 10
   keep_checkpoints: int = 3
+  non_finite: Literal["stop", "rollback"] = "stop"
+  """After a loss or gradient that is not finite: stop, or go on from the last
+  checkpoint with the images that follow."""
+  most_rollbacks: int = 3
+  """So often at most; the next one stops the run."""
   cpu_devices: int = 1
   """Where there is only a CPU: how many devices to simulate on it."""
   workdir: str | None = None
@@ -232,6 +237,7 @@ class Config:
       checkpoint_every_epochs=self.checkpoint_every_epochs,
       log_every_steps=self.log_every_steps,
       keep_checkpoints=self.keep_checkpoints,
+      most_rollbacks=self.most_rollbacks,
       cpu_devices=self.cpu_devices,
     )
     _fraction(label_smoothing=self.label_smoothing, ema_decay=self.ema_decay)

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 
 class UsageError(ValueError):
@@ -13,7 +14,14 @@ class UsageError(ValueError):
 
 
 class NonFiniteError(RuntimeError):
-  """The loss or the gradient of a step is not finite; exit code 1."""
+  """The loss or the gradient of a step is not finite; exit code 1.
+
+  Attributes:
+    data_state: Where the input stands behind that step's images; None until
+      who knows it has set it.
+  """
+
+  data_state: dict[str, Any] | None = None
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:

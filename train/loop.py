@@ -4,6 +4,7 @@ import contextlib
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -76,12 +77,40 @@ def train(config: Config, console: Console | None = None) -> Trained:
 
   Raises:
     UsageError: settings, data or workdir that cannot be used.
-    NonFiniteError: the loss or the gradient of a step is not finite.
+    NonFiniteError: the loss or the gradient of a step is not finite, and the
+      run is to stop then, or has rolled back as often as it may.
+  """
+  console = console or Console()
+  config = replace(config, workdir=_workdir(config))
+  data_state: dict[str, Any] | None = None
+  rollbacks = 0
+  while True:
+    try:
+      return _train(config, console, data_state)
+    except NonFiniteError as error:
+      if config.non_finite == "stop" or rollbacks == config.most_rollbacks:
+        raise
+      rollbacks += 1
+      data_state = error.data_state
+      if jax.process_index() == 0:
+        text = (
+          f"{error}; going on from there with the images that follow, "
+          f"{rollbacks} of at most {config.most_rollbacks} times"
+        )
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _train(
+  config: Config, console: Console, data_state: dict[str, Any] | None
+) -> Trained:
+  """As `train`, up to a step that is not finite.
+
+  With `data_state` the input goes on from there, not from where the checkpoint
+  has it.
   """
   account = Account()
-  console = console or Console()
   run = set_up(config)
-  workdir = _workdir(config)
+  workdir = Path(config.workdir or "")
   on_main(lambda: check_settings(workdir, config))
 
   # --- The state, the data and where both stood ---------------------------
@@ -118,8 +147,10 @@ def train(config: Config, console: Console | None = None) -> Trained:
     damaged: list[str] = []
     restored = checkpoints.restore_latest(placement.unpacked_shapes(state))
     if restored:
-      step, saved, data_state, damaged = restored
+      step, saved, saved_data, damaged = restored
       state = placement.pack(saved, like=state)
+      data_state = data_state or saved_data
+    if data_state:
       batches.restore(data_state)
     log = stack.enter_context(
       RunLog(
@@ -162,7 +193,11 @@ def train(config: Config, console: Console | None = None) -> Trained:
       evaluates = last or (step % evaluate_every == 0 and not stopping)
       saves = last or stopping or step % save_every == 0
       if evaluates or saves or step % config.log_every_steps == 0:
-        values = _finite(jax.device_get(pending), step, checkpoints, leaves)
+        try:
+          values = _finite(jax.device_get(pending), step, checkpoints, leaves)
+        except NonFiniteError as error:
+          error.data_state = feed.state()
+          raise
         seconds = time.perf_counter() - clock
         rate = len(pending) * config.batch_size / seconds
         waited = wait.seconds / seconds
@@ -342,11 +377,11 @@ def _banner(config: Config, run: Run, workdir: Path, step: int) -> str:
   )
 
 
-def _workdir(config: Config) -> Path:
+def _workdir(config: Config) -> str:
   if config.workdir is not None:
-    return Path(config.workdir)
+    return config.workdir
   if jax.process_count() > 1:
     raise UsageError(
       f"{jax.process_count()} processes need a --workdir that they all see"
     )
-  return Path("runs", f"{config.preset}-{datetime.now():%Y%m%d-%H%M%S}")
+  return f"runs/{config.preset}-{datetime.now():%Y%m%d-%H%M%S}"

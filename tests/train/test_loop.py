@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from podscale.train import loop
 from podscale.train.config import DataConfig
 from podscale.train.data.synthetic_jpegs import synthesize
 from podscale.train.errors import NonFiniteError, UsageError
@@ -298,3 +299,60 @@ def test_the_time_of_a_run_is_accounted_for(straight):
   # Of six small steps compiling takes more than any of the rest.
   assert last["compilation"] > last["steps"] / 2
   assert "of it" in output
+
+
+@pytest.fixture
+def fifth_batch_is_poison(monkeypatch):
+  """The loss of the fifth batch, by its labels, is not a number."""
+  real, seen = loop.make_train_step, []
+
+  def make(*args, **kwargs):
+    step = real(*args, **kwargs)
+
+    def poisoned(state, images, labels):
+      state, metrics = step(state, images, labels)
+      key = np.asarray(images).tobytes()
+      if key not in seen:
+        seen.append(key)
+      if seen.index(key) == 4:
+        metrics = metrics | {"loss": metrics["loss"] * np.float32(np.nan)}
+      return state, metrics
+
+    return poisoned
+
+  monkeypatch.setattr(loop, "make_train_step", make)
+  return seen
+
+
+def test_a_rollback_goes_on_behind_the_images_that_are_not_finite(
+  fifth_batch_is_poison, straight, tmp_path, console
+):
+  workdir = tmp_path / "run"
+  trained = train(smoke(workdir, non_finite="rollback"), console)
+  said = console.file.getvalue()
+  assert "step 5 is not finite (loss nan" in said
+  assert "that of step 3; going on from there with the images that" in said
+  assert "1 of at most 3 times" in said
+  assert int(trained.state.step) == 6
+  # Five batches, and three more for the steps after the checkpoint.
+  assert len(fifth_batch_is_poison) == 8
+  got, want = losses(workdir), losses(straight[0])
+  assert [step for step, _ in got] == list(range(1, 7))
+  assert got[:3] == want[:3] and got[3:] != want[3:]
+
+
+@pytest.mark.slow
+def test_without_rollback_it_stops_there(
+  fifth_batch_is_poison, tmp_path, console
+):
+  with pytest.raises(NonFiniteError, match="step 5 is not finite"):
+    train(smoke(tmp_path / "run"), console)
+
+
+@pytest.mark.slow
+def test_rollbacks_end(tmp_path, console):
+  config = smoke(tmp_path / "run", non_finite="rollback", most_rollbacks=1)
+  schedule = dataclasses.replace(config.schedule, lr_per_256=1e38)
+  with pytest.raises(NonFiniteError, match="no checkpoint is saved yet"):
+    train(dataclasses.replace(config, schedule=schedule), console)
+  assert console.file.getvalue().count("of at most 1 times") == 1
