@@ -49,6 +49,7 @@ from .step import (
 from .stopping import stop_on_signals
 
 _MOST_NAMED = 5  # tensors in a message
+_MOST_NORMS = 3
 
 
 class Trained(NamedTuple):
@@ -318,7 +319,8 @@ def _finite(
       raise NonFiniteError(
         f"step {number} is not finite (loss {values['loss']:g}, gradient norm "
         f"{values['gradient_norm']:g}, learning rate "
-        f"{values['learning_rate']:g}{_not_finite(norms, leaves)}); {where}"
+        f"{values['learning_rate']:g}{_not_finite(norms, leaves)}"
+        f"{_largest(norms, leaves)}); {where}"
       )
   mean_loss = float(np.mean([values["loss"] for values in metrics]))
   return {k: float(v) for k, v in metrics[-1].items()} | {"loss": mean_loss}
@@ -326,16 +328,29 @@ def _finite(
 
 def _not_finite(norms: np.ndarray, leaves: Sequence[KeyPath]) -> str:
   """Whose gradients are not finite, if it is not everyone's."""
-  names = [
-    keystr(leaves[i], simple=True, separator=".")
-    for i in np.flatnonzero(~np.isfinite(norms)).tolist()
-  ]
+  bad = np.flatnonzero(~np.isfinite(norms)).tolist()
+  names = [_name(leaves[i]) for i in bad]
   if not names:
     return ""
   if len(names) == len(leaves):
     return ", of every tensor"
   more = f" and {len(names) - _MOST_NAMED} more" * (len(names) > _MOST_NAMED)
   return f", not finite in {', '.join(names[:_MOST_NAMED])}{more}"
+
+
+def _largest(norms: np.ndarray, leaves: Sequence[KeyPath]) -> str:
+  """The gradients with the largest norms, of those that are finite."""
+  order = np.argsort(np.where(np.isfinite(norms), -norms, np.inf))
+  named = [
+    f"{_name(leaves[i])} {norms[i]:.3g}"
+    for i in order[:_MOST_NORMS].tolist()
+    if np.isfinite(norms[i])
+  ]
+  return f", largest norms {', '.join(named)}" if named else ""
+
+
+def _name(leaf: KeyPath) -> str:
+  return keystr(leaf, simple=True, separator=".")
 
 
 def _train_record(

@@ -18,7 +18,7 @@ from podscale.train.config import DataConfig
 from podscale.train.data.synthetic_jpegs import synthesize
 from podscale.train.errors import NonFiniteError, UsageError
 from podscale.train.log import read_metrics
-from podscale.train.loop import _not_finite, train
+from podscale.train.loop import _largest, _not_finite, train
 from podscale.train.presets import get_preset
 
 
@@ -192,6 +192,14 @@ def test_whose_gradient_is_not_finite(bad, said):
   norms = np.ones(2, np.float32)
   norms[bad] = np.nan
   assert _not_finite(norms, paths) == said
+
+
+def test_the_largest_norms_are_named():
+  tree = {"a": 0, "b": 0, "c": 0, "d": 0, "e": 0}
+  paths = [path for path, _ in jax.tree.leaves_with_path(tree)]
+  norms = np.float32([1.0, np.nan, 1e30, 2.5, np.inf])
+  assert _largest(norms, paths) == ", largest norms c 1e+30, d 2.5, a 1"
+  assert _largest(np.float32([np.nan] * 5), paths) == ""
 
 
 def test_many_names_are_cut_short():
