@@ -126,8 +126,12 @@ def _train(
     placement=placement,
   )
   eval_step = make_eval_step(template, scale=run.scale, mesh=run.mesh)
-  train_step, eval_step = (
-    account.first_call("compilation", step) for step in (train_step, eval_step)
+  train_step, eval_step, unpack, unpack_average = (
+    account.first_call("compilation", jitted)
+    for jitted in (
+      *(train_step, eval_step),
+      *(placement.unpack, placement.unpack_average),
+    )
   )
   state = placement.init_state(
     lambda rngs: create_model(config, run, rngs),
@@ -207,7 +211,7 @@ def _train(
         pending = []
         if evaluates:
           with account.spent_on("evaluation"):
-            average = placement.unpack_average(state)
+            average = unpack_average(state)
             totals = evaluate(eval_step, average, run, skips)
           log.eval(_eval_record(totals, step, run))
           if len(skips) > told:
@@ -215,7 +219,7 @@ def _train(
             told = len(skips)
         if saves:
           with account.spent_on("checkpoints"):
-            checkpoints.save(step, placement.unpack(state), feed.state())
+            checkpoints.save(step, unpack(state), feed.state())
         if evaluates or saves:
           log.times(step, account.seconds())
         wait, clock = DataWait(), time.perf_counter()
@@ -229,13 +233,13 @@ def _train(
         f"command with --workdir {workdir}"
       )
     elif totals is None:  # resumed where nothing was left to train
-      average = placement.unpack_average(state)
+      average = unpack_average(state)
       totals = evaluate(eval_step, average, run, skips)
     log.times(step, account.seconds())
   if jax.process_index() == 0:
     write_curves(workdir)
     print_summary(workdir, console)
-  return Trained(placement.unpack(state), totals)
+  return Trained(unpack(state), totals)
 
 
 def evaluate(
