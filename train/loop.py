@@ -233,8 +233,9 @@ def _train(
         f"command with --workdir {workdir}"
       )
     elif totals is None:  # resumed where nothing was left to train
-      average = unpack_average(state)
-      totals = evaluate(eval_step, average, run, skips)
+      with account.spent_on("evaluation"):
+        average = unpack_average(state)
+        totals = evaluate(eval_step, average, run, skips)
     log.times(step, account.seconds())
   if jax.process_index() == 0:
     write_curves(workdir)
