@@ -26,7 +26,7 @@ Records = Sequence[dict[str, Any]]
 def write_curves(workdir: str | Path) -> Path:
   """Draw WORKDIR/curves.png from what metrics.jsonl has, even if it is little.
 
-  Three panels over epochs: loss, learning rate, top-1 accuracy.
+  Three panels over epochs: loss (log scale), learning rate, top-1 accuracy.
 
   Returns:
     The path of the picture (1,800 x 630 pixels).
@@ -43,6 +43,8 @@ def write_curves(workdir: str | Path) -> Path:
 
   _curve(loss, train, "loss", **_TRAIN)
   _curve(loss, evals, "loss", **_TEST, label=_split(evals))
+  # The average is far off at first, and would press all the rest to the floor.
+  loss.set_yscale("log")
   _finish(loss, "loss")
   if train and evals:
     loss.legend(frameon=False, fontsize=12)
