@@ -15,11 +15,11 @@ from .images.array_record import sha256, write_array_record
 from .images.encoded import EncodedImages
 from .images.example_proto import write_image
 from .images.index import NAME, Index, Shard, read_index, write_index
+from .images.shard_files import SPLIT_NAMES
 from .prefetch import cores
 from .skipping import Skips
-from .source import BadExampleError, Split
+from .source import BadExampleError
 
-_SPLITS: dict[Split, str] = {"train": "train", "test": "validation"}
 _PARTIAL = "index.partial.json"
 _CHUNK = 64  # files in memory at a time
 _SMALLEST = 8  # the most that a JPEG can be reduced in decoding
@@ -53,7 +53,9 @@ def convert(
     UsageError: the source cannot be used, the destination holds something else,
       or there are too many bad images.
   """
-  splits = {split: open_images(source, split, num_classes) for split in _SPLITS}
+  splits = {
+    split: open_images(source, split, num_classes) for split in SPLIT_NAMES
+  }
   train = splits["train"]
   index = _begun(destination, train, examples_per_shard)
   total = sum(map(len, splits.values()))
@@ -66,7 +68,9 @@ def convert(
         number = start // examples_per_shard
         if number >= len(shards):
           count = -(-len(images) // examples_per_shard)
-          name = f"{_SPLITS[split]}-{number:05d}-of-{count:05d}.array_record"
+          name = (
+            f"{SPLIT_NAMES[split]}-{number:05d}-of-{count:05d}.array_record"
+          )
           wanted = range(start, end)
           shards.append(_write_shard(destination / name, images, wanted, skips))
           write_index(destination, index, _PARTIAL)
@@ -110,12 +114,13 @@ def _begun(
     num_classes=train.num_classes,
     class_names=train.class_names and list(train.class_names),
     examples_per_shard=examples_per_shard,
-    splits={split: [] for split in _SPLITS},
+    splits={split: [] for split in SPLIT_NAMES},
   )
   if not (destination / _PARTIAL).exists():
     destination.mkdir(parents=True, exist_ok=True)
     if any(destination.iterdir()):
       raise UsageError(f"{destination}: is not empty; choose another folder")
+    write_index(destination, mine, _PARTIAL)
     return mine
   begun = read_index(destination, _PARTIAL)
   for name in ("num_classes", "class_names", "examples_per_shard"):

@@ -17,13 +17,13 @@ import numpy as np
 
 from .images.array_record import write_array_record
 from .images.example_proto import write_features, write_image
+from .images.folder import FOLDERS
+from .images.shard_files import SPLIT_NAMES
 from .images.tfrecord import write_tfrecord
 from .source import Split
 
 Layout = Literal["array-record", "folder", "tar", "tfrecord"]
 
-_NAMES: dict[Split, str] = {"train": "train", "test": "validation"}
-_FOLDERS: dict[Split, str] = {"train": "train", "test": "val"}
 _SHARD_NAMES: dict[Layout, str] = {
   "array-record": "{split}-{shard:05d}-of-{shards:05d}.array_record",
   "tar": "{split}-{shard:06d}.tar",
@@ -121,13 +121,13 @@ def synthesize(
       count, split, classes=classes, width=width, height=height
     )
     if layout == "folder":
-      _write_files(folder / _FOLDERS[split], pictures)
+      _write_files(folder / FOLDERS[split], pictures)
       continue
     folder.mkdir(parents=True, exist_ok=True)
     for shard in range(shards):
       size = count * (shard + 1) // shards - count * shard // shards
       path = folder / _SHARD_NAMES[layout].format(
-        split=_NAMES[split], shard=shard, shards=shards
+        split=SPLIT_NAMES[split], shard=shard, shards=shards
       )
       _WRITERS[layout](path, itertools.islice(pictures, size))
 

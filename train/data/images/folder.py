@@ -7,7 +7,7 @@ from ...errors import UsageError
 from ..source import Split
 from .encoded import EncodedImages, read_file
 
-_FOLDERS: dict[Split, str] = {"train": "train", "test": "val"}
+FOLDERS: dict[Split, str] = {"train": "train", "test": "val"}
 _SUFFIXES = (".jpg", ".jpeg", ".png")
 
 
@@ -28,7 +28,7 @@ class ImageFolder(EncodedImages):
         classes that train/ has not.
     """
     names = _classes(path / "train")
-    self._files = _files(path / _FOLDERS[split], names)
+    self._files = _files(path / FOLDERS[split], names)
     super().__init__(len(self._files), len(names), names)
 
   def read(self, index: int) -> tuple[bytes, int]:

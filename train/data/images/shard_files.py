@@ -9,6 +9,9 @@ from ..source import Split
 
 Kind = Literal["array_record", "tar", "tfrecord"]
 
+SPLIT_NAMES: dict[Split, str] = {"train": "train", "test": "validation"}
+"""What the shards of a split are called where podscale writes them."""
+
 _SPLIT_WORDS: dict[Split, tuple[str, ...]] = {
   "train": ("train",),
   "test": ("validation", "val", "test"),
