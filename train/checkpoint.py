@@ -257,7 +257,7 @@ class Checkpoints:
     structure = jax.tree.structure(abstract_state)
     return jax.tree.unflatten(structure, leaves), restored["data"]
 
-  def restore_latest(self, abstract_state: Any) -> "Restored | None":
+  def restore_latest(self, abstract_state: Any) -> Restored | None:
     """Read back the newest checkpoint that is whole, if there is any.
 
     Those that are damaged and newer are put aside: STEP.damaged is what they

@@ -10,7 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from .config import Config
-from .errors import UsageError
+from .errors import UsageError, one_line
 
 # What a launcher leaves in the environment, to name it in the log; which of
 # them JAX follows is its own choice.
@@ -119,9 +119,8 @@ def _initialize(**settings) -> None:
       **settings,
     )
   except RuntimeError as error:
-    reason = " ".join(str(error).split())[:300]
     raise UsageError(
-      f"the processes of the run did not find each other: {reason}"
+      f"the processes of the run did not find each other: {one_line(error)}"
     ) from None
 
 

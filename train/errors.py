@@ -24,6 +24,15 @@ class NonFiniteError(RuntimeError):
   data_state: dict[str, Any] | None = None
 
 
+def one_line(error: Exception) -> str:
+  """What an error says, without its line ends.
+
+  >>> one_line(ValueError(" a   b "))
+  'a b'
+  """
+  return " ".join(str(error).split())
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
   """The error for a name that is not in `known`, with the nearest that are.
 

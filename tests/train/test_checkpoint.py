@@ -203,7 +203,7 @@ def flip_a_bit_of_the_data(folder):
 
 
 def test_the_one_before_a_damaged_one_is_used(tmp_path):
-  state = make_state(width=1000)
+  state = make_state(width=1000)["params"]  # one array: one error
   with Checkpoints(tmp_path, keep=3) as checkpoints:
     for step in (1, 2, 3):
       checkpoints.save(step, state, {"step": step})
@@ -242,7 +242,7 @@ def test_an_array_with_another_checksum_is_named(tmp_path):
 
 
 def test_when_all_are_damaged_the_newest_is_named(tmp_path):
-  state = make_state()
+  state = make_state()["params"]
   with Checkpoints(tmp_path, keep=2) as checkpoints:
     assert checkpoints.restore_latest(state) is None
     for step in (1, 2):

@@ -29,8 +29,8 @@ def free_port():
 
 def start(workdir, *flags, devices):
   """One process of the smoke recipe."""
-  environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": ""}
-  del environment["JAX_NUM_CPU_DEVICES"]
+  environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+  environment.pop("JAX_NUM_CPU_DEVICES", None)
   return subprocess.Popen(
     [
       *(sys.executable, "-m", "podscale.train", "smoke", *FLAGS),

@@ -2,11 +2,11 @@
 
 import functools
 import struct
-import threading
 
 import cv2
 import numpy as np
 
+from ..errors import one_line
 from .source import BadExampleError
 
 MOST_PIXELS = 100_000_000
@@ -18,9 +18,6 @@ Box = tuple[int, int, int, int]
 _JPEG_START = b"\xff\xd8"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _IHDR = struct.Struct(">8x4x4sII")
-# New memory for each image takes a tenth of the time to decode it.
-_SCRATCH = 4_000_000
-_thread = threading.local()
 # What decoders of all kinds pass over, and some of ImageNet's files have.
 _HARMLESS = ("extraneous bytes before marker", "Invalid SOS parameters")
 
@@ -89,9 +86,7 @@ class Picture:
     else:
       cv2.resize(pixels, out.shape[:2], out, interpolation=cv2.INTER_CUBIC)
 
-  def decode(
-    self, reduction: int = 1, scratch: bytearray | None = None
-  ) -> np.ndarray:
+  def decode(self, reduction: int = 1) -> np.ndarray:
     """All pixels.
 
     A file is known by its content, not by its name: ImageNet has a PNG that is
@@ -102,7 +97,6 @@ class Picture:
       reduction: 1, 2, 4 or 8: decode a JPEG at so much less of its height and
         width, rounded up, which averages and takes less time. Other files, and
         JPEGs in CMYK, are whole.
-      scratch: Memory that the result may lie in.
 
     Returns:
       uint8 [h, w, 3].
@@ -117,30 +111,26 @@ class Picture:
     import simplejpeg
 
     height, width = -(-self.height // reduction), -(-self.width // reduction)
-    fits = scratch is not None and height * width * 3 <= len(scratch)
     jpeg = functools.partial(
       simplejpeg.decode_jpeg,
       self._image,
       min_height=height,
       min_width=width,
       min_factor=reduction,
-      buffer=scratch if fits else None,
     )
     try:
       return jpeg()
     except ValueError as error:
       if not any(text in str(error) for text in _HARMLESS):
-        reason = f"cannot decode the JPEG: {_line(error)}"
+        reason = f"cannot decode the JPEG: {one_line(error)}"
         raise BadExampleError(reason) from None
     return jpeg(strict=False)
 
   def _cut(self, box: Box, least: int | None) -> np.ndarray:
-    """The pixels in a box, valid until the thread's next call."""
-    if not hasattr(_thread, "scratch"):
-      _thread.scratch = bytearray(_SCRATCH)
+    """The pixels in a box, reduced as far as `least` each way allow."""
     by = _reduction(box, least) if least and self._by_turbo else 1
     y, x, height, width = (round(side / by) for side in box)
-    return self.decode(by, _thread.scratch)[y : y + height, x : x + width]
+    return self.decode(by)[y : y + height, x : x + width]
 
 
 def _reduction(box: Box, least: int) -> int:
@@ -161,7 +151,7 @@ def _jpeg_header(data: bytes) -> tuple[int, int, str, str]:
   try:
     return simplejpeg.decode_jpeg_header(data)
   except (ValueError, KeyError) as error:
-    raise BadExampleError(f"no JPEG header: {_line(error)}") from None
+    raise BadExampleError(f"no JPEG header: {one_line(error)}") from None
 
 
 def _png_size(data: bytes) -> tuple[int, int]:
@@ -177,11 +167,9 @@ def _decode_by_opencv(data: bytes) -> np.ndarray:
   try:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
   except cv2.error as error:
-    raise BadExampleError(f"cannot decode the image: {_line(error)}") from None
+    raise BadExampleError(
+      f"cannot decode the image: {one_line(error)}"
+    ) from None
   if image is None:
     raise BadExampleError("neither a JPEG nor a whole PNG file")
   return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def _line(error: Exception) -> str:
-  return " ".join(str(error).split())

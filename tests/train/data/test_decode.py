@@ -144,7 +144,7 @@ def test_a_box_is_cut_out():
   np.testing.assert_array_equal(first, whole[10:310, 20:320])
   second = crop_and_resize(PHOTO, (40, 70, 300, 300), 300, reduce=False)
   np.testing.assert_array_equal(second, whole[40:340, 70:370])
-  # The memory that files are decoded to is used again; results are not in it.
+  # What was cut first is not written over.
   np.testing.assert_array_equal(first, whole[10:310, 20:320])
 
 
@@ -187,7 +187,7 @@ def test_a_large_jpeg_in_cmyk_is_not_reduced():
   np.testing.assert_allclose(pixels[5, 5], (53, 149, 197), atol=2)
 
 
-def test_images_beyond_the_memory_kept_for_them():
+def test_large_images():
   file = saved(flat(size=(2000, 1500)))
   pixels = crop_and_resize(file, (0, 0, 1000, 1000), 600, reduce=True)
   assert pixels.shape == (600, 600, 3)

@@ -10,7 +10,7 @@ from array_record.python.array_record_module import (
   ArrayRecordWriter,
 )
 
-from ...errors import UsageError
+from ...errors import UsageError, one_line
 from ..source import BadExampleError
 from .example_proto import read_image
 from .sharded import ShardedImages
@@ -47,8 +47,8 @@ class ArrayRecordImages(ShardedImages):
     try:
       (data,) = self._reader(self.shards[shard]).read([record])
     except (RuntimeError, ValueError, IndexError) as error:
-      reason = " ".join(str(error).split())
-      raise BadExampleError(f"the record is damaged: {reason}") from None
+      reason = f"the record is damaged: {one_line(error)}"
+      raise BadExampleError(reason) from None
     return read_image(data)
 
 
@@ -56,8 +56,9 @@ def _count_records(shard: Path) -> int:
   try:
     count = _open(str(shard)).num_records()
   except (OSError, RuntimeError, ValueError) as error:
-    reason = " ".join(str(error).split())
-    raise UsageError(f"{shard}: not a whole ArrayRecord: {reason}") from None
+    raise UsageError(
+      f"{shard}: not a whole ArrayRecord: {one_line(error)}"
+    ) from None
   if not count:
     raise UsageError(
       f"{shard}: no records in it: it is empty, cut short or no ArrayRecord"
