@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 
 from .arguments import parse
-from .errors import NonFiniteError, UsageError
+from .errors import NonFiniteError, SaveError, UsageError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"distributed: {join(config)}", flush=True)
     with leaving_together(_say):
       train(config)
-  except (UsageError, NonFiniteError) as error:
+  except (UsageError, NonFiniteError, SaveError) as error:
     return _say(error)
   return 0
 

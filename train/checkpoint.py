@@ -1,13 +1,14 @@
-"""Checkpoints of a run, and the record of the settings it was started with.
+"""Checkpoints of a run.
 
 One process saves and restores here. With several, every process calls the same
 methods in the same order; Orbax then needs no more than the shared directory.
 """
 
 import contextlib
-import dataclasses
 import functools
-import json
+import itertools
+import logging
+import shutil
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,88 +19,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import LatestN
 
-from .. import __version__
-from .config import Config
-from .distributed import on_main
-from .errors import UsageError
-from .log import flat, make_folder, write_atomically
+from .distributed import first_message, on_main
+from .errors import SaveError, UsageError, one_line
+from .log import make_folder
 
-# Another value of these trains the same weights, so a run may go on with it.
-_MAY_DIFFER = {
-  "workdir",
-  "log_every_steps",
-  "keep_checkpoints",
-  "checkpoint_every_epochs",
-  "eval_every_epochs",
-  "eval_batch_size",
-  "non_finite",
-  "most_rollbacks",
-  "distributed",
-  "coordinator",
-  "num_processes",
-  "process_id",
-  "data.augment_on",
-  "data.skip_bad",
-}
-_MOST_NAMED = 5
-
-
-def check_settings(workdir: str | Path, config: Config) -> None:
-  """Claim `workdir` for a run with these settings, or agree to resume there.
-
-  The first start writes WORKDIR/config.json. Later ones must have the same
-  settings, but for those that do not change the training: how often to log,
-  evaluate and save, how many checkpoints to keep, the evaluation's batch, where
-  images are augmented, how many bad ones are left out, what is done where a
-  loss is not finite, how processes find each other.
-
-  Raises:
-    UsageError: If the workdir cannot be written, holds something else, or
-      holds a run with other settings. Nothing in it is changed then.
-  """
-  path = Path(workdir) / "config.json"
-  make_folder(path.parent)
-  now = json.loads(json.dumps(dataclasses.asdict(config)))
-  there = _recorded_settings(path)
-  if there is None:
-    record = {"podscale": __version__, "settings": now}
-    write_atomically(path, json.dumps(record, indent=2) + "\n")
-    return
-  differing = _differing(flat(there), flat(now))
-  if differing:
-    more = len(differing) - _MOST_NAMED
-    if more > 0:
-      differing[_MOST_NAMED:] = [f"and {more} more"]
-    raise UsageError(
-      f"{workdir} holds a run with other settings ({', '.join(differing)}); "
-      "resume it with its own, or choose another --workdir"
-    )
-
-
-def _recorded_settings(path: Path) -> dict[str, Any] | None:
-  """The settings in config.json; None where the folder is still empty."""
-  try:
-    if not any(path.parent.iterdir()):
-      return None
-    record = json.loads(path.read_bytes())
-    if "podscale" in record:
-      return record["settings"]
-  except (OSError, ValueError, TypeError, KeyError):
-    pass  # not there or not ours: the same refusal
-  raise UsageError(
-    f"{path.parent} is not empty and has no config.json of podscale's; "
-    "choose another --workdir"
-  )
-
-
-def _differing(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-  absent = "absent"
-  return [
-    f"{name}: {there.get(name, absent)} there, {now.get(name, absent)} now"
-    for name in {**now, **there}
-    if name not in _MAY_DIFFER
-    and there.get(name, absent) != now.get(name, absent)
-  ]
+_MOST_OF_A_REASON = 150  # characters, from each end
 
 
 class DamagedError(UsageError):
@@ -136,9 +60,10 @@ class Checkpoints:
 
   Saving is asynchronous: `save` returns when the arrays are copied to the host
   (so the next step may have their buffers), and writes while training goes on.
-  A checkpoint counts when it is written whole; what a killed process left of
-  one is cleared away. Errors of writing come with the next `save`, `wait` or
-  `close`. A process must end with `close`, or use this as a context manager.
+  A checkpoint counts when it is written whole; what a killed process or a full
+  disk left of one is cleared away. That one could not be written is told by the
+  next `save` or `wait`. A process must end with `close`, or use this as a
+  context manager.
 
   Args:
     directory: Where they are; made if it is not there.
@@ -163,6 +88,9 @@ class Checkpoints:
   def __init__(self, directory: str | Path, *, keep: int):
     self._directory = Path(directory).absolute()
     make_folder(self._directory)
+    self._failure = ""
+    # Orbax says with a stack trace what a SaveError says in a line.
+    logging.getLogger("absl").addFilter(_is_not_of_orbax)
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
     registry.add("state", ocp.args.StandardSave)
     registry.add("state", ocp.args.StandardRestore)
@@ -180,8 +108,11 @@ class Checkpoints:
   def __enter__(self) -> Self:
     return self
 
-  def __exit__(self, *exception: object) -> None:
-    self.close()
+  def __exit__(self, kind: object, *exception: object) -> None:
+    if kind is None:
+      return self.close()
+    with contextlib.suppress(SaveError):  # what ended the block comes first
+      self.close()
 
   def save(self, step: int, state: Any, data_state: dict[str, Any]) -> None:
     """Start to save; a step that is there already is left as it is.
@@ -190,19 +121,21 @@ class Checkpoints:
       step: Number of steps done.
       state: Pytree of `jax.Array`s, none of them empty, no PRNG keys.
       data_state: Where the input stands, as JSON can hold it.
+
+    Raises:
+      SaveError: If the save before failed, in this process or another, which
+        does not keep this one from being started; or if there is not room
+        enough for this one, which does.
     """
-    if step in self._manager.all_steps():
-      return
-    leaves = _by_name(state)
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardSave(leaves),
-        data=ocp.args.JsonSave(data_state),
-        checksums=ocp.args.JsonSave(_checksums(leaves)),
-      ),
-      force=True,
-    )
+    failed = self._finish()
+    if step not in self._manager.all_steps():
+      leaves = _by_name(state)
+      lack = first_message(self._lack_of_room(leaves))
+      if lack:
+        raise self._error(lack)
+      self._start(step, leaves, data_state)
+    if failed:
+      raise failed
 
   def latest_step(self) -> int | None:
     """The last step that is saved or being saved; None without checkpoints."""
@@ -261,7 +194,7 @@ class Checkpoints:
     """Read back the newest checkpoint that is whole, if there is any.
 
     Those that are damaged and newer are put aside: STEP.damaged is what they
-    are called then.
+    are called then, and a number follows if that is taken.
 
     Args:
       abstract_state: As in `restore`.
@@ -288,20 +221,85 @@ class Checkpoints:
     return None
 
   def wait(self) -> None:
-    """Wait until all that was saved is on disk."""
-    self._manager.wait_until_finished()
+    """Wait until all that was saved is on disk.
+
+    Raises:
+      SaveError: If the last save failed, in this process or another. What it
+        had written is removed; the checkpoints before it are as they were.
+    """
+    failed = self._finish()
+    if failed:
+      raise failed
 
   def close(self) -> None:
-    """Wait as `wait` does and end the threads that write."""
-    self._manager.close()
+    """Wait for what is being written and end the threads that write.
+
+    Raises:
+      SaveError: If the last save failed in this process.
+    """
+    with self._noting_failure():
+      self._manager.close()
+    if self._failure:
+      raise self._error(self._failure)
+
+  def _start(
+    self, step: int, leaves: dict[str, Any], data_state: dict[str, Any]
+  ) -> None:
+    with self._noting_failure():
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardSave(leaves),
+          data=ocp.args.JsonSave(data_state),
+          checksums=ocp.args.JsonSave(_checksums(leaves)),
+        ),
+        force=True,
+      )
+
+  def _finish(self) -> SaveError | None:
+    """Wait for the last save, and tell if it failed in any process."""
+    with self._noting_failure():
+      self._manager.wait_until_finished()
+    failure, self._failure = first_message(self._failure), ""
+    if not failure:
+      return None
+    on_main(self._remove_unfinished)
+    self._manager.reload()
+    return self._error(failure)
+
+  @contextlib.contextmanager
+  def _noting_failure(self) -> Iterator[None]:
+    # For `wait`, in which all processes learn of it: the others save on.
+    try:
+      yield
+    except Exception as e:  # Orbax raises all sorts for a full disk
+      self._failure = _reason(e)
+
+  def _lack_of_room(self, leaves: Mapping[str, Any]) -> str:
+    needed = sum(leaf.nbytes for leaf in leaves.values())
+    free = shutil.disk_usage(self._directory).free
+    if free >= needed:
+      return ""
+    return f"it has {needed:,} bytes, the disk has room for {free:,}"
+
+  def _error(self, failure: str) -> SaveError:
+    latest = self.latest_step()
+    kept = "no other is there" if latest is None else f"step {latest} is kept"
+    return SaveError(
+      f"a checkpoint could not be saved in {self._directory}, {kept} "
+      f"({failure})"
+    )
+
+  def _remove_unfinished(self) -> None:
+    for path in self._directory.glob("*.orbax-checkpoint-tmp"):
+      shutil.rmtree(path, ignore_errors=True)
 
   @contextlib.contextmanager
   def _reading(self, step: int) -> Iterator[None]:
     try:
       yield
     except Exception as e:  # Orbax raises all sorts for a damaged file
-      reason = f"{type(e).__name__}: {e}".splitlines()[0][:200]
-      raise DamagedError(self._directory / str(step), reason) from e
+      raise DamagedError(self._directory / str(step), _reason(e)) from e
 
   def _check_same(
     self, step: int, saved: Mapping[str, Any], target: Mapping[str, Any]
@@ -313,6 +311,16 @@ class Checkpoints:
           f"the checkpoint of step {step} in {self._directory} is of another "
           f"model: {name} is {there} there, {here} here"
         )
+
+
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+  return "/orbax/" not in record.pathname
+
+
+def _reason(error: Exception) -> str:
+  """What an error says; of a long one both ends, and paths are between."""
+  text, most = f"{type(error).__name__}: {one_line(error)}", _MOST_OF_A_REASON
+  return text if len(text) <= 2 * most else f"{text[:most]}...{text[-most:]}"
 
 
 def _checksums(leaves: Mapping[str, jax.Array]) -> dict[str, int]:
@@ -333,7 +341,9 @@ def _check(leaves: Mapping[str, jax.Array], saved: Mapping[str, int]) -> None:
 
 def _put_aside(path: Path) -> None:
   """Rename a damaged checkpoint, so that its step can be saved again."""
-  path.rename(path.with_name(path.name + ".damaged"))
+  names = (f"{path.name}.damaged{n or ''}" for n in itertools.count())
+  asides = (path.with_name(name) for name in names)
+  path.rename(next(aside for aside in asides if not aside.exists()))
 
 
 def _by_name(tree: Any) -> dict[str, Any]:

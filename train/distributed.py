@@ -67,6 +67,21 @@ def join(config: Config) -> str:
   return _ours(f"started by {next(names, 'Cloud TPU')}")
 
 
+def first_message(message: str) -> str:
+  """The first message, by process, of all that are not empty; "" without any.
+
+  All processes call this at the same time, and get the same answer.
+  """
+  if jax.process_count() == 1:
+    return message
+  row = np.zeros(_LONGEST_MESSAGE, np.uint8)
+  encoded = message.encode()[:_LONGEST_MESSAGE]
+  row[: len(encoded)] = np.frombuffer(encoded, np.uint8)
+  rows = np.asarray(multihost_utils.process_allgather(row))
+  texts = (r.tobytes().rstrip(b"\0").decode(errors="replace") for r in rows)
+  return next(filter(None, texts), "")
+
+
 def on_main(work: Callable[[], None]) -> None:
   """Does `work` in process 0 while the others wait.
 
@@ -79,7 +94,7 @@ def on_main(work: Callable[[], None]) -> None:
       work()
     except UsageError as error:
       message = str(error)
-  message = _from_main(message)
+  message = first_message(message)
   if message:
     raise UsageError(message)
 
@@ -126,13 +141,3 @@ def _initialize(**settings) -> None:
 
 def _ours(how: str) -> str:
   return f"{how}, process {jax.process_index()} of {jax.process_count()}"
-
-
-def _from_main(message: str) -> str:
-  if jax.process_count() == 1:
-    return message
-  encoded = message.encode()[:_LONGEST_MESSAGE]
-  row = np.zeros(_LONGEST_MESSAGE, np.uint8)
-  row[: len(encoded)] = np.frombuffer(encoded, np.uint8)
-  row = np.asarray(multihost_utils.broadcast_one_to_all(row))
-  return row.tobytes().rstrip(b"\0").decode(errors="replace")

@@ -24,6 +24,13 @@ class NonFiniteError(RuntimeError):
   data_state: dict[str, Any] | None = None
 
 
+class SaveError(RuntimeError):
+  """A checkpoint that could not be written; those before it are whole.
+
+  Exit code 1, where it is that of the last step.
+  """
+
+
 def one_line(error: Exception) -> str:
   """What an error says, without its line ends.
 

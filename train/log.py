@@ -18,6 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from .config import Config
 from .errors import UsageError
+from .lines import Lines
+from .scalars import Scalars
 
 METRICS = "metrics.jsonl"
 
@@ -183,14 +185,26 @@ def _plain(value: Any) -> Any:
   return value
 
 
+def _scalars(line: Mapping[str, Any]) -> dict[str, float]:
+  """The numbers of a record, by the names that TensorBoard has for them."""
+  return {
+    f"{line['kind']}/{name}": value
+    for name, value in line.items()
+    if isinstance(value, int | float) and name not in ("step", "time")
+  }
+
+
 class RunLog:
   """Writes what happens in a run, from process 0 only.
 
-  Every record becomes a line of WORKDIR/metrics.jsonl, flushed at once, with
-  its kind ("run", "train" or "eval") and the time (seconds since 1970) added;
-  numbers that are not finite become null. The scalars of "train" and "eval"
-  records also go to WORKDIR/tensorboard as KIND/NAME. In a terminal a bar
-  shows how far the run is, elsewhere each record prints a line.
+  Every record becomes a line of WORKDIR/metrics.jsonl, written at once, with
+  its kind ("run", "train", "eval" or "times") and the time (seconds since 1970)
+  added; numbers that are not finite become null. The scalars of "train" and
+  "eval" records also go to WORKDIR/tensorboard as KIND/NAME. In a terminal a
+  bar shows how far the run is, elsewhere each record prints a line.
+
+  A full disk does not end the run: it is said, and what is to be written waits
+  until there is room.
 
   Use it as a context manager, and call `run` first.
 
@@ -226,18 +240,19 @@ class RunLog:
       self._open(Path(workdir), self._console)
 
   def _open(self, workdir: Path, console: Console) -> None:
-    from tensorboardX import SummaryWriter
-
     path = workdir / METRICS
     records = read_metrics(path) if path.exists() else []
     kept = history(records, self._resume_step)
     self._lost = lost_seconds(records, self._resume_step)
     write_atomically(path, "".join(json.dumps(r) + "\n" for r in kept))
-    self._file = path.open("a", encoding="utf-8")
-    # TensorBoard hides what was logged from purge_step on.
-    self._tensorboard = SummaryWriter(
-      str(workdir / "tensorboard"), purge_step=self._resume_step + 1
-    )
+    try:
+      self._lines = Lines(path)
+      self._scalars = Scalars(
+        workdir / "tensorboard", purge_step=self._resume_step + 1
+      )
+    except OSError as e:
+      raise UsageError(f"cannot write {e.filename}: {e.strerror}") from e
+    self._trouble = ""
     self._has_bar = console.is_terminal and not console.is_dumb_terminal
     self._progress = Progress(
       BarColumn(bar_width=None),
@@ -260,8 +275,10 @@ class RunLog:
   def __exit__(self, *exception: object) -> None:
     if self._is_main:
       self._progress.stop()
-      self._tensorboard.close()
-      self._file.close()
+      self._scalars.close()
+      lost = self._lines.close()
+      if lost:
+        self.message(f"{lost} bytes of {METRICS} could not be written")
 
   def run(self, record: Mapping[str, Any]) -> None:
     """Log the start of this process; `record` is that of `run_record`."""
@@ -329,13 +346,16 @@ class RunLog:
 
   def _write(self, kind: str, record: Mapping[str, Any]) -> None:
     line = {"kind": kind} | _plain(record) | {"time": round(time.time(), 3)}
-    self._file.write(json.dumps(line, allow_nan=False) + "\n")
-    self._file.flush()
-    if kind == "run":
-      return
-    for name, value in line.items():
-      if isinstance(value, int | float) and name not in ("step", "time"):
-        self._tensorboard.add_scalar(f"{kind}/{name}", value, line["step"])
+    trouble = self._lines.add(f"{json.dumps(line, allow_nan=False)}\n".encode())
+    if kind != "run":
+      trouble = trouble or self._scalars.add(line["step"], _scalars(line))
+    if trouble != self._trouble:
+      self.message(
+        f"the log cannot be written ({trouble}); training goes on"
+        if trouble
+        else "the log is written again"
+      )
+    self._trouble = trouble
 
   def _eta(self, step: int) -> timedelta:
     """Time to go at the pace so far, evaluations and checkpoints included."""

@@ -3,7 +3,7 @@
 import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +19,7 @@ from rich.console import Console
 
 from ..collectives import ALL_DEVICES, EvaluationTotals
 from .accounting import STEPS, Account
-from .checkpoint import Checkpoints, check_settings
+from .checkpoint import Checkpoints
 from .config import Config
 from .data import (
   Batch,
@@ -32,7 +32,7 @@ from .data import (
   train_batches,
 )
 from .distributed import on_main
-from .errors import NonFiniteError, UsageError
+from .errors import NonFiniteError, SaveError, UsageError
 from .feed import DataWait, DeviceBatch, Feed
 from .log import RunLog, run_record
 from .placement import Placement
@@ -47,9 +47,13 @@ from .step import (
   make_train_step,
 )
 from .stopping import stop_on_signals
+from .watch import Watch
+from .workdir import check_settings
 
 _MOST_NAMED = 5  # tensors in a message
 _MOST_NORMS = 3
+# Between tries to write the last state; a signal leaves thirty in all.
+_RETRY_SECONDS = (1, 4, 10)
 
 
 class Trained(NamedTuple):
@@ -80,6 +84,7 @@ def train(config: Config, console: Console | None = None) -> Trained:
     UsageError: settings, data or workdir that cannot be used.
     NonFiniteError: the loss or the gradient of a step is not finite, and the
       run is to stop then, or has rolled back as often as it may.
+    SaveError: the last state could not be written, tried again and again.
   """
   console = console or Console()
   config = replace(config, workdir=_workdir(config))
@@ -171,10 +176,16 @@ def _train(
     for line in damaged:
       log.message(f"{line}; put aside, the one before is used")
     log.message(_banner(config, run, workdir, step))
+    watch = stack.enter_context(
+      Watch(lambda text: log.message(text, everywhere=True))
+    )
 
     feed = stack.enter_context(
       contextlib.closing(Feed(batches, lambda b: _to_devices(b, run.mesh)))
     )
+
+    def save() -> None:
+      checkpoints.save(step, unpack(state), feed.state())
 
     account.add("initialisation", account.seconds()[STEPS])
 
@@ -187,9 +198,11 @@ def _train(
     clock = time.perf_counter()
     stopping = False
     while step < run.total_steps and not stopping:
-      batch = wait.next(feed, pending[-1]["loss"] if pending else None)
-      images = augment(batch)
-      state, metrics = train_step(state, images, batch["label"])
+      with watch.over("waiting for images"):
+        batch = wait.next(feed, pending[-1]["loss"] if pending else None)
+      with watch.over("starting a step"):
+        images = augment(batch)
+        state, metrics = train_step(state, images, batch["label"])
       step += 1
       pending.append(metrics)
       last = step == run.total_steps
@@ -198,19 +211,21 @@ def _train(
       evaluates = last or (step % evaluate_every == 0 and not stopping)
       saves = last or stopping or step % save_every == 0
       if evaluates or saves or step % config.log_every_steps == 0:
+        with watch.over("waiting for the devices"):
+          done = jax.device_get(pending)
         try:
-          values = _finite(jax.device_get(pending), step, checkpoints, leaves)
+          values = _finite(done, step, checkpoints, leaves)
         except NonFiniteError as error:
           error.data_state = feed.state()
           raise
         seconds = time.perf_counter() - clock
-        rate = len(pending) * config.batch_size / seconds
+        rate = len(done) * config.batch_size / seconds
         waited = wait.seconds / seconds
         log.train(_train_record(values, step, rate, waited, run))
         account.add("data wait", wait.seconds)
         pending = []
         if evaluates:
-          with account.spent_on("evaluation"):
+          with account.spent_on("evaluation"), watch.over("evaluation"):
             average = unpack_average(state)
             totals = evaluate(eval_step, average, run, skips)
           log.eval(_eval_record(totals, step, run))
@@ -218,15 +233,18 @@ def _train(
             log.message(skips.summary(), everywhere=True)
             told = len(skips)
         if saves:
-          with account.spent_on("checkpoints"):
-            checkpoints.save(step, unpack(state), feed.state())
+          with account.spent_on("checkpoints"), watch.over("saving"):
+            try:
+              save()
+            except SaveError as error:
+              log.message(f"{error}; the run goes on")
         if evaluates or saves:
           log.times(step, account.seconds())
         wait, clock = DataWait(), time.perf_counter()
 
     # --- The end -----------------------------------------------------------
-    with account.spent_on("checkpoints"):
-      checkpoints.wait()
+    with account.spent_on("checkpoints"), watch.over("saving"):
+      _save_at_last(save, checkpoints, log)
     if stopping:
       log.message(
         f"stopped by {stop.signal} at step {step}, saved; to go on: the same "
@@ -260,6 +278,23 @@ def evaluate(
     batch = _to_devices(host_batch, run.mesh)
     totals.add(eval_step(variables, batch["image"], batch["label"]))
   return totals
+
+
+def _save_at_last(
+  save: Callable[[], None], checkpoints: Checkpoints, log: RunLog
+) -> None:
+  """Saves the last state, if it is not, until it is on disk."""
+  pauses = iter(_RETRY_SECONDS)
+  while True:
+    try:
+      save()
+      return checkpoints.wait()
+    except SaveError as error:
+      pause = next(pauses, None)
+      if pause is None:
+        raise
+      log.message(f"{error}; trying again in {pause} s")
+      time.sleep(pause)
 
 
 def _batches(config: Config, run: Run, skips: Skips) -> TrainBatches:
@@ -314,7 +349,8 @@ def _finite(
   for number, values in enumerate(metrics, first):
     norms = values.pop("leaf_gradient_norms")
     if not all(math.isfinite(v) for v in values.values()):
-      checkpoints.wait()
+      with contextlib.suppress(SaveError):
+        checkpoints.wait()
       good = checkpoints.latest_step()
       where = (
         "no checkpoint is saved yet"

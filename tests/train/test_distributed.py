@@ -1,5 +1,6 @@
 """Several processes of two CPU devices each, as one run."""
 
+import glob
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from podscale.train.config import Config
+from podscale.train.diff import diff
 from podscale.train.errors import UsageError
 from podscale.train.log import read_metrics
 
@@ -211,3 +213,46 @@ def test_on_without_a_launcher_is_one_line(tmp_path):
   (line,) = said.splitlines()
   assert "no launcher of many processes was found" in line
   assert "--coordinator HOST:PORT" in line
+
+
+def listening(process):
+  """The addresses that a process takes connections at, as the system has it."""
+  sockets = {
+    os.readlink(path)
+    for path in glob.glob(f"/proc/{process.pid}/fd/*")
+    if os.path.islink(path)
+  }
+  found = []
+  for table in ("tcp", "tcp6"):
+    with open(f"/proc/{process.pid}/net/{table}") as file:
+      rows = [line.split() for line in list(file)[1:]]
+    found += [
+      (table, row[1])
+      for row in rows
+      if row[3] == "0A" and f"socket:[{row[9]}]" in sockets
+    ]
+  return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_coordinator_listens_on_its_address_only(tmp_path):
+  port = free_port()
+  told = ("--coordinator", f"127.0.0.1:{port}", "--num-processes", "2")
+  process = start(tmp_path / "run", *told, "--process-id", "0", devices=1)
+  begin = time.monotonic()
+  while not (found := listening(process)):
+    assert process.poll() is None and time.monotonic() - begin < 60
+    time.sleep(0.05)
+  time.sleep(1)  # whatever else it may open
+  found = listening(process)
+  process.kill()
+  process.communicate()
+  assert found == [("tcp", f"0100007F:{port:04X}")]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_two_processes_twice_are_the_same_bit_for_bit(tmp_path):
+  for name in ("once", "again"):
+    finish(start_all(tmp_path / name, 2))
+  assert diff(tmp_path / "once", tmp_path / "again") == []

@@ -3,15 +3,15 @@ import io
 import json
 import math
 import shutil
-import struct
 import subprocess
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from full_disk import files_up_to
 from rich.console import Console
-from tensorboardX.proto.event_pb2 import Event
+from tensorboard_files import events, scalars
 
 from podscale.train.config import Config
 from podscale.train.errors import UsageError
@@ -78,26 +78,6 @@ def kinds_and_steps(records):
   return [(record["kind"], record["step"]) for record in records]
 
 
-def events(workdir):
-  """Everything in the TensorBoard files, in the order it was written."""
-  found = []
-  for path in sorted((workdir / "tensorboard").iterdir()):
-    data = path.read_bytes()
-    while data:  # length, its checksum, the event, its checksum
-      (length,) = struct.unpack_from("<Q", data)
-      found.append(Event.FromString(data[12 : 12 + length]))
-      data = data[16 + length :]
-  return found
-
-
-def scalars(workdir):
-  return {
-    (value.tag, event.step): value.simple_value
-    for event in events(workdir)
-    for value in event.summary.value
-  }
-
-
 def test_each_record_is_a_line_at_once(tmp_path):
   with open_log(tmp_path / "new" / "run") as log:
     for number, (write, record) in enumerate(
@@ -127,7 +107,7 @@ def test_what_is_not_finite_is_null(tmp_path, value):
   assert run["settings"]["deep"]["inside"] is None
   assert train["loss"] is None
   assert train["learning_rate"] == 1.234
-  assert ("train/loss", 1) not in scalars(tmp_path)
+  assert ("train/loss", 1) not in scalars(tmp_path / "tensorboard")
 
 
 def test_takes_scalars_of_numpy_and_jax(tmp_path):
@@ -143,7 +123,7 @@ def test_scalars_go_to_tensorboard_under_the_same_names(tmp_path):
     log.run(RUN)
     log.train(train_record(10))
     log.eval(eval_record(20))
-  logged = scalars(tmp_path)
+  logged = scalars(tmp_path / "tensorboard")
   assert logged["train/learning_rate", 10] == np.float32(1.234)
   assert logged["eval/top1", 20] == np.float32(0.8615)
   assert {tag for tag, _ in logged} == {
@@ -174,7 +154,9 @@ def test_a_resumed_run_has_one_history(tmp_path):
   ]
   assert records[-1]["loss"] == 0.5
   # TensorBoard is told that what it has from step 21 on does not hold.
-  purges = [e.step for e in events(tmp_path) if e.session_log.status]
+  purges = [
+    e.step for e in events(tmp_path / "tensorboard") if e.session_log.status
+  ]
   assert purges[-1] == 21
 
 
@@ -304,7 +286,7 @@ def test_the_bar_goes_and_the_lines_stay_when_the_run_fails(tmp_path):
     raise FloatingPointError("loss is nan")
   assert output.getvalue().endswith("\x1b[?25h")  # the cursor is back
   assert kinds_and_steps(strict_lines(tmp_path)) == [("run", 0), ("train", 10)]
-  assert ("train/loss", 10) in scalars(tmp_path)
+  assert ("train/loss", 10) in scalars(tmp_path / "tensorboard")
 
 
 def test_an_unwritable_workdir_is_named(tmp_path):
@@ -376,3 +358,23 @@ def test_git_revision_is_that_of_the_files(tmp_path):
 def test_without_git_there_is_no_revision(tmp_path, monkeypatch):
   monkeypatch.setenv("PATH", str(tmp_path))
   assert git_revision(tmp_path) is None
+
+
+def test_a_full_disk_is_said_once_and_nothing_is_lost(tmp_path):
+  console = Console(file=io.StringIO(), width=200)
+  with open_log(tmp_path, console) as log:
+    log.run(RUN)
+    with files_up_to(10):
+      for step in (10, 20):
+        log.train(train_record(step))
+    log.train(train_record(30))
+  assert kinds_and_steps(strict_lines(tmp_path)) == [
+    ("run", 0),
+    ("train", 10),
+    ("train", 20),
+    ("train", 30),
+  ]
+  said = console.file.getvalue()
+  assert said.count("the log cannot be written (File too large)") == 1
+  assert said.count("the log is written again") == 1
+  assert ("train/loss", 30) in scalars(tmp_path / "tensorboard")

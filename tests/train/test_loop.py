@@ -1,25 +1,32 @@
 """The whole loop on eight devices: training, resuming, stopping, refusing."""
 
+import contextlib
 import dataclasses
+import functools
 import io
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import jax
 import numpy as np
 import pytest
+from full_disk import files_up_to
 from rich.console import Console
 
 from podscale.train import loop
+from podscale.train.checkpoint import Checkpoints
 from podscale.train.config import DataConfig
 from podscale.train.data.synthetic_jpegs import synthesize
-from podscale.train.errors import NonFiniteError, UsageError
+from podscale.train.diff import diff
+from podscale.train.errors import NonFiniteError, SaveError, UsageError
 from podscale.train.log import read_metrics
 from podscale.train.loop import _largest, _not_finite, train
 from podscale.train.presets import get_preset
+from podscale.train.watch import Watch
 
 
 def smoke(workdir, **changes):
@@ -68,6 +75,19 @@ def child(code):
 def same_bits(a, b):
   a, b = np.asarray(a), np.asarray(b)
   return (a.dtype, a.shape) == (b.dtype, b.shape) and a.tobytes() == b.tobytes()
+
+
+def assert_same_state(trained, expected):
+  named = jax.tree.leaves_with_path(trained.state)
+  different = [
+    jax.tree_util.keystr(path)
+    for (path, leaf), other in zip(
+      named, jax.tree.leaves(expected.state), strict=True
+    )
+    if not same_bits(leaf, other)
+  ]
+  assert different == []
+  assert len(named) > 100
 
 
 def losses(workdir):
@@ -126,16 +146,7 @@ def test_killed_after_three_steps_and_resumed_equals_straight(
 
   assert "resuming at step 3 of 6" in console.file.getvalue()
   straight_workdir, expected, _ = straight
-  named = jax.tree.leaves_with_path(resumed.state)
-  different = [
-    jax.tree_util.keystr(path)
-    for (path, leaf), other in zip(
-      named, jax.tree.leaves(expected.state), strict=True
-    )
-    if not same_bits(leaf, other)
-  ]
-  assert different == []
-  assert len(named) > 100
+  assert_same_state(resumed, expected)
   assert losses(workdir) == losses(straight_workdir)
   assert resumed.evaluation == expected.evaluation
 
@@ -367,3 +378,87 @@ def test_rollbacks_end(tmp_path, console):
   with pytest.raises(NonFiniteError, match="no checkpoint is saved yet"):
     train(dataclasses.replace(config, schedule=schedule), console)
   assert console.file.getvalue().count("of at most 1 times") == 1
+
+
+def fill_disk_at(steps, monkeypatch):
+  """The saves of these steps find the disk full."""
+  save = Checkpoints.save
+
+  def save_and_wait(self, step, state, data_state):
+    with contextlib.ExitStack() as stack:
+      if step in steps:
+        stack.enter_context(files_up_to(50_000))
+      save(self, step, state, data_state)
+      while self._manager.is_saving_in_progress():
+        time.sleep(0.01)
+
+  monkeypatch.setattr(Checkpoints, "save", save_and_wait)
+
+
+# See test_checkpoint.
+orbax_leaves_callbacks = pytest.mark.filterwarnings(
+  "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+
+
+@orbax_leaves_callbacks
+def test_a_full_disk_ends_neither_run_nor_older_checkpoints(
+  straight, tmp_path, console, monkeypatch
+):
+  fill_disk_at([4], monkeypatch)
+  config = smoke(tmp_path / "run", checkpoint_every_epochs=1 / 3)
+  trained = train(config, console)
+  said = console.file.getvalue()
+  assert said.count("could not be saved") == 1
+  assert "step 2 is kept" in said
+  assert "the run goes on" in said
+  saved = {path.name for path in (tmp_path / "run" / "checkpoints").iterdir()}
+  assert saved == {"2", "6"}
+  _, expected, _ = straight
+  assert_same_state(trained, expected)
+
+
+@orbax_leaves_callbacks
+def test_the_last_state_is_tried_again_and_then_it_is_an_error(
+  tmp_path, console, monkeypatch
+):
+  monkeypatch.setattr(loop, "_RETRY_SECONDS", (0, 0))
+  fill_disk_at([6], monkeypatch)
+  with pytest.raises(SaveError, match="no other is there"):
+    train(smoke(tmp_path / "run", checkpoint_every_epochs=1.0), console)
+  assert console.file.getvalue().count("trying again in 0 s") == 2
+
+
+def test_a_hung_input_is_said_with_its_stack(tmp_path, console, monkeypatch):
+  to_devices = loop._to_devices
+  calls = []
+
+  def hang_at_the_fifth(batch, mesh):
+    calls.append(batch)
+    begin = time.monotonic()
+    while len(calls) == 5 and "waiting for images takes" not in said():
+      assert time.monotonic() - begin < 60
+      time.sleep(0.01)
+    return to_devices(batch, mesh)
+
+  def said():
+    return console.file.getvalue()
+
+  monkeypatch.setattr(loop, "_to_devices", hang_at_the_fifth)
+  short = functools.partial(Watch, least_seconds=0.5)
+  monkeypatch.setattr(loop, "Watch", short)
+  train(smoke(tmp_path / "run"), console)
+  lines = said().splitlines()
+  assert "podscale-feed:" in lines
+  assert any("in hang_at_the_fifth" in line for line in lines)
+  assert "step 6/6" in said()
+
+
+def test_the_same_run_twice_is_the_same_bit_for_bit(
+  straight, tmp_path, console
+):
+  workdir, expected, _ = straight
+  again = train(smoke(tmp_path / "run"), console)
+  assert diff(workdir, tmp_path / "run") == []
+  assert again.evaluation == expected.evaluation
+  assert_same_state(again, expected)

@@ -1,26 +1,16 @@
-"""TFRecord files, read by index and written.
-
-A record is its length (uint64), the length's checksum, its bytes and their
-checksum, all little-endian; a checksum is a CRC-32C, rotated and with a
-constant added (tensorflow/core/lib/io/record_writer.h).
-"""
+"""TFRecord files, read by index and written."""
 
 import mmap
-import struct
 from array import array
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import google_crc32c
-
 from ...errors import UsageError
+from ...tfrecord import FOOTER, HEADER, checksum, frame
 from ..source import BadExampleError
 from .encoded import read_file
 from .example_proto import read_image
 from .sharded import ShardedImages
-
-_HEADER = struct.Struct("<QI")
-_FOOTER = struct.Struct("<I")
 
 
 class TFRecordImages(ShardedImages):
@@ -49,9 +39,7 @@ def write_tfrecord(path: Path, records: Iterable[bytes]) -> None:
   """Write records to a file."""
   with path.open("wb") as file:
     for record in records:
-      length = struct.pack("<Q", len(record))
-      file.write(length + _FOOTER.pack(_checksum(length)))
-      file.write(record + _FOOTER.pack(_checksum(record)))
+      file.write(frame(record))
 
 
 def _record_offsets(shard: Path) -> array:
@@ -68,29 +56,24 @@ def _record_offsets(shard: Path) -> array:
       at = 0
       while at < size:
         offsets.append(at)
-        if at + _HEADER.size > size:
+        if at + HEADER.size > size:
           break  # what is left is no record; reading it says so
-        length, checksum = _HEADER.unpack_from(data, at)
-        if checksum != _checksum(data[at : at + 8]):
+        length, stored = HEADER.unpack_from(data, at)
+        if stored != checksum(data[at : at + 8]):
           raise UsageError(
             f"{shard}, record {len(offsets) - 1}: the length's checksum is "
             "wrong, so no later record can be found; is it a TFRecord file?"
           )
-        at += _HEADER.size + length + _FOOTER.size
+        at += HEADER.size + length + FOOTER.size
   except OSError as error:
     raise UsageError(f"{shard}: {error.strerror}") from None
   return offsets
 
 
 def _read_record(shard: str, offset: int) -> bytes:
-  length, _ = _HEADER.unpack(read_file(shard, offset, _HEADER.size))
-  body = read_file(shard, offset + _HEADER.size, length + _FOOTER.size)
+  length, _ = HEADER.unpack(read_file(shard, offset, HEADER.size))
+  body = read_file(shard, offset + HEADER.size, length + FOOTER.size)
   record = body[:length]
-  if _FOOTER.unpack_from(body, length)[0] != _checksum(record):
+  if FOOTER.unpack_from(body, length)[0] != checksum(record):
     raise BadExampleError("the record's checksum is wrong")
   return record
-
-
-def _checksum(data: bytes) -> int:
-  crc = google_crc32c.value(data)
-  return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

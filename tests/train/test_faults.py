@@ -1,0 +1,111 @@
+"""A run that is killed, or goes on elsewhere, ends as one that was not."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from podscale.train.diff import diff
+from podscale.train.log import read_metrics
+
+KILLS = 20
+STEPS = 60
+# From its first step on a process lives this long at most: its first save is
+# begun after about one second, and takes about two.
+LONGEST_SECONDS = 6.0
+
+
+def start(workdir, *flags):
+  return subprocess.Popen(
+    [
+      *(sys.executable, "-m", "podscale.train", "smoke"),
+      *("--checkpoint-every-epochs", "0.5", "--workdir", str(workdir), *flags),
+    ],
+    env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def finish(process):
+  said, _ = process.communicate()
+  assert process.returncode == 0, said
+  return said
+
+
+def wait_for_step(process, step):
+  for line in process.stdout:
+    if line.startswith("step ") and int(line[5:].split("/")[0]) >= step:
+      return
+
+
+def kill_later(process, seconds):
+  """After its first step and some seconds; whether it was alive."""
+  wait_for_step(process, 1)
+  time.sleep(seconds)
+  process.kill()
+  process.communicate()
+  return process.returncode == -signal.SIGKILL
+
+
+def train_records(workdir):
+  records = read_metrics(workdir / "metrics.jsonl")
+  return [r for r in records if r["kind"] == "train"]
+
+
+def checksums(workdir):
+  path = workdir / "checkpoints" / str(STEPS) / "checksums" / "metadata"
+  return json.loads(path.read_text())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_kills_at_random_moments_change_nothing(tmp_path):
+  flags = ("--epochs", "10", "--eval-every-epochs", "5")
+  straight, disturbed = tmp_path / "straight", tmp_path / "disturbed"
+  finish(start(straight, *flags))
+  draw = random.Random(0)
+  killed = saving = 0
+  while killed < KILLS:
+    process = start(disturbed, *flags)
+    killed += kill_later(process, draw.uniform(0, LONGEST_SECONDS))
+    unfinished = disturbed.glob("checkpoints/*.orbax-checkpoint-tmp")
+    saving += any(unfinished)
+    assert process.returncode == -signal.SIGKILL, f"ended after {killed}"
+  assert saving > 0
+  assert "resuming at step" in finish(start(disturbed, *flags))
+  steps = [record["step"] for record in train_records(disturbed)]
+  assert steps == list(range(1, STEPS + 1))
+  assert diff(straight, disturbed) == []
+  assert checksums(disturbed) == checksums(straight)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("devices", [2, 8])
+def test_a_run_goes_on_with_half_or_twice_the_devices(tmp_path, devices):
+  """With the same batch, the same batch-norm groups and the same images."""
+  flags = ("--epochs", "3", "--batch-norm.images-per-group", "32")
+  straight, moved = tmp_path / "straight", tmp_path / "moved"
+  finish(start(straight, *flags, "--cpu-devices", "4"))
+  process = start(moved, *flags, "--cpu-devices", "4")
+  wait_for_step(process, 7)
+  process.send_signal(signal.SIGTERM)
+  assert "stopped by SIGTERM at step" in finish(process)
+  said = finish(start(moved, *flags, "--cpu-devices", str(devices)))
+  assert f"on {devices} cpu devices" in said
+  for name in ("loss", "gradient_norm"):
+    got, want = (
+      [record[name] for record in train_records(run)]
+      for run in (moved, straight)
+    )
+    assert len(got) == 18
+    # float32 sums in another order, ten steps from each other.
+    np.testing.assert_allclose(got, want, rtol=1e-4)
