@@ -8,6 +8,7 @@ import contextlib
 import functools
 import itertools
 import logging
+import re
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
@@ -261,9 +262,10 @@ class Checkpoints:
     with self._noting_failure():
       self._manager.wait_until_finished()
     failure, self._failure = first_message(self._failure), ""
+    if jax.process_index() == 0:  # who makes the folders
+      self._remove_unfinished()
     if not failure:
       return None
-    on_main(self._remove_unfinished)
     self._manager.reload()
     return self._error(failure)
 
@@ -318,9 +320,16 @@ def _is_not_of_orbax(record: logging.LogRecord) -> bool:
 
 
 def _reason(error: Exception) -> str:
-  """What an error says; of a long one both ends, and paths are between."""
+  """What an error says, the system's own words first; of a long one the ends.
+
+  >>> _reason(ValueError("Failed: No space left [os_error_code='28']"))
+  "No space left, ValueError: Failed: No space left [os_error_code='28']"
+  """
   text, most = f"{type(error).__name__}: {one_line(error)}", _MOST_OF_A_REASON
-  return text if len(text) <= 2 * most else f"{text[:most]}...{text[-most:]}"
+  system = re.search(r"([^:]+) \[os_error_code=", text)
+  if len(text) > 2 * most:
+    text = f"{text[:most]}...{text[-most:]}"
+  return f"{system[1].strip()}, {text}" if system else text
 
 
 def _checksums(leaves: Mapping[str, jax.Array]) -> dict[str, int]:
