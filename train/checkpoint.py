@@ -262,10 +262,10 @@ class Checkpoints:
     with self._noting_failure():
       self._manager.wait_until_finished()
     failure, self._failure = first_message(self._failure), ""
-    if jax.process_index() == 0:  # who makes the folders
-      self._remove_unfinished()
     if not failure:
       return None
+    if jax.process_index() == 0:  # who makes the folders
+      self._remove_unfinished()
     self._manager.reload()
     return self._error(failure)
 
