@@ -287,7 +287,7 @@ def test_the_terminal_stays_quiet(tmp_path, capfd, caplog):
 
 
 def fill_disk_while_saving(directory):
-  """A program of its own, see below: saves that find the disk full midway."""
+  """For `run_alone`: saves that find the disk full midway."""
   state = make_state(width=20_000)
   with Checkpoints(directory, keep=3) as checkpoints:
     checkpoints.save(1, state, {})
@@ -324,18 +324,22 @@ def fill_disk_while_saving(directory):
   print("done")
 
 
-def test_a_disk_that_fills_keeps_the_older_ones(tmp_path):
+def run_alone(function, directory):
   """In another process: what Orbax leaves behind would end in later tests."""
   folders = (str(Path(__file__).parent), str(Path(__file__).parent.parent))
   code = (
     f"import sys; sys.path[:0] = {folders}; import conftest, pathlib\n"
-    "from test_checkpoint import fill_disk_while_saving\n"
-    f"fill_disk_while_saving(pathlib.Path({str(tmp_path / 'run')!r}))"
+    f"from test_checkpoint import {function.__name__}\n"
+    f"{function.__name__}(pathlib.Path({str(directory)!r}))"
   )
   done = subprocess.run(
     [sys.executable, "-c", code], capture_output=True, text=True, check=False
   )
   assert done.stdout == "done\n", done.stderr
+
+
+def test_a_disk_that_fills_keeps_the_older_ones(tmp_path):
+  run_alone(fill_disk_while_saving, tmp_path / "run")
 
 
 def test_without_room_nothing_is_begun(tmp_path, monkeypatch, capfd):
@@ -371,10 +375,10 @@ class Bomb:
     return open, (str(self.path), "w")
 
 
-def test_a_hostile_checkpoint_executes_nothing(tmp_path):
-  """Each of its files in turn is a pickle that would make a file."""
+def restore_hostile_files(directory):
+  """For `run_alone`: each file in turn is a pickle that would make a file."""
   state = make_state()["params"]
-  run, mark = tmp_path / "run", tmp_path / "mark"
+  run, mark = directory / "run", directory / "mark"
   with Checkpoints(run, keep=1) as checkpoints:
     checkpoints.save(1, state, {})
   paths = [path for path in (run / "1").rglob("*") if path.is_file()]
@@ -394,3 +398,8 @@ def test_a_hostile_checkpoint_executes_nothing(tmp_path):
   assert not mark.exists()
   pickle.loads(pickle.dumps(Bomb(mark))).close()
   assert mark.exists()
+  print("done")
+
+
+def test_a_hostile_checkpoint_executes_nothing(tmp_path):
+  run_alone(restore_hostile_files, tmp_path)
