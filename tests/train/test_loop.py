@@ -23,7 +23,7 @@ from podscale.train.config import DataConfig
 from podscale.train.data.synthetic_jpegs import synthesize
 from podscale.train.diff import diff
 from podscale.train.errors import NonFiniteError, SaveError, UsageError
-from podscale.train.log import read_metrics
+from podscale.train.log import RunLog, read_metrics
 from podscale.train.loop import _largest, _not_finite, train
 from podscale.train.presets import get_preset
 from podscale.train.watch import Watch
@@ -382,17 +382,20 @@ def test_rollbacks_end(tmp_path, console):
 
 
 def fill_disk_at(steps, monkeypatch):
-  """The saves of these steps find the disk full."""
+  """The saves of these steps find the disk full; how often they were tried."""
   save, usage = Checkpoints.save, shutil.disk_usage
+  tried = []
 
   def save_without_room(self, step, state, data_state):
     with monkeypatch.context() as patch:
       if step in steps:
+        tried.append(step)
         full = usage("/")._replace(free=0)
         patch.setattr(shutil, "disk_usage", lambda path: full)
       save(self, step, state, data_state)
 
   monkeypatch.setattr(Checkpoints, "save", save_without_room)
+  return tried
 
 
 def test_a_full_disk_ends_neither_run_nor_older_checkpoints(
@@ -415,13 +418,22 @@ def test_the_last_state_is_tried_again_and_then_it_is_an_error(
   tmp_path, console, monkeypatch
 ):
   monkeypatch.setattr(loop, "_RETRY_SECONDS", (0, 0))
-  fill_disk_at([6], monkeypatch)
-  with pytest.raises(SaveError, match="no other is there"):
-    train(smoke(tmp_path / "run", checkpoint_every_epochs=1.0), console)
+  tried = fill_disk_at([6], monkeypatch)
+  with (
+    RunLog(tmp_path, total_steps=6, console=console) as log,
+    Checkpoints(tmp_path / "checkpoints", keep=1) as checkpoints,
+    pytest.raises(SaveError, match="no other is there"),
+  ):
+    save = functools.partial(checkpoints.save, 6, {"w": jax.numpy.ones(3)}, {})
+    loop._save_at_last(save, checkpoints, log)
+  assert tried == [6, 6, 6]
   assert console.file.getvalue().count("trying again in 0 s") == 2
 
 
-def test_a_hung_input_is_said_with_its_stack(tmp_path, console, monkeypatch):
+def test_a_hung_input_is_said_with_its_stack_and_changes_nothing(
+  straight, tmp_path, console, monkeypatch
+):
+  """The same run twice is the same, bit for bit."""
   to_devices = loop._to_devices
   calls = []
 
@@ -439,18 +451,11 @@ def test_a_hung_input_is_said_with_its_stack(tmp_path, console, monkeypatch):
   monkeypatch.setattr(loop, "_to_devices", hang_at_the_fifth)
   short = functools.partial(Watch, least_seconds=0.5)
   monkeypatch.setattr(loop, "Watch", short)
-  train(smoke(tmp_path / "run"), console)
+  again = train(smoke(tmp_path / "run"), console)
   lines = said().splitlines()
   assert "podscale-feed:" in lines
   assert any("in hang_at_the_fifth" in line for line in lines)
-  assert "step 6/6" in said()
-
-
-def test_the_same_run_twice_is_the_same_bit_for_bit(
-  straight, tmp_path, console
-):
   workdir, expected, _ = straight
-  again = train(smoke(tmp_path / "run"), console)
   assert diff(workdir, tmp_path / "run") == []
   assert again.evaluation == expected.evaluation
   assert_same_state(again, expected)
