@@ -16,9 +16,6 @@ from podscale.train.log import read_metrics
 
 KILLS = 20
 STEPS = 60
-# From its first step on a process lives this long at most: its first save is
-# begun after about one second, and takes about two.
-LONGEST_SECONDS = 6.0
 
 
 def start(workdir, *flags):
@@ -46,13 +43,15 @@ def wait_for_step(process, step):
       return
 
 
-def kill_later(process, seconds):
-  """After its first step and some seconds; whether it was alive."""
-  wait_for_step(process, 1)
-  time.sleep(seconds)
-  process.kill()
-  process.communicate()
-  return process.returncode == -signal.SIGKILL
+def saved_steps(workdir):
+  folders = (workdir / "checkpoints").glob("*")
+  return {int(path.name) for path in folders if path.name.isdigit()}
+
+
+def wait_for_checkpoint(process, workdir):
+  before = saved_steps(workdir)
+  while process.poll() is None and saved_steps(workdir) <= before:
+    time.sleep(0.02)
 
 
 def train_records(workdir):
@@ -72,13 +71,20 @@ def test_kills_at_random_moments_change_nothing(tmp_path):
   straight, disturbed = tmp_path / "straight", tmp_path / "disturbed"
   finish(start(straight, *flags))
   draw = random.Random(0)
-  killed = saving = 0
-  while killed < KILLS:
+  saving = 0
+  for kill in range(KILLS):
     process = start(disturbed, *flags)
-    killed += kill_later(process, draw.uniform(0, LONGEST_SECONDS))
-    unfinished = disturbed.glob("checkpoints/*.orbax-checkpoint-tmp")
-    saving += any(unfinished)
-    assert process.returncode == -signal.SIGKILL, f"ended after {killed}"
+    # Most die before they have saved; a third, so that it comes to later
+    # saves, when it has, and is at the next one then.
+    if kill % 3 == 2:
+      wait_for_checkpoint(process, disturbed)
+    else:
+      wait_for_step(process, max(saved_steps(disturbed), default=0) + 1)
+    time.sleep(draw.uniform(0, 1))
+    process.kill()
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL, f"it ended before {kill}"
+    saving += any(disturbed.glob("checkpoints/*.orbax-checkpoint-tmp"))
   assert saving > 0
   assert "resuming at step" in finish(start(disturbed, *flags))
   steps = [record["step"] for record in train_records(disturbed)]

@@ -2,11 +2,13 @@
 
 import functools
 import struct
+from collections.abc import Callable
 
 import cv2
 import numpy as np
 
 from ..errors import one_line
+from .jpeg_rows import Rows, find_rows
 from .source import BadExampleError
 
 MOST_PIXELS = 100_000_000
@@ -19,7 +21,8 @@ _JPEG_START = b"\xff\xd8"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _IHDR = struct.Struct(">8x4x4sII")
 # What decoders of all kinds pass over, and some of ImageNet's files have.
-_HARMLESS = ("extraneous bytes before marker", "Invalid SOS parameters")
+_UNREAD = "extraneous bytes before marker"
+_HARMLESS = (_UNREAD, "Invalid SOS parameters")
 
 
 class Picture:
@@ -108,29 +111,69 @@ class Picture:
       return self._image
     if not self._by_turbo:
       return _decode_by_opencv(self._image)
-    import simplejpeg
-
-    height, width = -(-self.height // reduction), -(-self.width // reduction)
-    jpeg = functools.partial(
-      simplejpeg.decode_jpeg,
-      self._image,
-      min_height=height,
-      min_width=width,
-      min_factor=reduction,
-    )
-    try:
-      return jpeg()
-    except ValueError as error:
-      if not any(text in str(error) for text in _HARMLESS):
-        reason = f"cannot decode the JPEG: {one_line(error)}"
-        raise BadExampleError(reason) from None
-    return jpeg(strict=False)
+    return _decode_by_turbo(self._image, self.height, self.width, reduction)
 
   def _cut(self, box: Box, least: int | None) -> np.ndarray:
     """The pixels in a box, reduced as far as `least` each way allow."""
     by = _reduction(box, least) if least and self._by_turbo else 1
     y, x, height, width = (round(side / by) for side in box)
-    return self.decode(by)[y : y + height, x : x + width]
+    pixels = self._decode_down_to((y + height) * by, by)
+    return pixels[y : y + height, x : x + width]
+
+  def _decode_down_to(self, rows: int, reduction: int) -> np.ndarray:
+    """At least the first rows, of the whole image, reduced."""
+    if isinstance(self._image, bytes) and self._by_turbo:
+      found = find_rows(self._image)
+      if found and (height := found.needed(rows)) < self.height:
+        return _decode_rows(self._image, found, height, self.width, reduction)
+    return self.decode(reduction)
+
+
+def _decode_rows(
+  jpeg: bytes, rows: Rows, height: int, width: int, reduction: int
+) -> np.ndarray:
+  """The first rows of a JPEG, a whole number of units."""
+  pixels = np.empty((height // reduction, -(-width // reduction), 3), np.uint8)
+  decode = _turbo(rows.cut(jpeg, height), height, width, reduction)
+  try:
+    decode(buffer=pixels)
+  except ValueError as error:
+    # Said of the rows that follow, when those above are in the buffer: before
+    # them is nothing that is not read.
+    if _UNREAD not in str(error):
+      raise _not_decoded(error) from None
+  return pixels
+
+
+def _decode_by_turbo(
+  jpeg: bytes, height: int, width: int, reduction: int
+) -> np.ndarray:
+  decode = _turbo(jpeg, height, width, reduction)
+  try:
+    return decode()
+  except ValueError as error:
+    if not any(text in str(error) for text in _HARMLESS):
+      raise _not_decoded(error) from None
+  return decode(strict=False)
+
+
+def _turbo(
+  jpeg: bytes | bytearray, height: int, width: int, reduction: int
+) -> Callable[..., np.ndarray]:
+  # Late: machines that train on arrays need no JPEG decoder.
+  import simplejpeg
+
+  return functools.partial(
+    simplejpeg.decode_jpeg,
+    jpeg,
+    min_height=-(-height // reduction),
+    min_width=-(-width // reduction),
+    min_factor=reduction,
+  )
+
+
+def _not_decoded(error: Exception) -> BadExampleError:
+  return BadExampleError(f"cannot decode the JPEG: {one_line(error)}")
 
 
 def _reduction(box: Box, least: int) -> int:
@@ -145,8 +188,7 @@ def is_jpeg(data: bytes) -> bool:
 
 
 def _jpeg_header(data: bytes) -> tuple[int, int, str, str]:
-  # Late: machines that train on arrays need no JPEG decoder.
-  import simplejpeg
+  import simplejpeg  # late, as above
 
   try:
     return simplejpeg.decode_jpeg_header(data)

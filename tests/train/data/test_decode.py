@@ -198,3 +198,53 @@ def test_a_jpeg_without_colour_subsampling():
   pixels = np.random.default_rng(0).integers(0, 255, (40, 50, 3), np.uint8)
   file = simplejpeg.encode_jpeg(pixels, quality=100, colorsubsampling="444")
   assert np.abs(decode(file).astype(int) - pixels).mean() < 2
+
+
+def noise(width, height, seed=0):
+  """What no two rows have in common, so that a wrong one is seen."""
+  draw = np.random.default_rng(seed)
+  return Image.fromarray(draw.integers(0, 256, (height, width, 3), np.uint8))
+
+
+@pytest.mark.parametrize("reduction", [1, 2, 4, 8])
+@pytest.mark.parametrize(
+  "options",
+  [
+    {"subsampling": "4:2:0"},
+    {"subsampling": "4:2:2"},
+    {"subsampling": "4:4:4"},
+    {"subsampling": "4:2:0", "restart_marker_rows": 1},
+    {"subsampling": "4:2:0", "progressive": True},
+  ],
+)
+def test_rows_above_a_cut_are_those_of_the_whole_image(options, reduction):
+  jpeg = saved(noise(83, 211), quality=90, **options)
+  picture = Picture(jpeg)
+  whole = picture.decode(reduction)
+  heights = set()
+  for rows in range(1, 211, 7):
+    pixels = picture._decode_down_to(rows, reduction)
+    heights.add(len(pixels))
+    least = -(-rows // reduction)
+    np.testing.assert_array_equal(pixels[:least], whole[:least])
+  # Coded in several passes it is decoded whole.
+  assert (len(heights) == 1) == ("progressive" in options)
+
+
+def test_grey_is_cut_as_well():
+  picture = Picture(saved(noise(40, 100).convert("L")))
+  pixels = picture._decode_down_to(10, 1)
+  assert pixels.shape == (24, 40, 3)
+  np.testing.assert_array_equal(pixels, picture.decode()[:24])
+
+
+def test_a_cut_does_not_hide_that_a_file_is_truncated():
+  jpeg = saved(noise(83, 211), quality=90)
+  box = (0, 0, 60, 60)
+  assert len(Picture(jpeg)._decode_down_to(60, 1)) == 80
+  for broken in (
+    jpeg[: len(jpeg) // 8],  # in the rows that are needed
+    jpeg[: len(jpeg) // 2],  # below them
+  ):
+    with pytest.raises(BadExampleError, match="cannot decode the JPEG"):
+      crop_and_resize(broken, box, 32, reduce=False)
