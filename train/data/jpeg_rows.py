@@ -32,7 +32,7 @@ class Rows(NamedTuple):
 
     A unit more: colours of fewer rows are interpolated with those below.
 
-    >>> Rows(0, 375, 16).needed(100), Rows(0, 375, 16).needed(350)
+    >>> Rows(0, 375, 16).needed(100), Rows(0, 375, 16).needed(360)
     (128, 375)
     """
     return min((-(-rows // self.unit) + 1) * self.unit, self.height)
