@@ -124,7 +124,8 @@ class Picture:
     """At least the first rows, of the whole image, reduced."""
     if isinstance(self._image, bytes) and self._by_turbo:
       found = find_rows(self._image)
-      if found and (height := found.needed(rows)) < self.height:
+      # One more: the colours of some rows are interpolated with those below.
+      if found and (height := found.needed(rows + reduction)) < self.height:
         return _decode_rows(self._image, found, height, self.width, reduction)
     return self.decode(reduction)
 

@@ -7,9 +7,10 @@ decoded down to there and no further; each row above is as it was.
 import struct
 from typing import NamedTuple
 
-_BASELINE = (0xC0, 0xC1)  # one pass over the image, Huffman-coded
-_START_OF_SCAN = 0xDA
-_SEGMENT = struct.Struct(">BBH")
+_BASELINE = (0xFFC0, 0xFFC1)  # one pass over the image, Huffman-coded
+_START_OF_SCAN = 0xFFDA
+_FIRST_MARK, _LAST_MARK = 0xFF00, 0xFFFF
+_SEGMENT = struct.Struct(">HH")
 _FRAME = struct.Struct(">BHHB")  # bits, height, width, components
 _BLOCK = 8
 
@@ -30,12 +31,10 @@ class Rows(NamedTuple):
   def needed(self, rows: int) -> int:
     """The height to be written where the first `rows` are needed.
 
-    A unit more: colours of fewer rows are interpolated with those below.
-
-    >>> Rows(0, 375, 16).needed(100), Rows(0, 375, 16).needed(360)
-    (128, 375)
+    >>> Rows(0, 375, 16).needed(100), Rows(0, 375, 16).needed(370)
+    (112, 375)
     """
-    return min((-(-rows // self.unit) + 1) * self.unit, self.height)
+    return min(-(-rows // self.unit) * self.unit, self.height)
 
   def cut(self, jpeg: bytes, height: int) -> bytearray:
     """The file with another height."""
@@ -53,13 +52,13 @@ def find_rows(jpeg: bytes) -> Rows | None:
   frame = None
   at = 2
   while at + _SEGMENT.size < len(jpeg):
-    mark, kind, length = _SEGMENT.unpack_from(jpeg, at)
-    if mark != 0xFF or kind == 0xFF:
-      return None
-    if kind in _BASELINE and frame is None:
+    mark, length = _SEGMENT.unpack_from(jpeg, at)
+    if mark in _BASELINE:
       frame = at + _SEGMENT.size
-    if kind == _START_OF_SCAN:
+    elif mark == _START_OF_SCAN:
       return _rows(jpeg, frame, jpeg[at + _SEGMENT.size])
+    elif not _FIRST_MARK < mark < _LAST_MARK:
+      return None
     at += 2 + length
   return None
 
@@ -70,7 +69,8 @@ def _rows(jpeg: bytes, frame: int | None, in_scan: int) -> Rows | None:
   _, height, _, components = _FRAME.unpack_from(jpeg, frame)
   if in_scan != components:  # another scan follows, with the same rows
     return None
-  samplings = jpeg[frame + _FRAME.size + 1 :: 3][:components]
+  first = frame + _FRAME.size + 1
+  samplings = jpeg[first : first + 3 * components : 3]
   down = max((sampling & 15 for sampling in samplings), default=1)
   # A single component is coded block by block, whatever its sampling says.
   return Rows(frame + 1, height, _BLOCK * (down if components > 1 else 1))
