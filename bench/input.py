@@ -53,9 +53,9 @@ def time_input(
 
   Returns:
     A row for each stage: `images_per_s`, `threads`, `of_decode`, its rate by
-    that of decoding the same files whole on one thread (simplejpeg alone), and
-    the seconds that each run took; a run is one pass over at most 64 files, or
-    one batch.
+    that of decoding the same files whole on one thread (simplejpeg alone), the
+    median of what each turn gives, and the seconds that each run took; a run is
+    one pass over at most 64 files, or one batch.
 
   Raises:
     UsageError: the data set cannot be read.
@@ -72,8 +72,7 @@ def time_input(
     # One by one: a stage of batches has threads that work ahead.
     for stage in _batch_stages(source, resolution, batch_size, cores()):
       rows += _rows([stage], runs)
-  whole = rows[0]["images_per_s"]
-  return [row | {"of_decode": row["images_per_s"] / whole} for row in rows]
+  return [row | {"of_decode": _rate_by_that_of(rows[0], row)} for row in rows]
 
 
 def _image_stages(
@@ -167,6 +166,7 @@ def _rows(stages: Sequence[Stage], runs: int) -> list[dict[str, Any]]:
       "stage": stage.name,
       "images_per_s": stage.images / statistics.median(taken),
       "threads": stage.threads,
+      "images": stage.images,
       "median_s": statistics.median(taken),
       "min_s": min(taken),
       "max_s": max(taken),
@@ -174,6 +174,14 @@ def _rows(stages: Sequence[Stage], runs: int) -> list[dict[str, Any]]:
     }
     for stage, taken in zip(stages, seconds, strict=True)
   ]
+
+
+def _rate_by_that_of(other: dict[str, Any], row: dict[str, Any]) -> float:
+  """By turns: within one, the machine was as fast for both."""
+  return statistics.median(
+    (row["images"] / mine) / (other["images"] / its)
+    for mine, its in zip(row["samples_s"], other["samples_s"], strict=True)
+  )
 
 
 @contextlib.contextmanager
