@@ -11,7 +11,8 @@ from jax import lax
 
 from ..model import BatchNorm, EfficientNet
 from ..model.block import Block
-from ..model.layers import SqueezeExcite, StochasticDepth, require_rngs
+from ..model.drops import ImageRngs, StochasticDepth
+from ..model.layers import SqueezeExcite
 
 
 class PlainEfficientNet(EfficientNet):
@@ -22,22 +23,27 @@ class PlainEfficientNet(EfficientNet):
   """
 
   def __call__(
-    self, images: jax.Array, *, rngs: nnx.Rngs | None = None
+    self,
+    images: jax.Array,
+    *,
+    rngs: nnx.Rngs | None = None,
+    first_image: jax.Array | int = 0,
   ) -> jax.Array:
     """Logits; see `EfficientNet`."""
     images = images.astype(self.dtype)
     x = _conv(images, self.stem.kernel[...], self.stem.stride)
     x = jax.nn.silu(_batch_norm(x, self.stem_norm))
+    image_rngs = ImageRngs(rngs, first_image)
     for block in self.blocks:
-      x = _block(x, block, rngs)
+      x = _block(x, block, image_rngs)
     x = _conv(x, self.head.kernel[...][None, None])
     x = jax.nn.silu(_batch_norm(x, self.head_norm))
-    x = self._drop(jnp.mean(x.astype(jnp.float32), axis=(1, 2)), rngs)
+    x = self.dropout(jnp.mean(x.astype(jnp.float32), (1, 2)), image_rngs)
     classifier = self.classifier
     return x @ classifier.kernel[...] + classifier.bias[...][None]
 
 
-def _block(x: jax.Array, block: Block, rngs: nnx.Rngs | None) -> jax.Array:
+def _block(x: jax.Array, block: Block, rngs: ImageRngs) -> jax.Array:
   inputs = x
   if block.has_expand:
     x = _conv(x, block.expand.kernel[...][None, None])
@@ -52,13 +58,10 @@ def _block(x: jax.Array, block: Block, rngs: nnx.Rngs | None) -> jax.Array:
   return inputs + _dropped(x, block.drop, rngs) if block.has_skip else x
 
 
-def _dropped(
-  x: jax.Array, drop: StochasticDepth, rngs: nnx.Rngs | None
-) -> jax.Array:
+def _dropped(x: jax.Array, drop: StochasticDepth, rngs: ImageRngs) -> jax.Array:
   if drop.survival_prob == 1:
     return x
-  key, shape = require_rngs(rngs).dropout(), (x.shape[0], 1, 1, 1)
-  keep = jax.random.bernoulli(key, drop.survival_prob, shape)
+  keep = rngs.keep(drop.survival_prob, len(x), (1, 1, 1))
   return jnp.where(keep, x / drop.survival_prob, 0)
 
 

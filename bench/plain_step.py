@@ -23,7 +23,7 @@ from ..train.state import (
   merge_variables,
   split_variables,
 )
-from ..train.step import ImageScale, cross_entropy, device_key
+from ..train.step import ImageScale, cross_entropy, first_image, step_key
 from .plain import PlainEfficientNet
 
 
@@ -64,14 +64,18 @@ def make_plain_step(
 
   def loss_of(params, means, variances, images, labels, key):
     network = merge_variables(graph, Variables(params, means, variances))
-    logits = network(scale(images), rngs=nnx.Rngs(dropout=key))
+    logits = network(
+      scale(images),
+      rngs=nnx.Rngs(dropout=key),
+      first_image=first_image(images),
+    )
     loss = jnp.mean(cross_entropy(logits, labels, config.label_smoothing))
     return loss + _l2(params, config), split_variables(network)
 
   def local_step(state, images, labels):
     (loss, updated), grads = jax.value_and_grad(loss_of, has_aux=True)(
       *device_varying(state.variables),
-      *(images, labels, device_key(config, state.step)),
+      *(images, labels, step_key(config, state.step)),
     )
     params = state.variables.params
     grads, loss, updated = lax.pmean((grads, loss, updated), ALL_DEVICES)

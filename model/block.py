@@ -8,13 +8,8 @@ from flax import nnx
 from .. import kernels
 from ..kernels import Moments
 from .batch_norm import BatchNorm
-from .layers import (
-  Depthwise,
-  Pending,
-  Pointwise,
-  SqueezeExcite,
-  StochasticDepth,
-)
+from .drops import ImageRngs, StochasticDepth
+from .layers import Depthwise, Pending, Pointwise, SqueezeExcite
 from .spec import BlockSpec
 
 Norm = Callable[[int], BatchNorm]
@@ -51,7 +46,7 @@ class Block(nnx.Module):
     self,
     x: jax.Array,  # [h, w, n, c]
     pending: Pending | None,
-    rngs: nnx.Rngs | None,
+    rngs: ImageRngs,
     bands: int = 1,
     remat: bool = False,
   ) -> jax.Array:

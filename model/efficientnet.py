@@ -11,7 +11,8 @@ from .. import kernels
 from .bands import Sizes, choose_bands
 from .batch_norm import BatchNorm
 from .block import Block
-from .layers import Dense, Pending, Pointwise, Stem, require_rngs
+from .drops import Dropout, ImageRngs
+from .layers import Dense, Pending, Pointwise, Stem
 from .remat import choose_remat
 from .spec import (
   HEAD_FILTERS,
@@ -64,7 +65,7 @@ class EfficientNet(nnx.Module):
     )
     self.head = Pointwise(blocks[-1].out_filters, head, rngs=rngs)
     self.head_norm = norm(head)
-    self.dropout = nnx.Dropout(spec.dropout)
+    self.dropout = Dropout(spec.dropout)
     limit = num_classes**-0.5
     self.classifier = Dense(
       jax.random.uniform(
@@ -73,7 +74,11 @@ class EfficientNet(nnx.Module):
     )
 
   def __call__(
-    self, images: jax.Array, *, rngs: nnx.Rngs | None = None
+    self,
+    images: jax.Array,
+    *,
+    rngs: nnx.Rngs | None = None,
+    first_image: jax.Array | int = 0,
   ) -> jax.Array:
     """Logits of a batch of images.
 
@@ -81,6 +86,8 @@ class EfficientNet(nnx.Module):
       images: `[n, h, w, c]`, floating, normalised. Any h and w will do; the
         accuracy is best near `resolution`.
       rngs: With a `dropout` stream; needed in training only.
+      first_image: How many images of the whole batch come before these, where
+        a device has a part: what is dropped depends on an image's place in it.
 
     Returns:
       `[n, num_classes]` float32.
@@ -95,17 +102,18 @@ class EfficientNet(nnx.Module):
     with jax.named_scope("stem"):
       x, moments = self.stem(images.astype(self.dtype), have)
     pending: Pending | None = self.stem_norm.affine(moments)
+    image_rngs = ImageRngs(rngs, first_image)
     plan = zip(self.blocks, all_bands, all_remat, strict=True)
     for i, (block, bands, remat) in enumerate(plan):
       x = kernels.change_bands(x, have, bands)
       with jax.named_scope(f"block_{i}"):
-        x = block(x, pending, rngs, bands, remat)
+        x = block(x, pending, image_rngs, bands, remat)
       have, pending = bands, None
     raw, moments = self.head(kernels.change_bands(x, have, 1))
     _, features = kernels.batch_norm(
       raw, *self.head_norm.affine(moments), activation="silu", pool=True
     )
-    return self.classifier(self._drop(features, rngs))
+    return self.classifier(self.dropout(features, image_rngs))
 
   def _plan(self, images: jax.Array) -> tuple[list[int], list[bool]]:
     """The bands of each block, and whether it keeps less."""
@@ -114,11 +122,6 @@ class EfficientNet(nnx.Module):
     specs = [block.spec for block in self.blocks]
     bands = choose_bands(sizes, specs)
     return bands, choose_remat(sizes, specs, bands)
-
-  def _drop(self, features, rngs):
-    if self.dropout.deterministic or self.dropout.rate == 0:
-      return features
-    return self.dropout(features, rngs=require_rngs(rngs))
 
 
 def _check_images(images: jax.Array, channels: int) -> None:

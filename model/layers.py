@@ -177,32 +177,3 @@ class SqueezeExcite(nnx.Module):
     """The gate [n, c] in `dtype`, from the means [n, c] in float32."""
     hidden = jax.nn.silu(self.reduce(pooled.astype(dtype)))
     return jax.nn.sigmoid(self.expand(hidden.astype(dtype))).astype(dtype)
-
-
-class StochasticDepth(nnx.Module):
-  """Drops a residual branch per image in training (Huang et al. 2016)."""
-
-  def __init__(self, survival_prob: float):
-    self.survival_prob = survival_prob
-    self.deterministic = False
-
-  def __call__(self, x: jax.Array, rngs: nnx.Rngs | None) -> jax.Array:
-    """The branch [h, w, n, c], or zero for the images that drop it."""
-    if self.deterministic or self.survival_prob == 1:
-      return x
-    key = require_rngs(rngs).dropout()
-    shape = (x.shape[2], 1)
-    keep = jax.random.bernoulli(key, self.survival_prob, shape)
-    # In bfloat16 the factor would be off by up to half a percent.
-    factor = keep.astype(jnp.float32) / self.survival_prob
-    return (x.astype(jnp.float32) * factor[None, None]).astype(x.dtype)
-
-
-def require_rngs(rngs: nnx.Rngs | None) -> nnx.Rngs:
-  """Raises ValueError when there is no random stream to draw from."""
-  if rngs is None:
-    raise ValueError(
-      "training draws random numbers: call model(images, rngs=nnx.Rngs(...)), "
-      "or model.eval() first"
-    )
-  return rngs

@@ -73,8 +73,8 @@ def make_train_step(
   Each device gathers the weights, takes the gradient of its own images' mean
   loss, with batch norm over its group, gets its shard of the mean gradient over
   all devices, and updates its shard of the weights. Running statistics are
-  averaged over all devices. The random numbers of a step depend on the seed,
-  the step and the device only.
+  averaged over all devices. The random numbers of an image depend on the seed,
+  the step and its place in the batch only; mixup's on its device as well.
 
   The weights are gathered in float32: in bfloat16 they would travel in half the
   time, but batch norm's would lose digits.
@@ -103,11 +103,15 @@ def make_train_step(
     network = merge_variables(graph, variables)
     images, mixed = scale(images), None
     if alpha:
+      # Mixed with another of this device: so its shares are its own as well.
+      own = jax.random.fold_in(key, first_image(images))
       mixed = mixup(
-        images, labels, alpha=alpha, key=jax.random.fold_in(key, _MIXUP)
+        images, labels, alpha=alpha, key=jax.random.fold_in(own, _MIXUP)
       )
       images = mixed.images
-    logits = network(images, rngs=nnx.Rngs(dropout=key))
+    logits = network(
+      images, rngs=nnx.Rngs(dropout=key), first_image=first_image(images)
+    )
     losses = cross_entropy(logits, labels, config.label_smoothing)
     if mixed:
       partners = cross_entropy(logits, mixed.partners, config.label_smoothing)
@@ -121,7 +125,7 @@ def make_train_step(
     (loss, updated), grads = jax.value_and_grad(loss_of, has_aux=True)(
       whole,
       *device_varying((means, variances)),
-      *(images, labels, device_key(config, state.step)),
+      *(images, labels, step_key(config, state.step)),
     )
     packed = params.packing.pack(grads, implementation=None)
     grads = Packed(scatter_mean(packed, torus), params.packing)
@@ -243,10 +247,14 @@ def cross_entropy(
   return -((1 - smoothing) * own + smoothing * smooth)
 
 
-def device_key(config: Config, step: jax.Array) -> jax.Array:
-  """This device's random numbers of a step, inside `shard_map`."""
-  key = jax.random.fold_in(jax.random.key(config.seed), step)
-  return jax.random.fold_in(key, lax.axis_index(ALL_DEVICES))
+def step_key(config: Config, step: jax.Array) -> jax.Array:
+  """The random numbers of a step, the same on all devices."""
+  return jax.random.fold_in(jax.random.key(config.seed), step)
+
+
+def first_image(images: jax.Array) -> jax.Array:
+  """Where this device's images begin in the batch, inside `shard_map`."""
+  return lax.axis_index(ALL_DEVICES) * len(images)
 
 
 def _merge_statistics(

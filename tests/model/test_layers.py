@@ -12,76 +12,10 @@ from podscale.model.layers import (
   Pointwise,
   SqueezeExcite,
   Stem,
-  StochasticDepth,
   conv_init,
-  require_rngs,
 )
 
 HALF_ULP = 2.0**-24
-
-
-def dropped(layer, shape, dtype=jnp.float32, seed=0):
-  """The layer's factor for each image: its result for a branch of ones."""
-  rngs = nnx.Rngs(dropout=seed)
-  return np.asarray(layer(jnp.ones(shape, dtype), rngs).astype(jnp.float32))
-
-
-def test_stochastic_depth_drops_images_and_divides_by_survival():
-  factors = dropped(StochasticDepth(0.8), (2, 3, 500, 4))
-  of_image = factors[0, 0, :, 0]
-  # All of an image's values share its fate.
-  assert (factors == of_image[None, None, :, None]).all()
-  assert set(of_image) == {0, np.float32(1 / 0.8)}
-  # Another key, other images.
-  assert (
-    dropped(StochasticDepth(0.8), (2, 3, 500, 4), seed=1) != factors
-  ).any()
-
-
-@pytest.mark.parametrize("survival", [0.8125, 0.5])
-def test_stochastic_depth_keeps_the_expectation(survival):
-  images = 100_000
-  factors = dropped(StochasticDepth(survival), (1, 1, images, 1))
-  # kept / survival has variance (1 - survival) / survival; five deviations of
-  # the mean are passed once in two million seeds.
-  deviation = math.sqrt((1 - survival) / survival / images)
-  assert abs(factors.mean(dtype=np.float64) - 1) <= 5 * deviation
-
-
-def test_stochastic_depth_in_bfloat16_rounds_once():
-  # 39 blocks is B5. The factor itself in bfloat16 would scale a whole branch
-  # by up to half a percent too much or too little.
-  x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 2, 64, 8)))
-  x = x.astype(jnp.bfloat16)
-  for i in range(1, 39):
-    survival = 1 - 0.2 * i / 39
-    layer = StochasticDepth(survival)
-    y = np.float64(layer(x, nnx.Rngs(dropout=0)))
-    kept = dropped(layer, (1, 1, 64, 1))[0, 0] > 0
-    assert 32 < kept.sum() <= 64
-    want = np.float64(x) * kept / survival
-    # bfloat16's half ulp, and a little float32.
-    assert (np.abs(y - want) <= (2.0**-8 + 4 * HALF_ULP) * np.abs(want)).all()
-
-
-def test_stochastic_depth_does_nothing_in_evaluation():
-  layer = StochasticDepth(0.5)
-  layer.eval()
-  x = jnp.ones((1, 1, 8, 2))
-  assert layer(x, None) is x
-
-
-def test_a_block_that_always_survives_needs_no_random_numbers():
-  x = jnp.ones((1, 1, 8, 2))
-  assert StochasticDepth(1.0)(x, None) is x
-
-
-def test_training_without_random_numbers_says_so():
-  message = r"model\(images, rngs=nnx.Rngs\(...\)\), or model.eval\(\)"
-  with pytest.raises(ValueError, match=message):
-    StochasticDepth(0.5)(jnp.ones((1, 1, 8, 2)), None)
-  with pytest.raises(ValueError, match=message):
-    require_rngs(None)
 
 
 @pytest.mark.parametrize(("size", "taps"), [(6, [5, 5, 3]), (5, [4, 5, 3])])
