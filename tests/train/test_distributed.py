@@ -10,15 +10,15 @@ import time
 
 import numpy as np
 import pytest
+from train_processes import finish, records, start, wait_for_step
 
 from podscale.train.config import Config
 from podscale.train.diff import diff
 from podscale.train.errors import UsageError
-from podscale.train.log import read_metrics
 
 # Groups of all devices, so that batch norm crosses the processes.
 FLAGS = [
-  *("--epochs", "1", "--checkpoint-every-epochs", "0.5"),
+  *("--epochs", "1"),
   *("--batch-norm.images-per-group", "64", "--eval-batch-size", "48"),
 ]
 
@@ -29,47 +29,22 @@ def free_port():
     return free.getsockname()[1]
 
 
-def start(workdir, *flags, devices):
-  """One process of the smoke recipe."""
-  environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-  environment.pop("JAX_NUM_CPU_DEVICES", None)
-  return subprocess.Popen(
-    [
-      *(sys.executable, "-m", "podscale.train", "smoke", *FLAGS),
-      *("--cpu-devices", str(devices), "--workdir", str(workdir), *flags),
-    ],
-    env=environment,
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-  )
-
-
 def start_all(workdir, count, *flags, devices=2):
   address = f"127.0.0.1:{free_port()}"
   told = ["--coordinator", address, "--num-processes", str(count)]
   return [
-    start(workdir, *told, "--process-id", str(i), *flags, devices=devices)
+    start(
+      workdir, *FLAGS, *told, "--process-id", str(i), *flags, devices=devices
+    )
     for i in range(count)
   ]
-
-
-def finish(processes):
-  said = [process.communicate()[0] for process in processes]
-  assert [p.returncode for p in processes] == [0] * len(processes), said
-  return said
-
-
-def records(workdir, kind):
-  found = read_metrics(workdir / "metrics.jsonl")
-  return [record for record in found if record["kind"] == kind]
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
   """One process with four devices."""
   workdir = tmp_path_factory.mktemp("alone")
-  finish([start(workdir, devices=4)])
+  finish(start(workdir, *FLAGS, devices=4))
   return workdir
 
 
@@ -88,7 +63,7 @@ def assert_alike(workdir, alone):
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("count", [2, 4])
 def test_processes_train_as_one_does(alone, tmp_path, count):
-  said = finish(start_all(tmp_path, count, devices=4 // count))
+  said = finish(*start_all(tmp_path, count, devices=4 // count))
   assert_alike(tmp_path, alone)
   # Logs and checkpoints are written once.
   assert len(records(tmp_path, "run")) == 1
@@ -109,12 +84,10 @@ def test_sigterm_to_one_process_saves_on_all(tmp_path):
   first, second = start_all(
     tmp_path, 2, *long, "--checkpoint-every-epochs", "1000"
   )
-  for line in first.stdout:
-    if line.startswith("step 2/"):
-      break
+  wait_for_step(first, 2)
   begin = time.monotonic()
   second.send_signal(signal.SIGTERM)
-  (said, _) = finish([first, second])
+  (said, _) = finish(first, second)
   assert time.monotonic() - begin < 30
   (line,) = [x for x in said.splitlines() if x.startswith("stopped by SIGTERM")]
   step = int(line.split("at step ")[1].split(",")[0])
@@ -143,7 +116,7 @@ def test_when_one_is_killed_the_other_ends_and_a_restart_resumes(
   assert len(lines) <= 1
   if killed == 1:  # with process 0 JAX's own service is gone, and ends all
     assert "start the run again with the same --workdir" in lines[0]
-  (text, _) = finish(start_all(tmp_path, 2, *flags))
+  (text, _) = finish(*start_all(tmp_path, 2, *flags))
   (line,) = [x for x in text.splitlines() if "resuming at step " in x]
   assert int(line.split("resuming at step ")[1].split()[0]) >= 3
   assert [r["step"] for r in records(tmp_path, "train")] == list(range(1, 49))
@@ -257,5 +230,5 @@ def test_the_coordinator_listens_on_its_address_only(tmp_path):
 @pytest.mark.timeout(1200)
 def test_two_processes_twice_are_the_same_bit_for_bit(tmp_path):
   for name in ("once", "again"):
-    finish(start_all(tmp_path / name, 2))
+    finish(*start_all(tmp_path / name, 2))
   assert diff(tmp_path / "once", tmp_path / "again") == []

@@ -1,46 +1,18 @@
 """A run that is killed, or goes on elsewhere, ends as one that was not."""
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
+from train_processes import finish, records, start, wait_for_step
 
 from podscale.train.diff import diff
-from podscale.train.log import read_metrics
 
 KILLS = 20
 STEPS = 60
-
-
-def start(workdir, *flags):
-  return subprocess.Popen(
-    [
-      *(sys.executable, "-m", "podscale.train", "smoke"),
-      *("--checkpoint-every-epochs", "0.5", "--workdir", str(workdir), *flags),
-    ],
-    env=os.environ | {"JAX_PLATFORMS": "cpu"},
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-  )
-
-
-def finish(process):
-  said, _ = process.communicate()
-  assert process.returncode == 0, said
-  return said
-
-
-def wait_for_step(process, step):
-  for line in process.stdout:
-    if line.startswith("step ") and int(line[5:].split("/")[0]) >= step:
-      return
 
 
 def saved_steps(workdir):
@@ -52,11 +24,6 @@ def wait_for_checkpoint(process, workdir):
   before = saved_steps(workdir)
   while process.poll() is None and saved_steps(workdir) <= before:
     time.sleep(0.02)
-
-
-def train_records(workdir):
-  records = read_metrics(workdir / "metrics.jsonl")
-  return [r for r in records if r["kind"] == "train"]
 
 
 def checksums(workdir):
@@ -86,8 +53,9 @@ def test_kills_at_random_moments_change_nothing(tmp_path):
     assert process.returncode == -signal.SIGKILL, f"it ended before {kill}"
     saving += any(disturbed.glob("checkpoints/*.orbax-checkpoint-tmp"))
   assert saving > 0
-  assert "resuming at step" in finish(start(disturbed, *flags))
-  steps = [record["step"] for record in train_records(disturbed)]
+  (said,) = finish(start(disturbed, *flags))
+  assert "resuming at step" in said
+  steps = [record["step"] for record in records(disturbed, "train")]
   assert steps == list(range(1, STEPS + 1))
   assert diff(straight, disturbed) == []
   assert checksums(disturbed) == checksums(straight)
@@ -100,16 +68,17 @@ def test_a_run_goes_on_with_half_or_twice_the_devices(tmp_path, devices):
   """With the same batch, the same batch-norm groups and the same images."""
   flags = ("--epochs", "3", "--batch-norm.images-per-group", "32")
   straight, moved = tmp_path / "straight", tmp_path / "moved"
-  finish(start(straight, *flags, "--cpu-devices", "4"))
-  process = start(moved, *flags, "--cpu-devices", "4")
+  finish(start(straight, *flags, devices=4))
+  process = start(moved, *flags, devices=4)
   wait_for_step(process, 7)
   process.send_signal(signal.SIGTERM)
-  assert "stopped by SIGTERM at step" in finish(process)
-  said = finish(start(moved, *flags, "--cpu-devices", str(devices)))
+  (said,) = finish(process)
+  assert "stopped by SIGTERM at step" in said
+  (said,) = finish(start(moved, *flags, devices=devices))
   assert f"on {devices} cpu devices" in said
   for name in ("loss", "gradient_norm"):
     got, want = (
-      [record[name] for record in train_records(run)]
+      [record[name] for record in records(run, "train")]
       for run in (moved, straight)
     )
     assert len(got) == 18
