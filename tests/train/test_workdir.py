@@ -77,6 +77,8 @@ def test_only_the_first_few_differing_settings_are_named(tmp_path):
     ("config.json", '{"model_type": "another program\'s"}'),
     ("config.json", '{"podscale": "0.1.0", "set'),
     ("config.json", "[]"),
+    ("config.json", "[" * 100_000),
+    ("config.json", '{"podscale": "0.1.0", "settings": ["hostile"]}'),
   ],
 )
 def test_a_folder_of_something_else_is_refused(tmp_path, name, content):
@@ -93,3 +95,28 @@ def test_an_unwritable_workdir_is_named(tmp_path):
     check_settings(tmp_path / "file" / "run", Config())
   with pytest.raises(UsageError, match="file: File exists"):
     check_settings(tmp_path / "file", Config())
+
+
+@pytest.mark.parametrize(
+  "name", ["config.json.tmp", "checkpoints", "checkpoints/5", "curves.png"]
+)
+def test_a_link_that_leads_out_is_refused(tmp_path, name):
+  """Somebody else's workdir: what a run writes would land elsewhere."""
+  workdir, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+  check_settings(workdir, Config())
+  elsewhere.mkdir()
+  link = workdir / name
+  link.parent.mkdir(exist_ok=True)
+  link.symlink_to(elsewhere)
+  with pytest.raises(UsageError, match=f"{link} is a link to {elsewhere}"):
+    check_settings(workdir, Config())
+  assert list(elsewhere.iterdir()) == []
+
+
+def test_a_link_to_the_workdir_and_inside_it_is_not(tmp_path):
+  (tmp_path / "disk").mkdir()
+  workdir = tmp_path / "run"
+  workdir.symlink_to(tmp_path / "disk")
+  check_settings(workdir, Config())
+  (workdir / "latest").symlink_to("config.json")
+  check_settings(workdir, Config())
