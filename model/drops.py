@@ -72,5 +72,5 @@ class Dropout(nnx.Module):
     """The features [n, c], those that are kept by 1 / (1 - rate)."""
     if self.deterministic or self.rate == 0:
       return x
-    keep = rngs.keep(1 - self.rate, *(x.shape[0], x.shape[1:]))
+    keep = rngs.keep(1 - self.rate, x.shape[0], x.shape[1:])
     return jnp.where(keep, x / (1 - self.rate), 0)

@@ -139,8 +139,8 @@ def _decode_rows(
   try:
     decode(buffer=pixels)
   except ValueError as error:
-    # Said of the rows that follow, when those above are in the buffer: before
-    # them is nothing that is not read.
+    # Only its first complaint is told, and after all rows: where it is of
+    # bytes that are not read, those of the rows that follow, nothing was wrong.
     if _UNREAD not in str(error):
       raise _not_decoded(error) from None
   return pixels

@@ -248,3 +248,12 @@ def test_a_cut_does_not_hide_that_a_file_is_truncated():
   ):
     with pytest.raises(BadExampleError, match="cannot decode the JPEG"):
       crop_and_resize(broken, box, 32, reduce=False)
+
+
+def test_bytes_among_the_rows_that_are_needed_are_passed_over():
+  """As in a whole image, and not taken for the rows that are not read."""
+  jpeg = saved(noise(83, 211), quality=90, restart_marker_rows=1)
+  at = jpeg.index(b"\xff\xd1")  # at the second row of units
+  odd = jpeg[:at] + b"abc" + jpeg[at:]
+  got = Picture(odd)._decode_down_to(100, 1)[:100]
+  np.testing.assert_array_equal(got, Picture(odd).decode()[:100])
