@@ -274,6 +274,8 @@ class Checkpoints:
     # For `wait`, in which all processes learn of it: the others save on.
     try:
       yield
+    except jax.errors.JaxRuntimeError:  # another process is gone
+      raise
     except Exception as e:  # Orbax raises all sorts for a full disk
       self._failure = _reason(e)
 

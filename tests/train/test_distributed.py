@@ -115,6 +115,7 @@ def test_when_one_is_killed_the_other_ends_and_a_restart_resumes(
   lines = [x for x in said.splitlines() if x.startswith("podscale-train: ")]
   assert len(lines) <= 1
   if killed == 1:  # with process 0 JAX's own service is gone, and ends all
+    assert lines, said
     assert "start the run again with the same --workdir" in lines[0]
   (text, _) = finish(*start_all(tmp_path, 2, *flags))
   (line,) = [x for x in text.splitlines() if "resuming at step " in x]
