@@ -39,6 +39,7 @@ def test_what_is_no_run_is_refused(tmp_path, text):
     read_run(path)
 
 
+@pytest.mark.slow
 def test_the_command_says_what_changed(tmp_path, capsys):
   run = ["lars", "--runs", "1", "--json"]
   assert main(run) == 0

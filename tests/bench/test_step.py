@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pytest
 
 from podscale.bench.step import compare_with_plain, step_config
 
@@ -16,6 +17,7 @@ def test_config_is_the_presets_in_float32_with_nothing_dropped():
   assert (model.dropout, model.survival_prob) == (0.0, 1.0)
 
 
+@pytest.mark.slow
 def test_both_sides_take_the_same_step():
   config = step_config("b0", resolution=32, batch_size=8)
   tiny = dataclasses.replace(config.model, width=0.25, depth=0.25)

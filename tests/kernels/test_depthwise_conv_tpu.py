@@ -157,6 +157,7 @@ def test_minimal_filtering(interpreted, v5e, case):
   check(case, KERNEL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", [3, 5])
 def test_minimal_filtering_of_images_cut_into_rows(
   interpreted, v5e, small_blocks, kernel

@@ -434,6 +434,7 @@ SHAPES = st.lists(st.integers(1, 300), max_size=3).filter(
 )
 
 
+@pytest.mark.slow
 @settings_of_hypothesis(deadline=None, max_examples=8)
 @given(st.lists(SHAPES, min_size=1, max_size=5))
 def test_any_shapes_packed(shapes):

@@ -22,6 +22,7 @@ SHAPES = st.lists(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None)
 @given(SHAPES, st.integers(1, 9))
 def test_unpacking_undoes_packing(shapes, shards):

@@ -58,6 +58,7 @@ def test_other_generations(chip):
   check(SAMPLE[1], 64, chip)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
   ("shape", "batch", "chip"),
   [

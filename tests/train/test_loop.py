@@ -272,6 +272,7 @@ def from_files(workdir, folder, **changes):
   return smoke(workdir, data=data, epochs=2.0, eval_batch_size=16)
 
 
+@pytest.mark.slow
 def test_files_augmented_on_host_and_device_train_alike(
   jpegs, tmp_path, console
 ):

@@ -145,6 +145,7 @@ def test_evaluation_counts_each_real_example_once():
     assert totals.correct == np.sum(logits[:real].argmax(1) == labels[:real])
 
 
+@pytest.mark.slow
 def test_mixup_trains_on_both_labels(three_steps_on_one_device):
   data = dataclasses.replace(CONFIG.data, mixup_alpha=0.4)
   config = dataclasses.replace(CONFIG, data=data)
