@@ -214,7 +214,7 @@ def test_the_coordinator_listens_on_its_address_only(tmp_path):
   told = ("--coordinator", f"127.0.0.1:{port}", "--num-processes", "2")
   process = start(tmp_path / "run", *told, "--process-id", "0", devices=1)
   begin = time.monotonic()
-  while not (found := listening(process)):
+  while not listening(process):
     assert process.poll() is None and time.monotonic() - begin < 60
     time.sleep(0.05)
   time.sleep(1)  # whatever else it may open
