@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 
 from podscale.train.log import read_metrics
 
@@ -36,6 +37,20 @@ def wait_for_step(process, step):
     if line.startswith("step ") and int(line[5:].split("/")[0]) >= step:
       return
   raise AssertionError(f"it ended before step {step}")
+
+
+def saved_steps(workdir):
+  folders = (workdir / "checkpoints").glob("*")
+  return {int(path.name) for path in folders if path.name.isdigit()}
+
+
+def wait_for_checkpoint(workdir, *processes):
+  """Another than are there; or until a process has ended."""
+  before = saved_steps(workdir)
+  while saved_steps(workdir) <= before:
+    if any(process.poll() is not None for process in processes):
+      return
+    time.sleep(0.02)
 
 
 def records(workdir, kind):

@@ -1,7 +1,10 @@
 """Checkpoints of a run.
 
-One process saves and restores here. With several, every process calls the same
-methods in the same order; Orbax then needs no more than the shared directory.
+With several processes each calls the same methods in the same order. The state
+is whole on all of them, so process 0 alone writes it, and what fails there is
+told to the others when it is their turn to wait; all read. None waits for
+another inside Orbax, whose barriers keep those a failure has not reached for
+minutes.
 """
 
 import contextlib
@@ -67,7 +70,7 @@ class Checkpoints:
   context manager.
 
   Args:
-    directory: Where they are; made if it is not there.
+    directory: Where they are, of all processes; made if it is not there.
     keep: How many to keep.
 
   Raises:
@@ -89,6 +92,7 @@ class Checkpoints:
   def __init__(self, directory: str | Path, *, keep: int):
     self._directory = Path(directory).absolute()
     make_folder(self._directory)
+    self._process = jax.process_index()
     self._failure = ""
     # Orbax says with a stack trace what a SaveError says in a line.
     logging.getLogger("absl").addFilter(_is_not_of_orbax)
@@ -100,9 +104,7 @@ class Checkpoints:
       registry.add(name, ocp.args.JsonRestore)
     self._manager = ocp.CheckpointManager(
       self._directory,
-      options=ocp.CheckpointManagerOptions(
-        preservation_policy=LatestN(keep), cleanup_tmp_directories=True
-      ),
+      options=_options(self._process, keep),
       handler_registry=registry,
     )
 
@@ -120,26 +122,32 @@ class Checkpoints:
 
     Args:
       step: Number of steps done.
-      state: Pytree of `jax.Array`s, none of them empty, no PRNG keys.
+      state: Pytree of `jax.Array`s that each process has whole, none of them
+        empty, no PRNG keys.
       data_state: Where the input stands, as JSON can hold it.
 
     Raises:
-      SaveError: If the save before failed, in this process or another, which
-        does not keep this one from being started; or if there is not room
-        enough for this one, which does.
+      SaveError: If the save before failed, which does not keep this one from
+        being started; or if there is not room enough for this one, which does.
     """
     failed = self._finish()
-    if step not in self._manager.all_steps():
-      leaves = _by_name(state)
-      lack = first_message(self._lack_of_room(leaves))
-      if lack:
-        raise self._error(lack)
-      self._start(step, leaves, data_state)
+    lack = ""
+    if self._process == 0 and step not in self._manager.all_steps():
+      leaves = jax.tree.map(np.asarray, _by_name(state))
+      lack = self._lack_of_room(leaves)
+      if not lack:
+        self._start(step, leaves, data_state)
+    lack = first_message(lack)
+    if lack:
+      raise self._error(lack)
     if failed:
       raise failed
 
   def latest_step(self) -> int | None:
-    """The last step that is saved or being saved; None without checkpoints."""
+    """The last step that is saved; in process 0 also one being saved.
+
+    None without checkpoints.
+    """
     return self._manager.latest_step()
 
   def restore(
@@ -178,15 +186,7 @@ class Checkpoints:
       saved = self._manager.item_metadata(step)["state"].tree
     self._check_same(step, saved, target)
     with self._reading(step):
-      restored = self._manager.restore(
-        step,
-        args=ocp.args.Composite(
-          state=ocp.args.StandardRestore(target),
-          data=ocp.args.JsonRestore(),
-          checksums=ocp.args.JsonRestore(),
-        ),
-      )
-      _check(restored["state"], restored["checksums"])
+      restored = self._read(step, target)
     leaves = [restored["state"][name] for name in target]
     structure = jax.tree.structure(abstract_state)
     return jax.tree.unflatten(structure, leaves), restored["data"]
@@ -225,8 +225,8 @@ class Checkpoints:
     """Wait until all that was saved is on disk.
 
     Raises:
-      SaveError: If the last save failed, in this process or another. What it
-        had written is removed; the checkpoints before it are as they were.
+      SaveError: If the last save failed. What it had written is removed; the
+        checkpoints before it are as they were.
     """
     failed = self._finish()
     if failed:
@@ -236,7 +236,7 @@ class Checkpoints:
     """Wait for what is being written and end the threads that write.
 
     Raises:
-      SaveError: If the last save failed in this process.
+      SaveError: In process 0, if the last save failed.
     """
     with self._noting_failure():
       self._manager.close()
@@ -244,7 +244,7 @@ class Checkpoints:
       raise self._error(self._failure)
 
   def _start(
-    self, step: int, leaves: dict[str, Any], data_state: dict[str, Any]
+    self, step: int, leaves: dict[str, np.ndarray], data_state: dict[str, Any]
   ) -> None:
     with self._noting_failure():
       self._manager.save(
@@ -258,28 +258,25 @@ class Checkpoints:
       )
 
   def _finish(self) -> SaveError | None:
-    """Wait for the last save, and tell if it failed in any process."""
+    """Wait for the last save, and tell if it failed."""
     with self._noting_failure():
       self._manager.wait_until_finished()
     failure, self._failure = first_message(self._failure), ""
-    if not failure:
-      return None
-    if jax.process_index() == 0:  # who makes the folders
+    if failure and self._process == 0:
       self._remove_unfinished()
-    self._manager.reload()
-    return self._error(failure)
+    if failure or self._process:  # who has not written knows of no new ones
+      self._manager.reload()
+    return self._error(failure) if failure else None
 
   @contextlib.contextmanager
   def _noting_failure(self) -> Iterator[None]:
-    # For `wait`, in which all processes learn of it: the others save on.
+    # For `wait`, in which all processes learn of it.
     try:
       yield
-    except jax.errors.JaxRuntimeError:  # another process is gone
-      raise
     except Exception as e:  # Orbax raises all sorts for a full disk
       self._failure = _reason(e)
 
-  def _lack_of_room(self, leaves: Mapping[str, Any]) -> str:
+  def _lack_of_room(self, leaves: Mapping[str, np.ndarray]) -> str:
     needed = sum(leaf.nbytes for leaf in leaves.values())
     free = shutil.disk_usage(self._directory).free
     if free >= needed:
@@ -300,10 +297,27 @@ class Checkpoints:
 
   @contextlib.contextmanager
   def _reading(self, step: int) -> Iterator[None]:
+    """Damage that one process finds is every process's."""
+    cause, reason = None, ""
     try:
       yield
     except Exception as e:  # Orbax raises all sorts for a damaged file
-      raise DamagedError(self._directory / str(step), _reason(e)) from e
+      cause, reason = e, _reason(e)
+    reason = first_message(reason)
+    if reason:
+      raise DamagedError(self._directory / str(step), reason) from cause
+
+  def _read(self, step: int, target: dict[str, Any]) -> Any:
+    restored = self._manager.restore(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardRestore(target),
+        data=ocp.args.JsonRestore(),
+        checksums=ocp.args.JsonRestore(),
+      ),
+    )
+    _check(restored["state"], restored["checksums"])
+    return restored
 
   def _check_same(
     self, step: int, saved: Mapping[str, Any], target: Mapping[str, Any]
@@ -315,6 +329,19 @@ class Checkpoints:
           f"the checkpoint of step {step} in {self._directory} is of another "
           f"model: {name} is {there} there, {here} here"
         )
+
+
+def _options(process: int, keep: int) -> ocp.CheckpointManagerOptions:
+  """Of a process by itself, which writes if it is the first."""
+  return ocp.CheckpointManagerOptions(
+    create=False,
+    read_only=process > 0,
+    cleanup_tmp_directories=process == 0,
+    preservation_policy=LatestN(keep),
+    multiprocessing_options=ocp.options.MultiprocessingOptions(
+      primary_host=process, active_processes={process}
+    ),
+  )
 
 
 def _is_not_of_orbax(record: logging.LogRecord) -> bool:
@@ -334,7 +361,7 @@ def _reason(error: Exception) -> str:
   return f"{system[1].strip()}, {text}" if system else text
 
 
-def _checksums(leaves: Mapping[str, jax.Array]) -> dict[str, int]:
+def _checksums(leaves: Mapping[str, Any]) -> dict[str, int]:
   """The CRC-32 of each array's bytes."""
   return {
     name: zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8))

@@ -121,16 +121,19 @@ def test_weights_statistics_averages_and_losses_are_ours():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  ("dtype", "allowed"), [(jnp.float32, 1e-4), (jnp.bfloat16, 1e-2)]
+  ("dtype", "rate", "allowed"),
+  [(jnp.float32, 0.1, 1e-4), (jnp.bfloat16, 0.01, 1e-2)],
 )
-def test_a_hundred_steps_end_with_the_same_loss(dtype, allowed):
+def test_a_hundred_steps_end_with_the_same_loss(dtype, rate, allowed):
   """At a rate at which training does not make rounding large.
 
-  With 0.1 half an ulp in the first weights moves ours by 6e-5 of the last loss,
-  with the rates of `smoke`, up to 0.9, by 9e-2.
+  Half an ulp of float32 in the first weights moves ours, in float32, by 6e-5 of
+  the last loss with 0.1 and by 9e-2 with the rates of `smoke`, up to 0.9. Plain
+  JAX itself, in bfloat16, it moves by 5e-2 with 0.1, 9e-3 with 0.03 and 5e-3
+  with 0.01: the most of eight, five and five starts, on a GPU.
   """
   mesh = group_mesh(jax.devices()[:4], 4)
-  settings = mesh, partial(create, dtype=dtype), lambda step: jnp.float32(0.1)
+  settings = mesh, partial(create, dtype=dtype), lambda step: jnp.float32(rate)
   batches = [batch_of_patterns(seed) for seed in range(100)]
   _, expected = run(*make_plain(*settings), batches)
   step, start, _ = make_ours(*settings)

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -10,7 +11,14 @@ import time
 
 import numpy as np
 import pytest
-from train_processes import finish, records, start, wait_for_step
+from train_processes import (
+  finish,
+  records,
+  saved_steps,
+  start,
+  wait_for_checkpoint,
+  wait_for_step,
+)
 
 from podscale.train.config import Config
 from podscale.train.diff import diff
@@ -121,6 +129,29 @@ def test_when_one_is_killed_the_other_ends_and_a_restart_resumes(
   (line,) = [x for x in text.splitlines() if "resuming at step " in x]
   assert int(line.split("resuming at step ")[1].split()[0]) >= 3
   assert [r["step"] for r in records(tmp_path, "train")] == list(range(1, 49))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_disk_that_fills_in_a_save_keeps_the_run(tmp_path):
+  """No file of process 0, which writes, may grow beyond a part of the state."""
+  long = ("--epochs", "1000", "--eval-every-epochs", "1000")
+  first, second = start_all(tmp_path, 2, *long)
+  wait_for_checkpoint(tmp_path, first, second)
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.prlimit(first.pid, resource.RLIMIT_FSIZE, (100_000, hard))
+  said = next(line for line in first.stdout if "could not be saved" in line)
+  assert "is kept" in said and "File too large" in said
+  assert "the run goes on" in said
+  resource.prlimit(first.pid, resource.RLIMIT_FSIZE, (soft, hard))
+  wait_for_checkpoint(tmp_path, first, second)
+  second.send_signal(signal.SIGTERM)
+  said, _ = finish(first, second)
+  (line,) = [x for x in said.splitlines() if x.startswith("stopped by SIGTERM")]
+  step = int(line.split("at step ")[1].split(",")[0])
+  assert step in saved_steps(tmp_path)
+  steps = [record["step"] for record in records(tmp_path, "train")]
+  assert steps == list(range(1, step + 1))
 
 
 @pytest.mark.slow

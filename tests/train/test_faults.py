@@ -7,23 +7,19 @@ import time
 
 import numpy as np
 import pytest
-from train_processes import finish, records, start, wait_for_step
+from train_processes import (
+  finish,
+  records,
+  saved_steps,
+  start,
+  wait_for_checkpoint,
+  wait_for_step,
+)
 
 from podscale.train.diff import diff
 
 KILLS = 20
 STEPS = 60
-
-
-def saved_steps(workdir):
-  folders = (workdir / "checkpoints").glob("*")
-  return {int(path.name) for path in folders if path.name.isdigit()}
-
-
-def wait_for_checkpoint(process, workdir):
-  before = saved_steps(workdir)
-  while process.poll() is None and saved_steps(workdir) <= before:
-    time.sleep(0.02)
 
 
 def checksums(workdir):
@@ -44,7 +40,7 @@ def test_kills_at_random_moments_change_nothing(tmp_path):
     # Most die before they have saved; a third, so that it comes to later
     # saves, when it has, and is at the next one then.
     if kill % 3 == 2:
-      wait_for_checkpoint(process, disturbed)
+      wait_for_checkpoint(disturbed, process)
     else:
       wait_for_step(process, max(saved_steps(disturbed), default=0) + 1)
     time.sleep(draw.uniform(0, 1))

@@ -431,31 +431,54 @@ def test_the_last_state_is_tried_again_and_then_it_is_an_error(
   assert console.file.getvalue().count("trying again in 0 s") == 2
 
 
-def test_a_hung_input_is_said_with_its_stack_and_changes_nothing(
+def test_what_hangs_is_said_with_its_stack_and_changes_nothing(
   straight, tmp_path, console, monkeypatch
 ):
-  """The same run twice is the same, bit for bit."""
-  to_devices = loop._to_devices
-  calls = []
+  """An input, and a step on the devices. The same run again: the same bits."""
+  to_devices, make_step = loop._to_devices, loop.make_train_step
+  batches, steps = [], []
 
-  def hang_at_the_fifth(batch, mesh):
-    calls.append(batch)
+  def wait_until_it_is_said(what):
     begin = time.monotonic()
-    while len(calls) == 5 and "waiting for images takes" not in said():
+    while f"{what} takes" not in console.file.getvalue():
       assert time.monotonic() - begin < 60
       time.sleep(0.01)
+
+  def hang_at_the_fifth(batch, mesh):
+    batches.append(batch)
+    if len(batches) == 5:
+      wait_until_it_is_said("waiting for images")
     return to_devices(batch, mesh)
 
-  def said():
-    return console.file.getvalue()
+  @jax.jit
+  def hanging(loss):
+    def hang_on_the_device(loss):
+      wait_until_it_is_said("waiting for the devices")
+      return loss
+
+    return jax.pure_callback(hang_on_the_device, loss, loss)
+
+  def make_hanging_step(*args, **settings):
+    step = make_step(*args, **settings)
+
+    def step_that_hangs(*state_and_batch):
+      state, metrics = step(*state_and_batch)
+      steps.append(metrics)
+      if len(steps) == 4:
+        metrics = metrics | {"loss": hanging(metrics["loss"])}
+      return state, metrics
+
+    return step_that_hangs
 
   monkeypatch.setattr(loop, "_to_devices", hang_at_the_fifth)
+  monkeypatch.setattr(loop, "make_train_step", make_hanging_step)
   short = functools.partial(Watch, least_seconds=0.5)
   monkeypatch.setattr(loop, "Watch", short)
   again = train(smoke(tmp_path / "run"), console)
-  lines = said().splitlines()
+  lines = console.file.getvalue().splitlines()
   assert "podscale-feed:" in lines
   assert any("in hang_at_the_fifth" in line for line in lines)
+  assert any("in hang_on_the_device" in line for line in lines)
   workdir, expected, _ = straight
   assert diff(workdir, tmp_path / "run") == []
   assert again.evaluation == expected.evaluation
