@@ -1,5 +1,6 @@
 """Mixup: training on images that are parts of two, and on both their labels."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -21,20 +22,31 @@ class Mixed(NamedTuple):
 
 
 def mixup(
-  images: jax.Array, labels: jax.Array, *, alpha: float, key: jax.Array
+  images: jax.Array,
+  labels: jax.Array,
+  *,
+  alpha: float,
+  key: jax.Array,
+  first_image: jax.Array | int = 0,
 ) -> Mixed:
-  """Mixes each image with that at its place from the end.
+  """Mixes the images of each pair, that of an even place and the one behind it.
 
   The share of the image is the larger of s and 1 - s, s from Beta(alpha,
-  alpha), one for each image (Zhang et al. 2018, arXiv:1710.09412; the reversed
-  partner and the larger share as in tensorflow/tpu,
-  models/official/efficientnet/imagenet_input.py).
+  alpha), one for each image (Zhang et al. 2018, arXiv:1710.09412; the larger
+  share as in tensorflow/tpu,
+  models/official/efficientnet/imagenet_input.py). There the partner is that
+  from the end of a device's batch; in a shuffled batch a neighbour is as good,
+  and the same whatever the devices.
 
   Args:
     images: Float `[n, h, w, c]`.
     labels: `[n]`.
     alpha: Above 0.
-    key: For the shares.
+    key: For the shares, with an image's place in the whole batch.
+    first_image: Images of the whole batch before these, an even number.
+
+  Raises:
+    ValueError: n is odd.
 
   >>> images = jnp.arange(2.0)[:, None, None, None]
   >>> mixed = mixup(
@@ -43,8 +55,19 @@ def mixup(
   >>> mixed.partners.tolist(), bool((mixed.share >= 0.5).all())
   ([8, 7], True)
   """
-  share = jax.random.beta(key, alpha, alpha, labels.shape, jnp.float32)
+  if len(labels) % 2:
+    raise ValueError(f"mixup takes images in pairs, got {len(labels)}")
+  places = first_image + jnp.arange(len(labels))
+  keys = jax.vmap(partial(jax.random.fold_in, key))(places)
+  share = jax.vmap(
+    lambda own: jax.random.beta(own, alpha, alpha, (), jnp.float32)
+  )(keys)
   share = jnp.maximum(share, 1 - share)
   part = share.astype(images.dtype)[:, None, None, None]
-  mixed = part * images + (1 - part) * images[::-1]
-  return Mixed(mixed, labels[::-1], share)
+  mixed = part * images + (1 - part) * _partners(images)
+  return Mixed(mixed, _partners(labels), share)
+
+
+def _partners(x: jax.Array) -> jax.Array:
+  pairs = x.reshape(-1, 2, *x.shape[1:])
+  return pairs[:, ::-1].reshape(x.shape)

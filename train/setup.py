@@ -118,7 +118,8 @@ def make_mesh(config: Config, eval_batch_size: int) -> Mesh:
   """All devices in batch-norm groups.
 
   Raises:
-    UsageError: a batch or a group that the devices cannot share evenly.
+    UsageError: a batch or a group that the devices cannot share evenly, or
+      mixup of an odd number of images on a device.
   """
   devices = jax.device_count()
   for name, size in (
@@ -131,6 +132,12 @@ def make_mesh(config: Config, eval_batch_size: int) -> Mesh:
         f"{name} {size} does not divide by {devices} devices; use "
         f"{below or devices} or {below + devices}"
       )
+  images = config.batch_size // devices
+  if config.data.mixup_alpha and images % 2:
+    raise UsageError(
+      f"mixup takes images in pairs, and batch-size {config.batch_size} is "
+      f"{images} on each of {devices} devices; use a multiple of {2 * devices}"
+    )
   try:
     group_size = config.batch_norm.group_size or group_size_for(
       config.batch_norm.images_per_group, config.batch_size, devices

@@ -74,7 +74,7 @@ def make_train_step(
   loss, with batch norm over its group, gets its shard of the mean gradient over
   all devices, and updates its shard of the weights. Running statistics are
   averaged over all devices. The random numbers of an image depend on the seed,
-  the step and its place in the batch only; mixup's on its device as well.
+  the step and its place in the batch only.
 
   The weights are gathered in float32: in bfloat16 they would travel in half the
   time, but batch norm's would lose digits.
@@ -103,10 +103,12 @@ def make_train_step(
     network = merge_variables(graph, variables)
     images, mixed = scale(images), None
     if alpha:
-      # Mixed with another of this device: so its shares are its own as well.
-      own = jax.random.fold_in(key, first_image(images))
       mixed = mixup(
-        images, labels, alpha=alpha, key=jax.random.fold_in(own, _MIXUP)
+        images,
+        labels,
+        alpha=alpha,
+        key=jax.random.fold_in(key, _MIXUP),
+        first_image=first_image(images),
       )
       images = mixed.images
     logits = network(

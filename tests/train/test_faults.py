@@ -63,6 +63,7 @@ def test_kills_at_random_moments_change_nothing(tmp_path):
 def test_a_run_goes_on_with_half_or_twice_the_devices(tmp_path, devices):
   """With the same batch, the same batch-norm groups and the same images."""
   flags = ("--epochs", "3", "--batch-norm.images-per-group", "32")
+  flags += ("--data.mixup-alpha", "0.2")
   straight, moved = tmp_path / "straight", tmp_path / "moved"
   finish(start(straight, *flags, devices=4))
   process = start(moved, *flags, devices=4)
