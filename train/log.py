@@ -127,7 +127,7 @@ def run_record(config: Config) -> dict[str, Any]:
   import jax
 
   packages = ("podscale", "jax", "jaxlib", "flax", "optax", "numpy")
-  versions = {name: importlib.metadata.version(name) for name in packages}
+  versions = {name: _version(name) for name in packages}
   return {
     "preset": config.preset,
     "settings": dataclasses.asdict(config),
@@ -137,6 +137,13 @@ def run_record(config: Config) -> dict[str, Any]:
     "process_count": jax.process_count(),
     "git_revision": git_revision(Path(__file__).resolve().parent),
   }
+
+
+def _version(package: str) -> str:
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:  # run from its sources
+    return "not installed"
 
 
 def git_revision(folder: Path) -> str | None:

@@ -1,4 +1,5 @@
 import dataclasses
+import importlib.metadata
 import io
 import json
 import math
@@ -310,6 +311,20 @@ def test_make_folder_names_what_is_in_the_way(tmp_path):
   (tmp_path / "file").touch()
   with pytest.raises(UsageError, match="file: File exists"):
     make_folder(tmp_path / "file")
+
+
+def test_a_package_that_runs_from_its_sources_has_no_version(monkeypatch):
+  version = importlib.metadata.version
+
+  def only_others(name):
+    if name == "podscale":
+      raise importlib.metadata.PackageNotFoundError(name)
+    return version(name)
+
+  monkeypatch.setattr(importlib.metadata, "version", only_others)
+  versions = run_record(Config(preset="b0"))["versions"]
+  assert versions["podscale"] == "not installed"
+  assert versions["numpy"] == np.__version__
 
 
 def test_run_record_has_what_repeats_a_run():
