@@ -22,7 +22,10 @@ _LAUNCHERS = {
   "TPU_PROCESS_ADDRESSES": "GKE",
   "KUBERNETES_SERVICE_HOST": "Kubernetes",
 }
-_HEARTBEAT_SECONDS = 30  # a process that is silent for longer has died
+# A process that is silent for longer has died, and JAX ends the others where
+# they are. Gloo gives up a first connection after 30 s, which comes to an error
+# with a line of its own.
+_HEARTBEAT_SECONDS = 45
 _START_SECONDS = 300
 _LONGEST_MESSAGE = 1000  # bytes
 
