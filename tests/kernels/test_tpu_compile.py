@@ -48,7 +48,11 @@ def check(shape, batch, chip, layout="HWNC", dtype=jnp.bfloat16):
 
 
 @pytest.mark.parametrize("chip", ["v3", "v5e", "v6e"])
-@pytest.mark.parametrize("shape", SAMPLE, ids=str)
+@pytest.mark.parametrize(
+  "shape",
+  [pytest.param(SAMPLE[0], marks=pytest.mark.slow), *SAMPLE[1:]],
+  ids=str,
+)
 def test_a_sample_of_layers(shape, chip):
   check(shape, 64, chip)
 

@@ -152,6 +152,7 @@ def test_killed_after_three_steps_and_resumed_equals_straight(
   assert resumed.evaluation == expected.evaluation
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_exits_cleanly(tmp_path):
   workdir = tmp_path / "run"
   process = child(
@@ -348,6 +349,7 @@ def fifth_batch_is_poison(monkeypatch):
   return seen
 
 
+@pytest.mark.slow
 def test_a_rollback_goes_on_behind_the_images_that_are_not_finite(
   fifth_batch_is_poison, straight, tmp_path, console
 ):

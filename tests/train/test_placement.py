@@ -28,8 +28,17 @@ def assert_same(actual, expected):
   jax.tree.map(np.testing.assert_array_equal, actual, expected)
 
 
-@pytest.mark.parametrize("name", ["lars", "rmsprop"])
-@pytest.mark.parametrize("devices", [1, 2, 4])
+@pytest.mark.parametrize(
+  ("devices", "name"),
+  [
+    (1, "lars"),
+    (4, "rmsprop"),
+    pytest.param(1, "rmsprop", marks=pytest.mark.slow),
+    pytest.param(2, "lars", marks=pytest.mark.slow),
+    pytest.param(2, "rmsprop", marks=pytest.mark.slow),
+    pytest.param(4, "lars", marks=pytest.mark.slow),
+  ],
+)
 def test_goes_on_on_other_devices(devices, name):
   eight, state = state_on(8, name)
   unpacked = jax.device_get(eight.unpack(state))

@@ -112,6 +112,7 @@ def test_the_loss_holds_the_l2_penalty(three_steps_on_one_device):
   np.testing.assert_allclose(metrics[0]["loss"], expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_random_numbers_depend_on_seed_and_step_only():
   spec = dataclasses.replace(SPEC, dropout=0.5, survival_prob=0.5)
   losses = []
