@@ -61,8 +61,9 @@ def assert_alike(workdir, alone):
   for kind, name in (("train", "loss"), ("eval", "loss")):
     got = [r[name] for r in records(workdir, kind)]
     want = [r[name] for r in records(alone, kind)]
-    # float32 sums in another order, six steps from each other.
-    np.testing.assert_allclose(got, want, rtol=1e-4)
+    # Half an ulp in the first weights moves these losses by up to 6e-7; here
+    # every sum of each step is rounded otherwise.
+    np.testing.assert_allclose(got, want, rtol=1e-5)
   (got,), (want,) = records(workdir, "eval"), records(alone, "eval")
   assert got["examples"] == want["examples"] == 1000
 
