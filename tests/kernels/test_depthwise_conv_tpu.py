@@ -227,7 +227,9 @@ def test_bands(interpreted, case):
   check(case, KERNEL)
 
 
-@pytest.mark.parametrize("chip", ["v5e", "v3"])
+@pytest.mark.parametrize(
+  "chip", ["v5e", pytest.param("v3", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
   "case",
   [
@@ -248,7 +250,9 @@ PAIRS = [
   Case(3, 1, "SAME", (3, 4, 5, 2), dtype="bfloat16"),
   Case(3, 2, "SAME", (5, 7, 8, 2), dtype="bfloat16", affine="offset"),
   Case(5, 1, "SAME", (2, 5, 9, 2), dtype="bfloat16"),
-  Case(3, 1, "SAME", (2, 35, 2, 2), dtype="bfloat16"),
+  pytest.param(
+    Case(3, 1, "SAME", (2, 35, 2, 2), dtype="bfloat16"), marks=pytest.mark.slow
+  ),
   Case(3, 1, "SAME", (3, 1, 2, 2), dtype="bfloat16"),
 ]
 

@@ -21,6 +21,7 @@ from podscale.bench.shapes import DepthwiseShape, family_shapes
 from podscale.bench.static.compile import compiled, lowered_for
 
 pytestmark = NEEDS_LIBTPU
+SLOW = partial(pytest.param, marks=pytest.mark.slow)
 SAMPLE = [
   DepthwiseShape(56, 144, 3, 1),
   DepthwiseShape(33, 288, 3, 2),
@@ -47,17 +48,13 @@ def check(shape, batch, chip, layout="HWNC", dtype=jnp.bfloat16):
       assert math.prod(map(int, dims.split(","))) < smallest, op
 
 
-@pytest.mark.parametrize("chip", ["v3", "v5e", "v6e"])
-@pytest.mark.parametrize(
-  "shape",
-  [pytest.param(SAMPLE[0], marks=pytest.mark.slow), *SAMPLE[1:]],
-  ids=str,
-)
+@pytest.mark.parametrize("chip", ["v3", "v5e", SLOW("v6e")])
+@pytest.mark.parametrize("shape", [SLOW(SAMPLE[0]), *SAMPLE[1:]], ids=str)
 def test_a_sample_of_layers(shape, chip):
   check(shape, 64, chip)
 
 
-@pytest.mark.parametrize("chip", ["v4", "v5p", "tpu7x"])
+@pytest.mark.parametrize("chip", ["v4", SLOW("v5p"), SLOW("tpu7x")])
 def test_other_generations(chip):
   check(SAMPLE[1], 64, chip)
 

@@ -317,7 +317,11 @@ def response(function, *arguments):
 
 
 @pytest.mark.parametrize(
-  "bands", [[1, 1, 1, 1, 1, 1, 1, 1], [4, 5, 1, 1, 1, 1, 1, 1]]
+  "bands",
+  [
+    pytest.param([1, 1, 1, 1, 1, 1, 1, 1], marks=pytest.mark.slow),
+    [4, 5, 1, 1, 1, 1, 1, 1],
+  ],
 )
 def test_equals_plain_jax_with_all_gradients(monkeypatch, bands):
   # Depth 0.3 repeats one stage, so that one block has a skip; the first has

@@ -293,6 +293,7 @@ def test_files_augmented_on_host_and_device_train_alike(
     assert f"{jpegs}/{split}/class-0007/00000007.jpg: cannot decode" in said
 
 
+@pytest.mark.slow
 def test_a_bad_file_stops_the_run_in_one_line(jpegs, tmp_path, console):
   config = from_files(tmp_path / "run", jpegs)
   strict = dataclasses.replace(config.data, skip_bad=0)

@@ -32,7 +32,7 @@ def assert_same(actual, expected):
   ("devices", "name"),
   [
     (1, "lars"),
-    (4, "rmsprop"),
+    pytest.param(4, "rmsprop", marks=pytest.mark.slow),
     pytest.param(1, "rmsprop", marks=pytest.mark.slow),
     pytest.param(2, "lars", marks=pytest.mark.slow),
     pytest.param(2, "rmsprop", marks=pytest.mark.slow),
