@@ -42,6 +42,7 @@ def test_what_cannot_be_drawn_is_one_line(tmp_path):
     write_plot(tmp_path / "x.abc", "x", LAYERS)
 
 
+@pytest.mark.slow
 def test_the_command_draws(tmp_path, capsys):
   path = tmp_path / "lars.png"
   assert main(["lars", "--runs", "1", "--plot", str(path)]) == 0

@@ -22,6 +22,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jax.interpreters import mlir
 from jax.sharding import PartitionSpec as P
+from slow_case import slow
 from tpu_interpreter import as_on_a_tpu
 
 from podscale.collectives import ALL_DEVICES, group_mesh
@@ -147,7 +148,7 @@ TILES = [
   Case(3, 1, "SAME", (3, 5, 30, 3), "HWNC", "bfloat16"),
   Case(3, 1, "SAME", (1, 1, 2, 3), "HWNC", "bfloat16", "relu"),
   Case(3, 1, "SAME", (2, 4, 130, 30), "HWCN", "bfloat16"),
-  Case(5, 1, "SAME", (2, 6, 3, 2), "HWNC", "bfloat16", affine="scale"),
+  slow(Case(5, 1, "SAME", (2, 6, 3, 2), "HWNC", "bfloat16", affine="scale")),
   Case(5, 1, "SAME", (2, 1, 2, 2), "HWCN", "bfloat16", None),
 ]
 
@@ -227,14 +228,12 @@ def test_bands(interpreted, case):
   check(case, KERNEL)
 
 
-@pytest.mark.parametrize(
-  "chip", ["v5e", pytest.param("v3", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("chip", ["v5e", slow("v3")])
 @pytest.mark.parametrize(
   "case",
   [
     Case(3, 1, "SAME", (10, 5, 9, 2), bands=2),
-    Case(5, 1, "SAME", (9, 6, 2, 2), bands=3),
+    slow(Case(5, 1, "SAME", (9, 6, 2, 2), bands=3)),
     Case(5, 2, "SAME", (20, 5, 2, 2), bands=2),
     Case(3, 2, "SAME", (20, 5, 2, 2), bands=2),
   ],
@@ -250,9 +249,7 @@ PAIRS = [
   Case(3, 1, "SAME", (3, 4, 5, 2), dtype="bfloat16"),
   Case(3, 2, "SAME", (5, 7, 8, 2), dtype="bfloat16", affine="offset"),
   Case(5, 1, "SAME", (2, 5, 9, 2), dtype="bfloat16"),
-  pytest.param(
-    Case(3, 1, "SAME", (2, 35, 2, 2), dtype="bfloat16"), marks=pytest.mark.slow
-  ),
+  slow(Case(3, 1, "SAME", (2, 35, 2, 2), dtype="bfloat16")),
   Case(3, 1, "SAME", (3, 1, 2, 2), dtype="bfloat16"),
 ]
 
@@ -287,7 +284,7 @@ def test_any_small_shape(stride, shape, activation):
 # not among them: this interpreter cannot read a ref as another type.
 ODD = [
   Case(3, 1, "SAME", (3, 3, 17, 130)),
-  Case(3, 1, "SAME", (3, 3, 30, 130), dtype="bfloat16"),
+  slow(Case(3, 1, "SAME", (3, 3, 30, 130), dtype="bfloat16")),
   Case(5, 2, "SAME", (5, 4, 9, 3)),
   Case(3, 2, "SAME", (4, 5, 130, 9), "HWCN", "bfloat16"),
   Case(5, 1, "SAME", (3, 2, 2, 9), "HWCN", "bfloat16", "relu"),

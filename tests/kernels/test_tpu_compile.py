@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from libtpu_mark import NEEDS_LIBTPU
+from slow_case import slow
 
 from podscale.bench.kernel_estimates import (
   layer_arguments,
@@ -21,7 +22,6 @@ from podscale.bench.shapes import DepthwiseShape, family_shapes
 from podscale.bench.static.compile import compiled, lowered_for
 
 pytestmark = NEEDS_LIBTPU
-SLOW = partial(pytest.param, marks=pytest.mark.slow)
 SAMPLE = [
   DepthwiseShape(56, 144, 3, 1),
   DepthwiseShape(33, 288, 3, 2),
@@ -48,13 +48,14 @@ def check(shape, batch, chip, layout="HWNC", dtype=jnp.bfloat16):
       assert math.prod(map(int, dims.split(","))) < smallest, op
 
 
-@pytest.mark.parametrize("chip", ["v3", "v5e", SLOW("v6e")])
-@pytest.mark.parametrize("shape", [SLOW(SAMPLE[0]), *SAMPLE[1:]], ids=str)
+@pytest.mark.parametrize("chip", ["v3", "v5e", slow("v6e")])
+@pytest.mark.parametrize("shape", [slow(SAMPLE[0]), *SAMPLE[1:]], ids=str)
 def test_a_sample_of_layers(shape, chip):
   check(shape, 64, chip)
 
 
-@pytest.mark.parametrize("chip", ["v4", SLOW("v5p"), SLOW("tpu7x")])
+@pytest.mark.slow
+@pytest.mark.parametrize("chip", ["v4", "v5p", "tpu7x"])
 def test_other_generations(chip):
   check(SAMPLE[1], 64, chip)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from efficientnet_table import TABLE
 from flax import nnx
+from slow_case import slow
 from tolerance import assert_accurate
 
 from podscale.bench.plain import PlainEfficientNet
@@ -319,7 +320,7 @@ def response(function, *arguments):
 @pytest.mark.parametrize(
   "bands",
   [
-    pytest.param([1, 1, 1, 1, 1, 1, 1, 1], marks=pytest.mark.slow),
+    slow([1, 1, 1, 1, 1, 1, 1, 1]),
     [4, 5, 1, 1, 1, 1, 1, 1],
   ],
 )
@@ -368,6 +369,7 @@ def test_equals_plain_jax_with_all_gradients(monkeypatch, bands):
       assert np.abs(leaf).max() >= 200 * unit["gradients"], path
 
 
+@pytest.mark.slow
 def test_equals_plain_jax_on_odd_maps_with_a_skip_at_once():
   # 33, 17, 9, 5 and 3, where 'SAME' pads on both sides. So narrow that the stem
   # has the width of the first block, which therefore has a skip.

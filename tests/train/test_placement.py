@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from slow_case import slow
 
 from podscale.collectives import group_mesh
 from podscale.model import EfficientNet, model_spec
@@ -32,11 +33,11 @@ def assert_same(actual, expected):
   ("devices", "name"),
   [
     (1, "lars"),
-    pytest.param(4, "rmsprop", marks=pytest.mark.slow),
-    pytest.param(1, "rmsprop", marks=pytest.mark.slow),
-    pytest.param(2, "lars", marks=pytest.mark.slow),
-    pytest.param(2, "rmsprop", marks=pytest.mark.slow),
-    pytest.param(4, "lars", marks=pytest.mark.slow),
+    slow(4, "rmsprop"),
+    slow(1, "rmsprop"),
+    slow(2, "lars"),
+    slow(2, "rmsprop"),
+    slow(4, "lars"),
   ],
 )
 def test_goes_on_on_other_devices(devices, name):
