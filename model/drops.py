@@ -35,13 +35,18 @@ class ImageRngs(NamedTuple):
         "training draws random numbers: call model(images, "
         "rngs=nnx.Rngs(...)), or model.eval() first"
       )
-    key = self.rngs.dropout()
+    keys = image_keys(self.rngs.dropout(), self.first, images)
+    return jax.vmap(lambda own: jax.random.bernoulli(own, probability, shape))(
+      keys
+    )
 
-    def keep_of_one(image):
-      own = jax.random.fold_in(key, image)
-      return jax.random.bernoulli(own, probability, shape)
 
-    return jax.vmap(keep_of_one)(self.first + jnp.arange(images))
+def image_keys(
+  key: jax.Array, first: jax.Array | int, images: int
+) -> jax.Array:
+  """A key for each image, by its place in the whole batch: `[images]`."""
+  places = first + jnp.arange(images)
+  return jax.vmap(lambda place: jax.random.fold_in(key, place))(places)
 
 
 class StochasticDepth(nnx.Module):

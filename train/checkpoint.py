@@ -92,7 +92,6 @@ class Checkpoints:
   def __init__(self, directory: str | Path, *, keep: int):
     self._directory = Path(directory).absolute()
     make_folder(self._directory)
-    self._process = jax.process_index()
     self._failure = ""
     # Orbax says with a stack trace what a SaveError says in a line.
     logging.getLogger("absl").addFilter(_is_not_of_orbax)
@@ -104,7 +103,7 @@ class Checkpoints:
       registry.add(name, ocp.args.JsonRestore)
     self._manager = ocp.CheckpointManager(
       self._directory,
-      options=_options(self._process, keep),
+      options=_options(jax.process_index(), keep),
       handler_registry=registry,
     )
 
@@ -132,7 +131,7 @@ class Checkpoints:
     """
     failed = self._finish()
     lack = ""
-    if self._process == 0 and step not in self._manager.all_steps():
+    if jax.process_index() == 0 and step not in self._manager.all_steps():
       leaves = jax.tree.map(np.asarray, _by_name(state))
       lack = self._lack_of_room(leaves)
       if not lack:
@@ -262,9 +261,11 @@ class Checkpoints:
     with self._noting_failure():
       self._manager.wait_until_finished()
     failure, self._failure = first_message(self._failure), ""
-    if failure and self._process == 0:
+    if failure and jax.process_index() == 0:
       self._remove_unfinished()
-    if failure or self._process:  # who has not written knows of no new ones
+    if (
+      failure or jax.process_index() > 0
+    ):  # who has not written knows of no new ones
       self._manager.reload()
     return self._error(failure) if failure else None
 

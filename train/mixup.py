@@ -1,10 +1,11 @@
 """Mixup: training on images that are parts of two, and on both their labels."""
 
-from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from ..model.drops import image_keys
 
 
 class Mixed(NamedTuple):
@@ -57,11 +58,9 @@ def mixup(
   """
   if len(labels) % 2:
     raise ValueError(f"mixup takes images in pairs, got {len(labels)}")
-  places = first_image + jnp.arange(len(labels))
-  keys = jax.vmap(partial(jax.random.fold_in, key))(places)
   share = jax.vmap(
     lambda own: jax.random.beta(own, alpha, alpha, (), jnp.float32)
-  )(keys)
+  )(image_keys(key, first_image, len(labels)))
   share = jnp.maximum(share, 1 - share)
   part = share.astype(images.dtype)[:, None, None, None]
   mixed = part * images + (1 - part) * _partners(images)

@@ -33,11 +33,11 @@ def assert_same(actual, expected):
   ("devices", "name"),
   [
     (1, "lars"),
-    slow(4, "rmsprop"),
     slow(1, "rmsprop"),
     slow(2, "lars"),
     slow(2, "rmsprop"),
     slow(4, "lars"),
+    slow(4, "rmsprop"),
   ],
 )
 def test_goes_on_on_other_devices(devices, name):
