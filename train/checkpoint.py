@@ -263,9 +263,8 @@ class Checkpoints:
     failure, self._failure = first_message(self._failure), ""
     if failure and jax.process_index() == 0:
       self._remove_unfinished()
-    if (
-      failure or jax.process_index() > 0
-    ):  # who has not written knows of no new ones
+    # Who has not written knows of no new ones.
+    if failure or jax.process_index() > 0:
       self._manager.reload()
     return self._error(failure) if failure else None
 
