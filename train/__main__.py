@@ -10,6 +10,7 @@ if __name__ == "__main__" and __package__ == "train":
 import sys
 from collections.abc import Sequence
 
+from . import last_words  # noqa: F401  before JAX, as it says there
 from .arguments import parse
 from .errors import NonFiniteError, SaveError, UsageError
 

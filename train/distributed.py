@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from . import last_words
 from .config import Config
 from .errors import UsageError, one_line
 
@@ -23,8 +24,8 @@ _LAUNCHERS = {
   "KUBERNETES_SERVICE_HOST": "Kubernetes",
 }
 # A process that is silent for longer has died, and JAX ends the others where
-# they are. Gloo gives up a first connection after 30 s, which comes to an error
-# with a line of its own.
+# they are, which leaves them their last words. Gloo gives up a first connection
+# after 30 s, which comes to an error that says more.
 _HEARTBEAT_SECONDS = 45
 _START_SECONDS = 300
 _LONGEST_MESSAGE = 1000  # bytes
@@ -60,6 +61,7 @@ def join(config: Config) -> str:
   try:
     _initialize()
   except ValueError as error:
+    last_words.goodbye()
     if config.distributed == "on":
       raise UsageError(
         f"no launcher of many processes was found ({error}); name "
@@ -107,7 +109,8 @@ def leaving_together(say: Callable[[Exception], int]) -> Iterator[None]:
   """Ends this process at once where it fails, or another one has.
 
   A process that ended as usual would first wait for the others, which wait for
-  it in a collective. When it is gone they find that out, within a minute.
+  it in a collective. When it is gone they find that out, within a minute, or
+  JAX does and ends them before they can; then their last words are said.
 
   Args:
     say: Prints an error; returns the exit code.
@@ -125,11 +128,13 @@ def leaving_together(say: Callable[[Exception], int]) -> Iterator[None]:
         "with the same --workdir"
       )
     code = say(error)
+    last_words.goodbye()
     sys.stdout.flush()
     os._exit(code)
 
 
 def _initialize(**settings) -> None:
+  last_words.prepare()
   try:
     jax.distributed.initialize(
       heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
@@ -143,4 +148,9 @@ def _initialize(**settings) -> None:
 
 
 def _ours(how: str) -> str:
-  return f"{how}, process {jax.process_index()} of {jax.process_count()}"
+  process = f"process {jax.process_index()} of {jax.process_count()}"
+  if jax.process_count() > 1:
+    last_words.name(process)
+  else:
+    last_words.goodbye()
+  return f"{how}, {process}"
