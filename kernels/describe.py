@@ -5,12 +5,16 @@ from typing import Any
 
 from .choice import Choice
 from .depthwise_conv import api as depthwise_conv
+from .gated_pointwise_conv import api as gated_pointwise_conv
 from .lars import lars_update
 from .leaf_norms import automatic, leaf_norms
+from .pointwise_conv import api as pointwise_conv
 from .tpu.chip import target_chip
 
 _DESCRIPTIONS: dict[Callable[..., Any], Callable[..., Choice]] = {
   depthwise_conv.depthwise_conv_bn: depthwise_conv.describe,
+  gated_pointwise_conv.gated_pointwise_conv_bn: gated_pointwise_conv.describe,
+  pointwise_conv.pointwise_conv_bn: pointwise_conv.describe,
   lars_update: automatic.describe,
   leaf_norms: automatic.describe,
 }

@@ -45,7 +45,7 @@ def _product(x, kernel, dtype=None):
 
 def _product_backward(operands, dy):
   x, kernel = operands
-  return _product(dy, kernel.T), _cross(x, dy).astype(kernel.dtype)
+  return _product(dy, kernel.T), cross(x, dy).astype(kernel.dtype)
 
 
 product.defvjp(
@@ -69,17 +69,20 @@ def sum_of_products(
   return lax.platform_dependent(*one, *other, cpu=added, default=beside)
 
 
-def within_bands(a: jax.Array, b: jax.Array, bands: int) -> jax.Array:
-  """`a' b` summed over pixels, images and bands, `[c, d]` float32."""
-  both = _cross(a, b)
+def sum_blocks(products: jax.Array, bands: int) -> jax.Array:
+  """The sum over bands of what each has with itself.
+
+  `[bands * c, bands * d]` to `[c, d]`.
+  """
   if bands == 1:
-    return both
-  rows, columns = (size // bands for size in both.shape)
-  blocks = both.reshape(bands, rows, bands, columns)
+    return products
+  rows, columns = (size // bands for size in products.shape)
+  blocks = products.reshape(bands, rows, bands, columns)
   return jnp.einsum("icid->cd", blocks)
 
 
-def _cross(a, b):
+def cross(a: jax.Array, b: jax.Array) -> jax.Array:
+  """`a' b` summed over pixels and images, `[c, d]` float32."""
   return lax.platform_dependent(
     a,
     b,

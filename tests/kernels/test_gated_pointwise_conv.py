@@ -6,14 +6,18 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from abstract_tpu import on
 from banded import in_bands
 from tolerance import assert_accurate
+from tpu_interpreter import as_on_a_tpu
 
 from podscale.kernels import (
   Moments,
   channel_moments,
+  describe,
   gated_pointwise_conv_bn,
 )
+from podscale.kernels.tpu import pixels
 
 F32, BF16 = jnp.float32, jnp.bfloat16
 NAMES = "dx", "dkernel", "dscale", "doffset", "dslope", "dbase"
@@ -49,13 +53,16 @@ def plain(activation, x, kernel, scale, offset, slope, base):
   return y.astype(x.dtype), channel_moments(y)
 
 
-def gated(activation, x, kernel, scale, offset, slope, base, *, bands):
+def gated(
+  activation, x, kernel, scale, offset, slope, base, *, bands, form=None
+):
   return gated_pointwise_conv_bn(
     *(x, kernel, scale, offset),
     lambda params, mean: gate(params, mean).astype(x.dtype),
     (slope, base),
     activation=activation,
     bands=bands,
+    implementation=form,
   )
 
 
@@ -105,13 +112,16 @@ def exact(x, kernel, scale, offset, slope, base, dy, dmean, dm2, *, activation):
   ],
 )
 def test_values_and_gradients(shape, features, bands, activation, dtype):
+  check(shape, features, bands, activation, dtype)
+
+
+def check(shape, features, bands, activation, dtype, form=None):
   inputs = draw(shape, features, dtype)
-  op = in_bands(partial(gated, activation), bands)
-  form = partial(plain, activation)
+  op = in_bands(partial(gated, activation, form=form), bands)
   actual = jax.jit(partial(everything, op))(*inputs)
   assert_accurate(
     actual,
-    jax.jit(partial(everything, form))(*inputs),
+    jax.jit(partial(everything, partial(plain, activation)))(*inputs),
     partial(exact, activation=activation),
     *inputs,
   )
@@ -121,6 +131,59 @@ def test_values_and_gradients(shape, features, bands, activation, dtype):
   assert {actual[n].dtype for n in (*NAMES[2:], "mean", "m2")} == {
     jnp.dtype(F32)
   }
+
+
+@pytest.fixture
+def few_pixels(monkeypatch):
+  """So little of VMEM that a kernel takes several steps."""
+  monkeypatch.setattr(pixels, "_MOST_BYTES", 150_000)
+
+
+@pytest.mark.parametrize("dtype", [F32, BF16])
+@pytest.mark.parametrize(
+  ("shape", "features", "bands", "activation"),
+  [
+    ((4, 5, 16, 8), 3, 1, "silu"),
+    ((4, 5, 16, 8), 3, 4, "silu"),
+    ((3, 2, 32, 50), 7, 3, "relu"),
+    ((2, 2, 16, 2), 3, 1, None),
+  ],
+)
+def test_the_kernel(shape, features, bands, activation, dtype, interpret):
+  interpret()
+  check(shape, features, bands, activation, dtype, "pallas_tpu")
+
+
+@pytest.mark.parametrize("bands", [1, 4])
+def test_the_kernel_in_several_steps(bands, interpret, few_pixels):
+  interpret()
+  check((4, 5, 16, 8), 3, bands, "silu", BF16, "pallas_tpu")
+
+
+def test_no_races_and_no_memory_read_before_it_is_written(few_pixels):
+  with as_on_a_tpu():
+    check((4, 3, 16, 8), 3, 2, "silu", BF16, "pallas_tpu")
+
+
+@pytest.mark.parametrize(
+  ("chip", "name", "reason"),
+  [
+    ("v5e", "pallas_tpu", "measured ahead of XLA on v5e"),
+    ("v6e", "pallas_tpu", "measured ahead of XLA on v6e"),
+    ("v4", "xla", "not measured ahead of XLA on v4"),
+    ("v3", "xla", "no products in bfloat16 on v3"),
+  ],
+)
+def test_what_runs_is_described(chip, name, reason):
+  vector = jax.ShapeDtypeStruct((144,), F32)
+  x = jax.ShapeDtypeStruct((65, 65, 64, 144), BF16)
+  kernel = jax.ShapeDtypeStruct((144, 24), BF16)
+  with on(chip):
+    choice = describe(
+      *(gated_pointwise_conv_bn, x, kernel, vector, vector, gate, None)
+    )
+  assert choice.implementation == name
+  assert reason in choice.reason
 
 
 def test_of_the_wide_arrays_only_the_input_is_kept():

@@ -6,16 +6,20 @@ import jax.numpy as jnp
 import numpy as np
 import oracle
 import pytest
+from abstract_tpu import on
 from banded import in_bands
 from jax.sharding import PartitionSpec as P
 from tolerance import assert_accurate
+from tpu_interpreter import as_on_a_tpu
 
 from podscale.collectives import ALL_DEVICES, group_mesh
 from podscale.kernels import (
   Moments,
   channel_moments,
+  describe,
   pointwise_conv_bn,
 )
+from podscale.kernels.tpu import pixels
 
 F32, BF16 = jnp.float32, jnp.bfloat16
 
@@ -78,6 +82,84 @@ def test_values_and_gradients(shape, features, bands, dtype):
   assert {actual[name].dtype for name in ("y", "dx", "dkernel")} == {
     jnp.dtype(dtype)
   }
+
+
+def check_kernel(shape, features, bands, dtype):
+  inputs = draw(shape, features, dtype)
+  op = partial(pointwise_conv_bn, implementation="pallas_tpu")
+  actual = jax.jit(partial(everything, in_bands(op, bands)))(*inputs)
+  wanted = jax.jit(partial(everything, plain))(*inputs)
+  assert_accurate(actual, wanted, exact, *inputs)
+  assert {actual[name].dtype for name in ("y", "dx", "dkernel")} == {
+    jnp.dtype(dtype)
+  }
+
+
+@pytest.fixture
+def few_pixels(monkeypatch):
+  """So little of VMEM that a kernel takes several steps."""
+  monkeypatch.setattr(pixels, "_MOST_BYTES", 150_000)
+
+
+@pytest.mark.parametrize("dtype", [F32, BF16])
+@pytest.mark.parametrize(
+  ("shape", "features", "bands"),
+  [((4, 5, 16, 3), 8, 1), ((4, 5, 16, 3), 8, 4), ((3, 2, 32, 5), 130, 3)],
+)
+def test_the_kernel(shape, features, bands, dtype, interpret):
+  interpret()
+  check_kernel(shape, features, bands, dtype)
+
+
+@pytest.mark.parametrize("bands", [1, 4])
+def test_the_kernel_in_several_steps(bands, interpret, few_pixels):
+  interpret()
+  check_kernel((4, 5, 16, 3), 8, bands, BF16)
+
+
+def test_no_races_and_no_memory_read_before_it_is_written(few_pixels):
+  with as_on_a_tpu():
+    check_kernel((4, 3, 16, 3), 8, 2, BF16)
+
+
+def sizes(shape, features, dtype=BF16):
+  return (
+    jax.ShapeDtypeStruct(shape, dtype),
+    jax.ShapeDtypeStruct((shape[3], features), dtype),
+  )
+
+
+@pytest.mark.parametrize("chip", ["v5e", "v6e"])
+def test_the_kernel_is_chosen_where_it_was_measured_ahead(chip):
+  with on(chip):
+    choice = describe(pointwise_conv_bn, *sizes((65, 65, 64, 24), 144))
+  assert (choice.implementation, choice.chip) == ("pallas_tpu", chip)
+
+
+@pytest.mark.parametrize(
+  ("chip", "arrays", "reason"),
+  [
+    ("v5e", sizes((8, 8, 64, 24), 16), "not for 24 to 16"),
+    ("v5e", sizes((8, 8, 24, 24), 96), "no 24 images, but multiples of 16"),
+    ("v5e", sizes((8, 8, 64, 24), 96, F32), "in bfloat16, x is float32"),
+    ("v5e", sizes((8, 8, 64, 24), 96, jnp.float16), "has no float16"),
+    ("v5e", sizes((8, 8, 64, 640), 20480), "has no room in VMEM: "),
+    ("v4", sizes((8, 8, 64, 24), 96), "not measured ahead of XLA on v4"),
+    ("v3", sizes((8, 8, 64, 24), 96), "no products in bfloat16 on v3"),
+  ],
+)
+def test_xla_is_chosen_elsewhere_and_the_reason_given(chip, arrays, reason):
+  with on(chip):
+    choice = describe(pointwise_conv_bn, *arrays)
+  assert choice.implementation == "xla"
+  assert reason in choice.reason
+
+
+def test_the_kernel_is_refused_where_it_cannot_run():
+  x, kernel, *_ = draw((4, 5, 3, 3), 8, BF16)
+  with pytest.raises(NotImplementedError, match="no 3 images"):
+    pointwise_conv_bn(x, kernel, implementation="pallas_tpu")
+  pointwise_conv_bn(x, kernel, implementation=("pallas_tpu", "xla"))
 
 
 @pytest.mark.parametrize("mean", [100.0, -100.0])

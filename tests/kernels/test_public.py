@@ -18,8 +18,10 @@ def test_ops_name_their_errors():
     "batch_norm_affine",
     "channel_moments",
     "depthwise_conv_bn",
+    "gated_pointwise_conv_bn",
     "lars_update",
     "leaf_norms",
+    "pointwise_conv_bn",
   ):
     doc = getattr(kernels, name).__doc__
     for part in ("Args:", "Returns:", "Raises:", ">>>"):

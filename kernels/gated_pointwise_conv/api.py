@@ -1,0 +1,106 @@
+"""The public 1x1 convolution behind a squeeze-excite."""
+
+from typing import Any
+
+import jax
+
+from ..activation import Activation, check_activation
+from ..channel_moments import channel_moments
+from ..choice import Choice
+from ..dispatch import Requested
+from ..forms import choose_forms, describe_forms
+from ..layout import check_image
+from ..manual_axes import match_varying
+from ..moments import Moments
+from ..pointwise_conv.api import check_kernel
+from . import pallas_tpu
+from .op import OP, gated
+from .settings import Gate, Settings
+
+
+def gated_pointwise_conv_bn(
+  x: jax.Array,
+  kernel: jax.Array,
+  scale: jax.Array,
+  offset: jax.Array,
+  gate: Gate,
+  gate_params: Any,
+  *,
+  activation: Activation = None,
+  bands: int = 1,
+  implementation: Requested = None,
+) -> tuple[jax.Array, Moments]:
+  """1x1 convolution, with batch norm, activation and gate on its way in.
+
+  Equivalent to::
+
+      z = activation(x * scale + offset)
+      g = gate(gate_params, z.mean((0, 1)))
+      y = (z.astype(x.dtype) * g) @ kernel
+      return y, channel_moments(y)
+
+  Args:
+    x: `[h, w, n, c]`, floating.
+    kernel: `[c, d]`, of x's dtype.
+    scale: `[c]` float32, from `batch_norm_affine`.
+    offset: `[c]` float32.
+    gate: A function of `gate_params` and the spatial mean, float32 `[n, c]`, to
+      a factor for each image and channel, `[n, c]` of x's dtype.
+    gate_params: Arrays, in any structure.
+    activation: 'silu', 'relu' or None.
+    bands: Of the image, among x's channels, as `to_bands` lays them; y's are
+      laid likewise.
+    implementation: 'xla', 'pallas_tpu', several to try, or None to choose. The
+      kernel is one for the backward pass.
+
+  Returns:
+    y, `[h, w, n, d]`, of x's dtype, and its `Moments`. For policies of
+    `jax.checkpoint` y has the name of this function.
+
+  Raises:
+    ValueError: shapes, dtypes or settings that do not fit each other.
+    NotImplementedError: the named implementation cannot do this.
+
+  Source: squeeze-excite is Hu et al. 2018.
+
+  >>> import jax.numpy as jnp
+  >>> x, ones = jnp.ones((2, 2, 1, 3)), jnp.ones(3)
+  >>> gate = lambda half, mean: half * mean
+  >>> y, _ = gated_pointwise_conv_bn(x, jnp.ones((3, 2)), ones, ones, gate, 0.5)
+  >>> y.shape, y[0, 0, 0, 0].item()
+  ((2, 2, 1, 2), 6.0)
+  """
+  _check(x, kernel, scale, offset, activation, bands)
+  leaves, structure = jax.tree.flatten(gate_params)
+  x, kernel, scale, offset, *leaves = match_varying(
+    x, kernel, scale, offset, *leaves
+  )
+  gate_params = jax.tree.unflatten(structure, leaves)
+  forms = choose_forms(OP, implementation, pallas_tpu.plan, x, kernel, bands)
+  settings = Settings(gate, activation, bands, forms)
+  with jax.named_scope(OP):
+    y = gated(x, kernel, scale, offset, gate_params, settings)
+    return y, channel_moments(y, bands=bands)
+
+
+def describe(
+  x: jax.Array,
+  kernel: jax.Array,
+  scale: jax.Array,
+  offset: jax.Array,
+  gate: Gate,
+  gate_params: Any,
+  *,
+  activation: Activation = None,
+  bands: int = 1,
+) -> Choice:
+  """What `gated_pointwise_conv_bn` runs without a named implementation."""
+  del gate, gate_params
+  _check(x, kernel, scale, offset, activation, bands)
+  return describe_forms(pallas_tpu.plan, x, kernel, bands)
+
+
+def _check(x, kernel, scale, offset, activation, bands) -> None:
+  check_image(OP, x, "HWNC", bands, scale=scale, offset=offset)
+  check_activation(OP, activation)
+  check_kernel(OP, x, kernel, bands)

@@ -1,0 +1,95 @@
+"""The public 1x1 convolution."""
+
+import jax
+from jax.ad_checkpoint import checkpoint_name
+
+from ..bands import channels_of_band
+from ..channel_moments import channel_moments, with_known_count
+from ..choice import Choice
+from ..dispatch import Requested
+from ..forms import choose_forms, describe_forms
+from ..layout import check_image
+from ..manual_axes import match_varying
+from ..moments import Moments
+from ..products import block_diagonal, product
+from . import pallas_tpu
+from .expansion import expansion
+
+_OP = "pointwise_conv_bn"
+
+
+def pointwise_conv_bn(
+  x: jax.Array,
+  kernel: jax.Array,
+  *,
+  bands: int = 1,
+  implementation: Requested = None,
+) -> tuple[jax.Array, Moments]:
+  """1x1 convolution, and what the batch norm behind it needs.
+
+  Equivalent to `y = x @ kernel` and `channel_moments(y)`, summed in float32.
+  Where y has more channels than x only x is kept for the backward pass. For
+  policies of `jax.checkpoint` the moments have the name of this function.
+
+  Args:
+    x: `[h, w, n, c]`, floating.
+    kernel: `[c, d]`, of x's dtype.
+    bands: Of the image, among x's channels, as `to_bands` lays them; y's are
+      laid likewise.
+    implementation: 'xla', 'pallas_tpu', several to try, or None to choose. The
+      kernel is one for the backward pass, where y has more channels than x.
+
+  Returns:
+    y, `[h, w, n, d]`, of x's dtype, and its `Moments`.
+
+  Raises:
+    ValueError: shapes or dtypes that do not fit each other.
+    NotImplementedError: the named implementation cannot do this.
+
+  Source: Sandler et al. 2018 for the expansion; batch norm's moments of it from
+  those of its input are linear algebra.
+
+  >>> import jax.numpy as jnp
+  >>> y, moments = pointwise_conv_bn(jnp.ones((2, 2, 1, 3)), jnp.ones((3, 8)))
+  >>> y.shape, y[0, 0, 0, 0].item(), moments.mean[0].item()
+  ((2, 2, 1, 8), 3.0, 3.0)
+  """
+  _check(x, kernel, bands)
+  x, kernel = match_varying(x, kernel)
+  forms = choose_forms(_OP, implementation, pallas_tpu.plan, x, kernel, bands)
+  with jax.named_scope(_OP):
+    if kernel.shape[1] > kernel.shape[0]:
+      y, moments = expansion(x, kernel, bands, forms)
+    else:
+      y = product(x, block_diagonal(kernel, bands))
+      moments = channel_moments(y, bands=bands)
+  return y, with_known_count(checkpoint_name(moments, _OP), y)
+
+
+def describe(x: jax.Array, kernel: jax.Array, *, bands: int = 1) -> Choice:
+  """What `pointwise_conv_bn` runs without a named implementation."""
+  _check(x, kernel, bands)
+  return describe_forms(pallas_tpu.plan, x, kernel, bands)
+
+
+def _check(x, kernel, bands) -> None:
+  check_image(_OP, x, "HWNC", bands)
+  check_kernel(_OP, x, kernel, bands)
+
+
+def check_kernel(op: str, x: jax.Array, kernel: jax.Array, bands: int) -> None:
+  """Checks a 1x1 convolution's kernel.
+
+  Raises:
+    ValueError: with the shapes and dtypes in it.
+  """
+  c = channels_of_band(op, x, bands)
+  if kernel.ndim != 2 or kernel.shape[0] != c or kernel.shape[1] == 0:
+    raise ValueError(
+      f"{op}: kernel must have shape ({c}, d) for x of shape {x.shape} in "
+      f"{bands} bands, got {kernel.shape}"
+    )
+  if kernel.dtype != x.dtype:
+    raise ValueError(
+      f"{op}: the kernel is {kernel.dtype} but x is {x.dtype}; cast one of them"
+    )
