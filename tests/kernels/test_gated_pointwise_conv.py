@@ -8,6 +8,7 @@ import oracle
 import pytest
 from abstract_tpu import on
 from banded import in_bands
+from slow_case import slow
 from tolerance import assert_accurate
 from tpu_interpreter import as_on_a_tpu
 
@@ -145,7 +146,7 @@ def few_pixels(monkeypatch):
   [
     ((4, 5, 16, 8), 3, 1, "silu"),
     ((4, 5, 16, 8), 3, 4, "silu"),
-    ((3, 2, 32, 50), 7, 3, "relu"),
+    slow((3, 2, 32, 50), 7, 3, "relu"),
     ((2, 2, 16, 2), 3, 1, None),
   ],
 )
@@ -154,7 +155,7 @@ def test_the_kernel(shape, features, bands, activation, dtype, interpret):
   check(shape, features, bands, activation, dtype, "pallas_tpu")
 
 
-@pytest.mark.parametrize("bands", [1, 4])
+@pytest.mark.parametrize("bands", [slow(1), 4])
 def test_the_kernel_in_several_steps(bands, interpret, few_pixels):
   interpret()
   check((4, 5, 16, 8), 3, bands, "silu", BF16, "pallas_tpu")

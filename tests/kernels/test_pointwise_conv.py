@@ -9,6 +9,7 @@ import pytest
 from abstract_tpu import on
 from banded import in_bands
 from jax.sharding import PartitionSpec as P
+from slow_case import slow
 from tolerance import assert_accurate
 from tpu_interpreter import as_on_a_tpu
 
@@ -104,14 +105,14 @@ def few_pixels(monkeypatch):
 @pytest.mark.parametrize("dtype", [F32, BF16])
 @pytest.mark.parametrize(
   ("shape", "features", "bands"),
-  [((4, 5, 16, 3), 8, 1), ((4, 5, 16, 3), 8, 4), ((3, 2, 32, 5), 130, 3)],
+  [((4, 5, 16, 3), 8, 1), ((4, 5, 16, 3), 8, 4), slow((3, 2, 32, 5), 130, 3)],
 )
 def test_the_kernel(shape, features, bands, dtype, interpret):
   interpret()
   check_kernel(shape, features, bands, dtype)
 
 
-@pytest.mark.parametrize("bands", [1, 4])
+@pytest.mark.parametrize("bands", [slow(1), 4])
 def test_the_kernel_in_several_steps(bands, interpret, few_pixels):
   interpret()
   check_kernel((4, 5, 16, 3), 8, bands, BF16)
