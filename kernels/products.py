@@ -32,7 +32,7 @@ def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def _product(x, kernel, dtype=None):
   def flat(x, kernel):
-    y = jnp.dot(_matrix(x), kernel, preferred_element_type=dtype)
+    y = jnp.dot(matrix(x), kernel, preferred_element_type=dtype)
     return y.reshape(*x.shape[:-1], -1)
 
   return lax.platform_dependent(
@@ -87,11 +87,12 @@ def cross(a: jax.Array, b: jax.Array) -> jax.Array:
     a,
     b,
     cpu=lambda a, b: jnp.dot(
-      _matrix(a).T, _matrix(b), preferred_element_type=_F32
+      matrix(a).T, matrix(b), preferred_element_type=_F32
     ),
     default=partial(jnp.einsum, "hwnc,hwnd->cd", preferred_element_type=_F32),
   )
 
 
-def _matrix(x):
+def matrix(x: jax.Array) -> jax.Array:
+  """With rows of channels: all axes but the last as one."""
   return x.reshape(-1, x.shape[-1])

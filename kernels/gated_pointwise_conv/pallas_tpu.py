@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from ..bands import over_bands, sum_bands
-from ..products import block_diagonal, sum_blocks
+from ..products import block_diagonal, matrix, sum_blocks
 from ..recompute import recompute_from
 from ..tpu.call import tpu_call
-from ..tpu.pixels import Plan, matrix, plan_pixels, sum_products, sums, whole
+from ..tpu.pixels import Plan, plan_pixels, sum_products, sums, whole
 from ..tpu.prologue import Prologue
 from .settings import Gradients, Residuals, Settings
 from .xla import through_gate

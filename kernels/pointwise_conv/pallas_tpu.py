@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
+from ..products import matrix
 from ..tpu.call import tpu_call
-from ..tpu.pixels import Plan, matrix, plan_pixels, sum_products, sums, whole
+from ..tpu.pixels import Plan, plan_pixels, sum_products, sums, whole
 from .xla import Constant, Products
 
 _F32 = jnp.float32

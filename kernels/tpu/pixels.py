@@ -113,11 +113,6 @@ def plan_pixels(
   return Plan(chip, pixels, h * w // pixels, images)
 
 
-def matrix(pixels: jax.Array) -> jax.Array:
-  """`[pixels, images, channels]` with rows of channels."""
-  return pixels.reshape(-1, pixels.shape[-1])
-
-
 def sum_products(a: jax.Array, b: jax.Array) -> jax.Array:
   """`a' b` in float32, of matrices in VMEM."""
   return lax.dot_general(

@@ -5,6 +5,8 @@ from functools import partial
 import pytest
 from jax.experimental import pallas as pl
 
+from podscale.kernels.tpu import pixels
+
 
 @pytest.fixture
 def interpret(monkeypatch):
@@ -15,3 +17,9 @@ def interpret(monkeypatch):
     monkeypatch.setattr(pl, "pallas_call", run)
 
   return begin
+
+
+@pytest.fixture
+def few_pixels(monkeypatch):
+  """So little of VMEM that a kernel takes several steps."""
+  monkeypatch.setattr(pixels, "_MOST_BYTES", 150_000)

@@ -18,7 +18,6 @@ from podscale.kernels import (
   describe,
   gated_pointwise_conv_bn,
 )
-from podscale.kernels.tpu import pixels
 
 F32, BF16 = jnp.float32, jnp.bfloat16
 NAMES = "dx", "dkernel", "dscale", "doffset", "dslope", "dbase"
@@ -132,12 +131,6 @@ def check(shape, features, bands, activation, dtype, form=None):
   assert {actual[n].dtype for n in (*NAMES[2:], "mean", "m2")} == {
     jnp.dtype(F32)
   }
-
-
-@pytest.fixture
-def few_pixels(monkeypatch):
-  """So little of VMEM that a kernel takes several steps."""
-  monkeypatch.setattr(pixels, "_MOST_BYTES", 150_000)
 
 
 @pytest.mark.parametrize("dtype", [F32, BF16])

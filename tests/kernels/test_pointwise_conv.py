@@ -20,7 +20,6 @@ from podscale.kernels import (
   describe,
   pointwise_conv_bn,
 )
-from podscale.kernels.tpu import pixels
 
 F32, BF16 = jnp.float32, jnp.bfloat16
 
@@ -94,12 +93,6 @@ def check_kernel(shape, features, bands, dtype):
   assert {actual[name].dtype for name in ("y", "dx", "dkernel")} == {
     jnp.dtype(dtype)
   }
-
-
-@pytest.fixture
-def few_pixels(monkeypatch):
-  """So little of VMEM that a kernel takes several steps."""
-  monkeypatch.setattr(pixels, "_MOST_BYTES", 150_000)
 
 
 @pytest.mark.parametrize("dtype", [F32, BF16])
