@@ -61,20 +61,26 @@ def _batches(leaves: Sequence[jax.Array]) -> Iterator[_Batch]:
 
 
 def _write(buffer: jax.Array, leaves: _Batch, start: int) -> jax.Array:
+  """The buffer with these leaves; the first kernel makes it.
+
+  For one that is there before XLA sets memory aside from the start of the step,
+  through all of the forward pass.
+  """
   registers = buffer.reshape(-1, *TILE)
+  written_to = [registers] if start else []
   blocks = list(map(_readable, leaves))
   sizes = [rows_of(leaf.shape) // SUBLANES for leaf in leaves]
   in_hbm = pl.BlockSpec(memory_space=pl.ANY)
   written = pl.pallas_call(
     partial(_kernel, sizes=sizes, start=start // SUBLANES),
-    in_specs=[in_hbm] * (1 + len(blocks)),
+    in_specs=[in_hbm] * (len(written_to) + len(blocks)),
     out_specs=in_hbm,
     out_shape=jax.ShapeDtypeStruct(
       registers.shape,
       jnp.float32,
       manual_axis_type=jax.typeof(buffer).manual_axis_type,
     ),
-    input_output_aliases={0: 0},
+    input_output_aliases={0: 0} if written_to else {},
     scratch_shapes=[
       *[pltpu.VMEM(block.shape, jnp.float32) for block in blocks],
       pltpu.VMEM((sum(sizes), *TILE), jnp.float32),
@@ -90,7 +96,7 @@ def _write(buffer: jax.Array, leaves: _Batch, start: int) -> jax.Array:
       bytes_accessed=8 * _REGISTER * sum(sizes),
     ),
     name="pack",
-  )(registers, *blocks)
+  )(*written_to, *blocks)
   return written.reshape(buffer.shape)
 
 
@@ -107,10 +113,9 @@ def _readable(leaf: jax.Array) -> jax.Array:
 
 def _kernel(*refs, sizes: list[int], start: int):
   count = len(sizes)
-  _, *leaf_refs = refs[: 1 + count]
-  out_ref = refs[1 + count]
-  block_refs = refs[2 + count : -3]
-  registers_ref, loaded, stored = refs[-3:]
+  *_, registers_ref, loaded, stored = refs
+  *leaf_refs, out_ref = refs[-4 - 2 * count : -3 - count]
+  block_refs = refs[-3 - count : -3]
   loads = [
     pltpu.make_async_copy(leaf, block, loaded.at[i])
     for i, (leaf, block) in enumerate(zip(leaf_refs, block_refs, strict=True))

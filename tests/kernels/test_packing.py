@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from abstract_tpu import on
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import Mesh
@@ -74,6 +75,20 @@ def test_the_kernel_has_no_races_and_reads_nothing_before_it_is_there():
   with as_on_a_tpu():
     buffer = packing.pack(tree, implementation="pallas_tpu")
   np.testing.assert_array_equal(buffer, packing.pack(tree))
+
+
+def test_the_first_kernel_makes_the_buffer():
+  tree = tree_of(KINDS)
+  packing = pack_like(tree)
+
+  @jax.jit
+  def pack(tree):
+    return packing.pack(tree, implementation="pallas_tpu")
+
+  with on("v5e"):
+    hlo = pack.trace(tree).lower(lowering_platforms=("tpu",)).as_text()
+  assert "tpu_custom_call" in hlo
+  assert "AllocateBuffer" not in hlo
 
 
 @pytest.mark.parametrize("form", ["xla", "pallas_tpu"])
