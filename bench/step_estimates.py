@@ -149,6 +149,7 @@ def estimate_step(
   collective_us = sum(x.us(slice_) for x in movements)
   step_us = step.core_us + collective_us
   images = config.batch_size / len(devices)
+  hbm_bytes = devices[0].num_cores * CHIPS[chip].hbm_gib * 2**30
   return {
     "implementation": way,
     "step_us": step_us,
@@ -157,7 +158,7 @@ def estimate_step(
     "images_per_s_per_core": images / step_us * 1e6,
     "hbm_bytes": judged.hbm_bytes,
     "peak_bytes": judged.peak_bytes,
-    "of_hbm": judged.peak_bytes / (CHIPS[chip].hbm_gib * 2**30),
+    "of_hbm": judged.peak_bytes / hbm_bytes,
     "collectives": {
       "count": len(movements),
       "bytes": sum(x.bytes for x in movements),

@@ -12,10 +12,10 @@ KINDS = {
 }
 
 
-def on(chip):
-  """Traces for a chip that is not there."""
+def on(chip, cores=1):
+  """Traces for a chip that is not there, a device of so many of its cores."""
   device = jax.sharding.AbstractDevice(
-    device_kind=KINDS[chip], num_cores=1, platform="tpu"
+    device_kind=KINDS[chip], num_cores=cores, platform="tpu"
   )
   mesh = jax.sharding.AbstractMesh((), (), abstract_device=device)
   return jax.sharding.use_abstract_mesh(mesh)

@@ -16,7 +16,8 @@ class Chip(NamedTuple):
   Attributes:
     name: 'v3', 'v5e', ..., or 'unknown'.
     vmem_bytes: What a kernel may take.
-    hbm_bytes: Of one core, in all; None where the chip is unknown.
+    hbm_bytes: Of a device, in all: of v5p's both cores'; None where the chip is
+      unknown.
   """
 
   name: str
@@ -55,7 +56,7 @@ def target_chip() -> Chip:
   if name[0] != "v":
     name = f"tpu{name}"
   vmem = _usable(info.vmem_capacity_bytes)
-  return Chip(name, vmem, info.hbm_capacity_bytes)
+  return Chip(name, vmem, info.num_cores * info.hbm_capacity_bytes)
 
 
 def _usable(capacity: int) -> int:

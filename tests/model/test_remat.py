@@ -62,6 +62,14 @@ def test_some_memory_is_for_what_there_is_at_a_time():
   assert taken("v5e", batch=8) == pytest.approx(2 * 128 * lane + weights)
 
 
+def test_a_device_of_two_cores_has_the_memory_of_both():
+  weights_and_arrays = taken("v5p")
+  with on("v5p", cores=2):
+    both = bytes_to_keep(Sizes(16, 16, 4, BF16), [SPEC], [1])
+  # A core has 51.5e9 bytes.
+  assert both == pytest.approx(2 * 0.95 * 51.5e9 - weights_and_arrays)
+
+
 def test_all_is_kept_where_it_fits_or_the_memory_is_not_known():
   assert not any(chosen("b0", "v5e", 64)[1])
   assert not any(chosen("b7", None, 1024)[1])
