@@ -80,7 +80,8 @@ class Instruction(NamedTuple):
       return "depthwise"
     if _UPDATE.search(self.op_name) or "optax" in self.op_name:
       return "optimizer"
-    if re.search(r" (convolution|dot)\(", f" {self.opcode}({self.text}"):
+    product = re.search(r" (convolution|dot)\(", f" {self.opcode}({self.text}")
+    if product or "pointwise_conv_bn" in self.name:
       return "pointwise"
     return "normalisation"
 

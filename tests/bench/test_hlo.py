@@ -30,6 +30,8 @@ ENTRY %main (x: bf16[8,8]) -> f32[] {
   %deep = bf16[8,8]{1,0} fusion(%x), kind=kOutput, calls=%fused.2
   %depthwise_conv_bn_forward.3 = (bf16[8,8]{1,0}, f32[4,8]{1,0}) \
 custom-call(%x), custom_call_target="tpu_custom_call"
+  %gated_pointwise_conv_bn_backward.4 = bf16[8,8]{1,0} custom-call(%x), \
+custom_call_target="tpu_custom_call"
   %decay = f32[8]{0} fusion(%x), kind=kLoop, calls=%add.1, \
 metadata={op_name="jit(step)/shard_map/update/mul"}
   %silu = f32[8]{0} fusion(%x), kind=kLoop, calls=%add.1, \
@@ -56,6 +58,7 @@ def instructions():
     ("dense", "pointwise"),
     ("deep", "depthwise"),
     ("depthwise_conv_bn_forward.3", "depthwise"),
+    ("gated_pointwise_conv_bn_backward.4", "pointwise"),
     ("decay", "optimizer"),
     ("silu", "normalisation"),
     ("in-group", "collectives"),
