@@ -63,7 +63,7 @@ def _batches(leaves: Sequence[jax.Array]) -> Iterator[_Batch]:
 def _write(buffer: jax.Array, leaves: _Batch, start: int) -> jax.Array:
   """The buffer with these leaves; the first kernel makes it.
 
-  For one that is there before XLA sets memory aside from the start of the step,
+  A buffer made beforehand would take its memory from the start of the step on,
   through all of the forward pass.
   """
   registers = buffer.reshape(-1, *TILE)
