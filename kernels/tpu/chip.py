@@ -16,8 +16,8 @@ class Chip(NamedTuple):
   Attributes:
     name: 'v3', 'v5e', ..., or 'unknown'.
     vmem_bytes: What a kernel may take.
-    hbm_bytes: Of a device, in all: of v5p's both cores'; None where the chip is
-      unknown.
+    hbm_bytes: Of a device, in all, which on v5p is two cores; None where the
+      chip is unknown.
   """
 
   name: str
