@@ -1,6 +1,7 @@
 """Examples kept in memory from the first time they are read."""
 
 import os
+import threading
 
 from .source import Example, Source
 
@@ -8,7 +9,8 @@ from .source import Example, Source
 class InMemory:
   """A source whose examples are read once and kept, as long as they fit.
 
-  Files are kept as they are, not decoded: a fifth of the bytes.
+  Files are kept as they are, not decoded: a fifth of the bytes. Threads that ask
+  for the same example at the same time may each read it; one reading is kept.
 
   Args:
     source: To read from.
@@ -24,6 +26,7 @@ class InMemory:
     self._source = source
     self._most_bytes = most_bytes
     self._examples: dict[int, Example] = {}
+    self._lock = threading.Lock()
     self.bytes = 0
     """Of the images kept."""
     self.num_classes = source.num_classes
@@ -42,10 +45,11 @@ class InMemory:
     example = self._source[index]
     image = example["image"]
     size = len(image) if isinstance(image, bytes) else image.nbytes
-    # Threads may count past the limit by what each has in hand.
-    if self.bytes + size <= self._most_bytes:
-      self._examples[index] = example
-      self.bytes += size
+    with self._lock:
+      fits = self.bytes + size <= self._most_bytes
+      if fits and index not in self._examples:
+        self._examples[index] = example
+        self.bytes += size
     return example
 
   def where(self, index: int) -> str:
