@@ -9,8 +9,8 @@ from .source import Example, Source
 class InMemory:
   """A source whose examples are read once and kept, as long as they fit.
 
-  Files are kept as they are, not decoded: a fifth of the bytes. Threads that ask
-  for the same example at the same time may each read it; one reading is kept.
+  Files are kept as they are, not decoded: a fifth of the bytes. Threads that
+  ask for the same example at the same time may each read it; one is kept.
 
   Args:
     source: To read from.
