@@ -16,6 +16,11 @@ _SHARE = 0.95
 # beside what is kept: 1.3 to 2.8 in the steps that were compiled (B0 on v5e, B2
 # and B5 on v3, bench/results/step.md).
 _AT_A_TIME = 3
+# Of VMEM, what an expansion leaves to the depthwise convolution's backward
+# pass, for which XLA makes it again there. In steps of 256 chips the peak fell
+# by an eighth; v6e was as fast, v5e up to 1.2 % slower (bench/results/step.md).
+# v3, v4 and v5p do not have that much.
+_FOR_KERNELS = 60e6
 # Bytes of a weight: itself, gathered, and its gradient; the rest is sharded.
 _WEIGHT = 8
 
@@ -25,25 +30,30 @@ def choose_remat(
 ) -> list[bool]:
   """For each block whether to compute its expansion again.
 
-  As few as it takes to fit the memory of the TPU that is compiled for, the
-  largest first; none elsewhere.
+  Those that VMEM holds meanwhile, and of the others as few as it takes to fit
+  the memory of the TPU that is compiled for, the largest first; none elsewhere.
 
   Args:
     sizes: Of what enters the first block.
     blocks: In order.
     bands: Of each block.
   """
-  chosen = [False] * len(blocks)
   limit = bytes_to_keep(sizes, blocks, bands)
   if limit is None:
-    return chosen
+    return [False] * len(blocks)
   kept = bytes_kept(sizes, blocks, bands)
-  total = sum(map(sum, kept))
+  in_vmem = target_chip().vmem_bytes - _FOR_KERNELS
+  chosen = [0 < expansion <= in_vmem for expansion, _ in kept]
+  total = sum(
+    rest + (0 if again else expansion)
+    for (expansion, rest), again in zip(kept, chosen, strict=True)
+  )
   for i in sorted(range(len(blocks)), key=lambda i: -kept[i][0]):
     if total <= limit:
       break
-    chosen[i] = kept[i][0] > 0
-    total -= kept[i][0]
+    if not chosen[i] and kept[i][0] > 0:
+      chosen[i] = True
+      total -= kept[i][0]
   return chosen
 
 
