@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 
 from ..kernels.moments import Moments
 from .mesh import MEMBER
@@ -45,7 +46,8 @@ def group_moments(
 
   Backward one all-reduce, of the cotangents of mean and m2. Counts and pivot
   are constants to differentiation. The result is the same on all members but
-  typed as varying over the axis.
+  typed as varying over the axis. For policies of `jax.checkpoint` it has the
+  name of this function.
 
   Args:
     moments: of this device; count float32 scalar, mean and m2 float32 `[c]`.
@@ -146,6 +148,8 @@ def _all_reduce(x, call):
 
 def _forward(count, mean, m2, pivot, call):
   merged = _merge(count, mean, m2, pivot, call)
+  # Here, or what the backward pass has of it would be reduced again.
+  merged = Moments(*checkpoint_name(merged, "group_moments"))
   return merged, (count, mean, merged)
 
 

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 
 from .. import kernels
 from ..collectives import group_moments
@@ -64,8 +63,7 @@ class BatchNorm(nnx.Module):
     """The scale and offset to apply, `[c]` float32 each.
 
     In training, updates the running statistics; otherwise `moments` is not
-    looked at. For policies of `jax.checkpoint` the moments of a group have the
-    name 'batch_norm_moments'.
+    looked at.
 
     Args:
       moments: Of the tensor to normalise, over this device's images.
@@ -75,7 +73,6 @@ class BatchNorm(nnx.Module):
       return self._affine(Moments(one, self.mean[...], self.var[...]))
     if self.axis_name is not None:
       moments = group_moments(moments, self.axis_name, pivot=self.mean[...])
-      moments = checkpoint_name(moments, "batch_norm_moments")
     # First, for it checks the shapes.
     affine = self._affine(moments)
     self._update(jax.lax.stop_gradient(moments))

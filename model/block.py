@@ -85,6 +85,6 @@ _convolve_again = nnx.remat(
   Block._convolve,
   static_argnums=3,  # bands
   policy=jax.checkpoint_policies.save_only_these_names(
-    "depthwise_conv_bn", "pointwise_conv_bn", "batch_norm_moments"
+    "depthwise_conv_bn", "pointwise_conv_bn", "group_moments"
   ),
 )

@@ -7,7 +7,9 @@ import pytest
 from abstract_tpu import on
 from first_block import sizes_and_blocks
 from flax import nnx
+from jax.sharding import PartitionSpec as P
 
+from podscale.collectives import device_varying
 from podscale.kernels.tpu.chip import target_chip
 from podscale.model.bands import Sizes
 from podscale.model.batch_norm import BatchNorm
@@ -148,3 +150,32 @@ def test_the_expansion_is_not_kept(gradients):
   rest = {(6, 6, 4, 3), (3, 3, 4, 18), (3, 3, 4, 5)}
   assert kept(False) == rest | {(6, 6, 4, 18)}
   assert kept(True) == rest
+
+
+def test_a_groups_moments_are_not_reduced_again():
+  mesh = jax.make_mesh((2,), ("member",), (jax.sharding.AxisType.Auto,))
+
+  def all_reduces(remat):
+    block = Block(
+      SPEC, norm=partial(BatchNorm, axis_name="member"), rngs=nnx.Rngs(0)
+    )
+    graph, params, stats = nnx.split(block, nnx.Param, ...)
+
+    def gradients(params, stats, x):
+      def loss(params):
+        model = nnx.merge(graph, params, stats, copy=True)
+        return model(x, None, None, remat=remat).sum()
+
+      return jax.tree.leaves(jax.grad(loss)(device_varying(params, "member")))
+
+    step = jax.shard_map(
+      gradients,
+      mesh=mesh,
+      in_specs=(P(), P(), P(None, None, "member")),
+      out_specs=P("member"),
+    )
+    x = jax.ShapeDtypeStruct((6, 6, 4, 3), jnp.float32)
+    return jax.jit(step).lower(params, stats, x).as_text().count("all_reduce")
+
+  # Of three batch norms, forward and backward.
+  assert (all_reduces(False), all_reduces(True)) == (6, 6)
