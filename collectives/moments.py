@@ -149,7 +149,7 @@ def _all_reduce(x, call):
 def _forward(count, mean, m2, pivot, call):
   merged = _merge(count, mean, m2, pivot, call)
   # Here, or what the backward pass has of it would be reduced again.
-  merged = Moments(*checkpoint_name(merged, "group_moments"))
+  merged = checkpoint_name(merged, "group_moments")
   return merged, (count, mean, merged)
 
 
