@@ -19,7 +19,7 @@ _AT_A_TIME = 3
 # Of VMEM, what an expansion leaves to the depthwise convolution's backward
 # pass, for which XLA makes it again there. In steps of 256 chips the peak fell
 # by an eighth; v6e was as fast, v5e up to 1.2 % slower (bench/results/step.md).
-# v3, v4 and v5p do not have that much.
+# v3 and v4 do not have that much, v5p hardly more.
 _FOR_KERNELS = 60e6
 # Bytes of a weight: itself, gathered, and its gradient; the rest is sharded.
 _WEIGHT = 8
@@ -42,18 +42,15 @@ def choose_remat(
   if limit is None:
     return [False] * len(blocks)
   kept = bytes_kept(sizes, blocks, bands)
-  in_vmem = target_chip().vmem_bytes - _FOR_KERNELS
+  in_vmem = max(target_chip().vmem_bytes - _FOR_KERNELS, 0)
   chosen = [0 < expansion <= in_vmem for expansion, _ in kept]
-  total = sum(
-    rest + (0 if again else expansion)
-    for (expansion, rest), again in zip(kept, chosen, strict=True)
-  )
-  for i in sorted(range(len(blocks)), key=lambda i: -kept[i][0]):
+  larger = {i: size for i, (size, _) in enumerate(kept) if size > in_vmem}
+  total = sum(larger.values()) + sum(rest for _, rest in kept)
+  for i in sorted(larger, key=larger.__getitem__, reverse=True):
     if total <= limit:
       break
-    if not chosen[i] and kept[i][0] > 0:
-      chosen[i] = True
-      total -= kept[i][0]
+    chosen[i] = True
+    total -= larger[i]
   return chosen
 
 
