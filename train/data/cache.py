@@ -34,6 +34,7 @@ class InMemory:
     self.mean = source.mean
     self.std = source.std
     self.eval_padding = source.eval_padding
+    self.listing = source.listing
 
   def __len__(self) -> int:
     return len(self._source)

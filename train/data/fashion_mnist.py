@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import UsageError
 from .idx import read_idx
-from .source import Example, Split, example_count
+from .source import Example, Split, example_count, hash_listing
 
 ARCHIVE = Path(__file__).with_name("fashion_mnist.npz")
 """First 10,000 training and 2,000 test images, in the package."""
@@ -58,6 +58,9 @@ class FashionMnist:
     border = ((0, 0), (_BORDER, _BORDER), (_BORDER, _BORDER))
     self._images = np.pad(images, border)
     self._labels = labels
+    self.listing = hash_listing(
+      hashlib.sha256(array.tobytes()).hexdigest() for array in (images, labels)
+    )
 
   def __len__(self) -> int:
     return len(self._labels)

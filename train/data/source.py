@@ -1,5 +1,7 @@
 """What a data set is to the rest of the house: a `Source` of examples."""
 
+import hashlib
+from collections.abc import Iterable
 from typing import Literal, Protocol, TypedDict
 
 import numpy as np
@@ -48,12 +50,32 @@ class Source(Protocol):
   """Evaluation at size s cuts the central s / (s + eval_padding) of the short
   side; 0 keeps the whole of a square image."""
 
+  @property
+  def listing(self) -> str:
+    """A hash of which examples there are, and in which order.
+
+    It is equal for the same data in another folder, and for what it was
+    converted to.
+    """
+
   def __len__(self) -> int: ...
 
   def __getitem__(self, index: int, /) -> Example: ...
 
   def where(self, index: int, /) -> str:
     """Where an example comes from, for messages: its file and record."""
+
+
+def hash_listing(lines: Iterable[object]) -> str:
+  """Hash the names and counts that identify a data set.
+
+  >>> hash_listing(["train-00000-of-00001", 5])[:8]
+  '1cface6a'
+  """
+  digest = hashlib.sha256()
+  for line in lines:
+    digest.update(f"{line}\n".encode(errors="surrogateescape"))
+  return digest.hexdigest()
 
 
 def example_count(wanted: int | None, available: int, where: object) -> int:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .source import IMAGENET_MEAN, IMAGENET_STD, Example, Split
+from .source import IMAGENET_MEAN, IMAGENET_STD, Example, Split, hash_listing
 
 _PATTERNS, _TRAIN, _TEST = range(3)
 _GRID = 4
@@ -37,6 +37,9 @@ class Synthetic:
     self._examples = examples
     self._resolution = resolution
     self._split = _TRAIN if split == "train" else _TEST
+    self.listing = hash_listing(
+      ["synthetic", split, examples, resolution, num_classes]
+    )
 
   def __len__(self) -> int:
     return self._examples

@@ -38,6 +38,11 @@ class EncodedImages(abc.ABC):
   def __len__(self) -> int:
     return self._count
 
+  @property
+  @abc.abstractmethod
+  def listing(self) -> str:
+    """A hash of the examples' files, see `Source`."""
+
   @abc.abstractmethod
   def read(self, index: int) -> tuple[bytes, int]:
     """The file and the label; BadExampleError where there are none."""

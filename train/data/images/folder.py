@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from ...errors import UsageError
-from ..source import Split
+from ..source import Split, hash_listing
 from .encoded import EncodedImages, read_file
 
 FOLDERS: dict[Split, str] = {"train": "train", "test": "val"}
@@ -27,9 +27,16 @@ class ImageFolder(EncodedImages):
       UsageError: a folder is missing or empty, holds other files, or val/ has
         classes that train/ has not.
     """
+    self._root = path
     names = _classes(path / "train")
     self._files = _files(path / FOLDERS[split], names)
     super().__init__(len(self._files), len(names), names)
+
+  @property
+  def listing(self) -> str:
+    """A hash of the files' paths below the folder, in order."""
+    paths = (os.path.relpath(path, self._root) for path, _ in self._files)
+    return hash_listing([*paths, len(self)])
 
   def read(self, index: int) -> tuple[bytes, int]:
     """The file as it is, and its class."""

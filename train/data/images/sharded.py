@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..source import hash_listing
 from .encoded import EncodedImages
 
 
@@ -34,6 +35,12 @@ class ShardedImages(EncodedImages):
   @abc.abstractmethod
   def read_record(self, shard: int, record: int) -> tuple[bytes, int]:
     """The file and the label of a record of a shard, both by number."""
+
+  @property
+  def listing(self) -> str:
+    """A hash of the shards' names and counts."""
+    names = (Path(shard).name for shard in self.shards)
+    return hash_listing([*names, *self.counts, len(self)])
 
   def read(self, index: int) -> tuple[bytes, int]:
     """The file and the label of an example."""
