@@ -1,0 +1,97 @@
+"""Paths of data sets: on a disk of this machine, or behind a URL."""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from ...errors import UsageError, one_line
+
+
+class Entry(NamedTuple):
+  """A file or a folder in a folder.
+
+  Attributes:
+    name: The last part of its path.
+    is_dir: Whether it is a folder.
+  """
+
+  name: str
+  is_dir: bool
+
+
+def as_path(text: str | Path) -> Path:
+  """Make the path of a data set from what a user wrote.
+
+  Args:
+    text: A local path, or a URL such as "gs://bucket/folder" whose protocol
+      fsspec knows.
+
+  Returns:
+    A `pathlib.Path`, or for a URL a `upath.UPath`, which has the same methods
+    for reading.
+
+  Raises:
+    UsageError: a URL, and the packages that read it are not installed.
+
+  >>> as_path("images/train").name
+  'train'
+  """
+  if isinstance(text, Path) or "://" not in text:
+    return Path(text)
+  protocol = text.partition("://")[0]
+  if protocol in ("file", "local"):
+    return Path(text.partition("://")[2])
+  try:
+    import fsspec
+    from upath import UPath
+  except ImportError:
+    raise UsageError(
+      f"{text}: reading {protocol}:// needs pip install 'podscale[remote]', or "
+      "mount the bucket and give its folder"
+    ) from None
+  try:
+    fsspec.get_filesystem_class(protocol)
+  except ValueError:
+    raise UsageError(
+      f"{text}: fsspec knows no protocol {protocol}://; mount the storage and "
+      "give its folder"
+    ) from None
+  except ImportError as error:
+    raise UsageError(
+      f"{text}: a package that reads {protocol}:// is missing: "
+      f"{one_line(error)}; or mount the bucket and give its folder"
+    ) from None
+  return cast(Path, UPath(text))
+
+
+def list_folder(folder: Path) -> list[Entry]:
+  """List what is in a folder, by name, without a look at each file.
+
+  Raises:
+    UsageError: it is not there, is no folder, or cannot be read.
+  """
+  try:
+    if isinstance(folder, Path):
+      with os.scandir(folder) as entries:
+        return sorted(Entry(e.name, e.is_dir()) for e in entries)
+    return _list_remote(folder)
+  except OSError as error:
+    reason = error.strerror or "No such file or directory"
+    raise UsageError(f"{folder}: {reason}") from None
+
+
+def _list_remote(folder: Any) -> list[Entry]:
+  try:
+    found = folder.fs.ls(folder.path, detail=True)
+  except OSError:
+    raise
+  except Exception as error:  # storage clients have errors of their own
+    raise UsageError(f"{folder}: cannot be read: {one_line(error)}") from None
+  own = folder.path.strip("/")
+  paths = ((e["name"].strip("/"), e["type"] == "directory") for e in found)
+  # Object stores may list a folder's own marker among its files.
+  return sorted(
+    Entry(path.rpartition("/")[2], is_dir)
+    for path, is_dir in paths
+    if path != own
+  )
