@@ -14,7 +14,7 @@ from .images import open_images
 from .images.array_record import sha256, write_array_record
 from .images.encoded import EncodedImages
 from .images.example_proto import write_image
-from .images.index import NAME, Index, Shard, read_index, write_index
+from .images.index import NAME, Index, Origin, Shard, read_index, write_index
 from .images.shard_files import SPLIT_NAMES
 from .prefetch import cores
 from .skipping import Skips
@@ -57,7 +57,12 @@ def convert(
     split: open_images(source, split, num_classes) for split in SPLIT_NAMES
   }
   train = splits["train"]
-  index = _begun(destination, train, examples_per_shard)
+  origin = Origin(
+    path=str(source),
+    examples={split: len(images) for split, images in splits.items()},
+    listing={split: each.whole_listing for split, each in splits.items()},
+  )
+  index = _begun(destination, train, examples_per_shard, origin)
   total = sum(map(len, splits.values()))
   with Progress(console=console) as progress:
     bar = progress.add_task("converting", total=total)
@@ -105,7 +110,10 @@ def verify(folder: Path, console: Console) -> int:
 
 
 def _begun(
-  destination: Path, train: EncodedImages, examples_per_shard: int
+  destination: Path,
+  train: EncodedImages,
+  examples_per_shard: int,
+  origin: Origin,
 ) -> Index:
   """What an earlier call has written there, or an empty index."""
   if (destination / NAME).exists():
@@ -115,6 +123,7 @@ def _begun(
     class_names=train.class_names and list(train.class_names),
     examples_per_shard=examples_per_shard,
     splits={split: [] for split in SPLIT_NAMES},
+    origin=origin,
   )
   if not (destination / _PARTIAL).exists():
     destination.mkdir(parents=True, exist_ok=True)

@@ -60,6 +60,11 @@ def test_a_converted_data_set_is_the_same(tmp_path, console, layout):
   for split in COUNTS:
     was = open_images(source, split, CLASSES)
     assert contents(destination, split) == [was[i] for i in range(len(was))]
+    now = open_images(destination, split)
+    for count in (len(was), 3):
+      was.keep_first(count)
+      now.keep_first(count)
+      assert now.listing == was.listing
   after = open_images(destination, "train")
   assert after.num_classes == CLASSES
   names = [f"class-{c:04d}" for c in range(CLASSES)]

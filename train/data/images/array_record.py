@@ -32,6 +32,7 @@ class ArrayRecordImages(ShardedImages):
     shards: Sequence[Path],
     num_classes: int,
     class_names: Sequence[str] | None = None,
+    whole_listing: str | None = None,
   ):
     """Count the records.
 
@@ -39,7 +40,7 @@ class ArrayRecordImages(ShardedImages):
       UsageError: a shard cannot be read, is empty or damaged.
     """
     counts = [_count_records(shard) for shard in shards]
-    super().__init__(shards, counts, num_classes, class_names)
+    super().__init__(shards, counts, num_classes, class_names, whole_listing)
     self._reader = functools.lru_cache(_MOST_OPEN)(_open)
 
   def read_record(self, shard: int, record: int) -> tuple[bytes, int]:

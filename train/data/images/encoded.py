@@ -4,7 +4,13 @@ import abc
 from collections.abc import Sequence
 
 from ...errors import UsageError
-from ..source import IMAGENET_MEAN, IMAGENET_STD, BadExampleError, Example
+from ..source import (
+  IMAGENET_MEAN,
+  IMAGENET_STD,
+  BadExampleError,
+  Example,
+  hash_listing,
+)
 
 
 class EncodedImages(abc.ABC):
@@ -39,9 +45,14 @@ class EncodedImages(abc.ABC):
     return self._count
 
   @property
-  @abc.abstractmethod
   def listing(self) -> str:
-    """A hash of the examples' files, see `Source`."""
+    """Hash which examples there are, see `Source`."""
+    return hash_listing([self.whole_listing, len(self)])
+
+  @property
+  @abc.abstractmethod
+  def whole_listing(self) -> str:
+    """Hash the examples' files, those that `keep_first` leaves out too."""
 
   @abc.abstractmethod
   def read(self, index: int) -> tuple[bytes, int]:

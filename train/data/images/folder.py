@@ -33,10 +33,11 @@ class ImageFolder(EncodedImages):
     super().__init__(len(self._files), len(names), names)
 
   @property
-  def listing(self) -> str:
-    """A hash of the files' paths below the folder, in order."""
-    paths = (os.path.relpath(path, self._root) for path, _ in self._files)
-    return hash_listing([*paths, len(self)])
+  def whole_listing(self) -> str:
+    """Hash the files' paths below the folder, in order."""
+    return hash_listing(
+      os.path.relpath(path, self._root) for path, _ in self._files
+    )
 
   def read(self, index: int) -> tuple[bytes, int]:
     """The file as it is, and its class."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ...errors import UsageError
@@ -24,6 +24,17 @@ class Shard:
 
 
 @dataclass(frozen=True)
+class Origin:
+  """The data set that was converted."""
+
+  path: str
+  """Where it was; for people, it may have moved since."""
+  examples: dict[Split, int]
+  listing: dict[Split, str]
+  """`EncodedImages.whole_listing` of each split."""
+
+
+@dataclass(frozen=True)
 class Index:
   """What a converted data set holds."""
 
@@ -31,6 +42,20 @@ class Index:
   class_names: Sequence[str] | None
   examples_per_shard: int
   splits: dict[Split, list[Shard]]
+  origin: Origin | None = None
+  """None where an earlier version of podscale wrote the index."""
+  skipped: dict[str, str] = field(default_factory=dict)
+  """The reason for each example that was left out, by its place."""
+
+  def examples(self, split: Split) -> int:
+    """Count the examples of a split."""
+    return sum(shard.examples for shard in self.splits.get(split, []))
+
+  def whole_listing(self, split: Split) -> str | None:
+    """Return the listing of the origin; None where examples are left out."""
+    if self.origin and self.examples(split) == self.origin.examples.get(split):
+      return self.origin.listing.get(split)
+    return None
 
 
 def read_index(folder: Path, name: str = NAME) -> Index:
@@ -51,6 +76,8 @@ def read_index(folder: Path, name: str = NAME) -> Index:
       class_names=record["class_names"],
       examples_per_shard=int(record["examples_per_shard"]),
       splits=splits,
+      origin=Origin(**record["origin"]) if record.get("origin") else None,
+      skipped=record.get("skipped", {}),
     )
   except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
     raise UsageError(f"{path}: not an index of podscale's: {error!r}") from None

@@ -70,7 +70,9 @@ def _open_indexed(folder: Path, split: Split) -> EncodedImages:
         f"{path}: has {size:,} bytes where {NAME} has {shard.bytes:,}; "
         "convert the data again"
       )
-  source = ArrayRecordImages(paths, index.num_classes, index.class_names)
+  source = ArrayRecordImages(
+    paths, index.num_classes, index.class_names, index.whole_listing(split)
+  )
   for path, shard, count in zip(paths, shards, source.counts, strict=True):
     if count != shard.examples:
       raise UsageError(

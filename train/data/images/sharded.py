@@ -18,6 +18,8 @@ class ShardedImages(EncodedImages):
     counts: Records in each.
     num_classes: Labels are below it.
     class_names: By label, where they are known.
+    whole_listing: Listing of the data that was converted to these shards; None
+      hashes the shards' names and counts.
   """
 
   def __init__(
@@ -26,8 +28,10 @@ class ShardedImages(EncodedImages):
     counts: Sequence[int],
     num_classes: int,
     class_names: Sequence[str] | None = None,
+    whole_listing: str | None = None,
   ):
     super().__init__(sum(counts), num_classes, class_names)
+    self._whole_listing = whole_listing
     self.shards = [str(shard) for shard in shards]
     self.counts = list(counts)
     self._starts = [0, *itertools.accumulate(counts)]
@@ -37,10 +41,12 @@ class ShardedImages(EncodedImages):
     """The file and the label of a record of a shard, both by number."""
 
   @property
-  def listing(self) -> str:
-    """A hash of the shards' names and counts."""
+  def whole_listing(self) -> str:
+    """Hash the shards' names and counts, or what they were converted from."""
+    if self._whole_listing:
+      return self._whole_listing
     names = (Path(shard).name for shard in self.shards)
-    return hash_listing([*names, *self.counts, len(self)])
+    return hash_listing([*names, *self.counts])
 
   def read(self, index: int) -> tuple[bytes, int]:
     """The file and the label of an example."""
