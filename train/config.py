@@ -87,7 +87,7 @@ class DataConfig:
   """Mix images by shares that are Beta(alpha, alpha); 0 does not."""
   cache: bool = False
   """Keep the files in memory once read, in up to half of what is free. Each
-  process then has the same images in all epochs."""
+  process then reads its own images in all epochs, and a few of the others'."""
   skip_bad: int = 0
   """Each process leaves out up to so many images that cannot be read; 0 stops
   at the first."""

@@ -5,14 +5,13 @@ Which example comes there is a pure function of (seed, position), so that
 resuming is exact and the number of processes or threads changes nothing.
 """
 
-import itertools
+import abc
 import threading
 from typing import Protocol
 
 import numpy as np
 
 _MOST_SHARDS = 1024
-_SHARD_BITS = 32
 
 
 class Order(Protocol):
@@ -21,23 +20,12 @@ class Order(Protocol):
   def __getitem__(self, position: int, /) -> int: ...
 
 
-class Shuffled:
-  """All examples in a new order for each epoch.
+class _Epochs(abc.ABC):
+  """An order that is made for a whole epoch at a time."""
 
-  Args:
-    examples: Number of examples in an epoch.
-    seed: In [0, 2**64).
-    shard: In [0, 2**31); another one has other orders.
-
-  >>> order = Shuffled(5, seed=0)
-  >>> sorted(order[position] for position in range(5, 10))
-  [0, 1, 2, 3, 4]
-  """
-
-  def __init__(self, examples: int, seed: int, shard: int = 0):
+  def __init__(self, examples: int, seed: int):
     self._examples = examples
     self._seed = seed
-    self._shard = shard
     self._orders: dict[int, np.ndarray] = {}
     # Sorting a large epoch takes a while: one thread does it, the others wait.
     self._lock = threading.Lock()
@@ -51,54 +39,91 @@ class Shuffled:
         self._orders[epoch] = self._order(epoch)
       return int(self._orders[epoch][place])
 
+  @abc.abstractmethod
   def _order(self, epoch: int) -> np.ndarray:
+    """Arrange the examples of an epoch."""
+
+  def _shuffle(self, epoch: int) -> np.ndarray:
+    """Draw a permutation of the examples."""
     # NumPy promises that raw bits stay the same in later versions; it does not
     # promise it of Generator.permutation.
-    stream = self._shard << _SHARD_BITS | epoch + 1
-    bits = np.random.Philox(key=[self._seed, stream])
+    bits = np.random.Philox(key=[self._seed, epoch + 1])
     return np.argsort(bits.random_raw(self._examples), kind="stable")
 
 
-class ShuffledInShards:
-  """An order in which each row of the batches has examples of its own.
-
-  So that a process sees the same examples in all epochs and may keep them in
-  memory: the examples are cut into shards, each with so many rows of every
-  batch, and a shard has its own epochs. How they are cut depends on the batch
-  size alone, so the batches are the same whatever the number of processes.
-
-  Where the shards differ in size, by one example, their epochs part: after all
-  examples have come n times, some have come n times and one part in a shard's
-  size more.
+class Shuffled(_Epochs):
+  """All examples in a new order for each epoch.
 
   Args:
-    examples: Number of examples.
+    examples: Number of examples in an epoch.
+    seed: In [0, 2**64).
+
+  >>> order = Shuffled(5, seed=0)
+  >>> sorted(order[position] for position in range(5, 10))
+  [0, 1, 2, 3, 4]
+  """
+
+  def _order(self, epoch: int) -> np.ndarray:
+    return self._shuffle(epoch)
+
+
+class ShuffledInShards(_Epochs):
+  """A shuffled order in which each row of the batches keeps its examples.
+
+  A process then reads the same examples in all epochs, and may keep them in
+  memory. The examples are cut into shards, and each shard has the same few
+  rows of every batch. How they are cut depends on the batch size alone, so the
+  batches are the same for any number of processes.
+
+  Every example comes exactly once in an epoch. Where an epoch is no whole
+  number of batches, some shards have fewer rows in it than examples and others
+  more, so the last few examples of the former come in rows of the latter: at
+  most `batch_size` different ones over all epochs. With as few examples as
+  that most of them move.
+
+  Args:
+    examples: Number of examples in an epoch.
     seed: In [0, 2**64).
     batch_size: Images in a global batch.
 
   >>> order = ShuffledInShards(12, seed=0, batch_size=4)
-  >>> sorted({order[4 * step] for step in range(9)})  # of the first row
+  >>> sorted(order[4 * step] for step in range(3))  # of the first row
   [0, 1, 2]
   """
 
   def __init__(self, examples: int, seed: int, batch_size: int):
+    super().__init__(examples, seed)
     self._batch_size = batch_size
-    count = _shards(examples, batch_size)
-    self._rows = batch_size // count
-    bounds = [examples * shard // count for shard in range(count + 1)]
-    self._starts = bounds[:-1]
-    self._shards = [
-      Shuffled(end - start, seed, shard)
-      for shard, (start, end) in enumerate(itertools.pairwise(bounds))
+    self._shards = _count_shards(examples, batch_size)
+    index = np.arange(examples)
+    bounds = examples * np.arange(self._shards + 1) // self._shards
+    self._sizes = np.diff(bounds)
+    # NumPy sorts 16-bit integers, stably, in a tenth of the time.
+    self._home = np.repeat(
+      np.arange(self._shards, dtype=np.uint16), self._sizes
+    )
+    self._rank = index - bounds[self._home]
+
+  def _order(self, epoch: int) -> np.ndarray:
+    positions = np.arange(self._examples) + epoch * self._examples
+    rows = positions % self._batch_size
+    shards = (rows // (self._batch_size // self._shards)).astype(np.uint16)
+    places = np.bincount(shards, minlength=self._shards)
+
+    shuffled = self._shuffle(epoch)
+    homes = self._home[shuffled]
+    moves = self._rank[shuffled] >= places[homes]
+    free = np.maximum(places - self._sizes, 0)
+    homes[moves] = np.repeat(np.arange(self._shards), free)
+
+    order = np.empty(self._examples, np.int64)
+    order[np.argsort(shards, kind="stable")] = shuffled[
+      np.argsort(homes, kind="stable")
     ]
-
-  def __getitem__(self, position: int) -> int:
-    step, row = divmod(position, self._batch_size)
-    shard, place = divmod(row, self._rows)
-    return self._starts[shard] + self._shards[shard][step * self._rows + place]
+    return order
 
 
-def _shards(examples: int, batch_size: int) -> int:
-  """The most that divide the batch, so that most process counts fit."""
+def _count_shards(examples: int, batch_size: int) -> int:
+  """Find the most that divide the batch, so that most process counts fit."""
   most = min(_MOST_SHARDS, examples)
   return next(n for n in range(most, 0, -1) if batch_size % n == 0)

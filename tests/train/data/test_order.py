@@ -2,6 +2,7 @@
 
 import threading
 
+import numpy as np
 import pytest
 
 from podscale.train.data.order import Shuffled, ShuffledInShards
@@ -35,9 +36,34 @@ def test_positions_are_asked_in_any_order_and_by_many_threads():
   assert [got[position] for position in range(70)] == want
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 6, 16])
+def epoch_of(order, examples, epoch):
+  start = examples * epoch
+  return [order[position] for position in range(start, start + examples)]
+
+
+def homes(examples, batch_size):
+  """The shard of each row of a batch and of each example."""
+  shards = next(
+    n for n in range(min(1024, examples), 0, -1) if batch_size % n == 0
+  )
+  rows = np.arange(batch_size) * shards // batch_size
+  sizes = np.diff(np.arange(shards + 1) * examples // shards)
+  return rows, np.repeat(np.arange(shards), sizes)
+
+
+def moved(examples, batch_size, epoch, order):
+  """The examples of an epoch that are not in rows of their own."""
+  rows, home = homes(examples, batch_size)
+  return {
+    example
+    for place, example in enumerate(order)
+    if rows[(examples * epoch + place) % batch_size] != home[example]
+  }
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 6, 24])
 def test_a_row_has_examples_of_its_own(batch_size):
-  # 24 examples are shards of 24, 6, 4 and 1 or 2.
+  # 24 examples are whole batches, in shards of 24, 6, 4 and 1.
   order = ShuffledInShards(24, seed=3, batch_size=batch_size)
   steps = 48 // batch_size
   rows = [
@@ -48,19 +74,42 @@ def test_a_row_has_examples_of_its_own(batch_size):
   assert sum(map(len, rows)) == 24
 
 
-def test_an_epoch_in_shards_has_each_example_once_in_a_new_order():
-  order = ShuffledInShards(24, seed=3, batch_size=8)
-  epochs = [
-    [order[position] for position in range(24 * epoch, 24 * (epoch + 1))]
-    for epoch in range(3)
-  ]
+# 300 by 256 is a small set with data.cache. The others: fewer examples than
+# rows, one example, and 47, whose only divisors are 1 and itself.
+@pytest.mark.parametrize(
+  "examples, batch_size",
+  [(10, 3), (24, 8), (1_000, 64), (300, 256), (3, 8), (1, 8), (90, 47)],
+)
+def test_each_example_comes_once_an_epoch(examples, batch_size):
+  order = ShuffledInShards(examples, seed=3, batch_size=batch_size)
+  epochs = [epoch_of(order, examples, e) for e in range(batch_size + 1)]
   for epoch in epochs:
-    assert sorted(epoch) == list(range(24))
-  assert len(set(map(tuple, epochs))) == 3
+    assert sorted(epoch) == list(range(examples))
+  if examples > 9:
+    assert len(set(map(tuple, epochs))) == len(epochs)
+
+
+@pytest.mark.parametrize(
+  "examples, batch_size", [(1_000, 64), (300, 256), (3, 8), (2_000, 96)]
+)
+def test_a_batch_of_examples_at_most_leaves_its_rows(examples, batch_size):
+  """A quarter of a batch in an epoch, and one for each shard by rounding.
+
+  In an epoch of n batches and a share f of another, a shard with all its rows
+  in that share takes 1 - f of its rows from the shards that have none there.
+  """
+  order = ShuffledInShards(examples, seed=0, batch_size=batch_size)
+  shards = homes(examples, batch_size)[0][-1] + 1
+  ever = set()
+  for epoch in range(2 * batch_size):
+    move = moved(examples, batch_size, epoch, epoch_of(order, examples, epoch))
+    assert len(move) <= batch_size / 4 + shards
+    ever |= move
+  assert len(ever) <= batch_size
 
 
 def test_the_examples_of_a_process_are_its_share():
-  examples, batch_size, processes = 1_000, 64, 8
+  examples, batch_size, processes = 1_024, 64, 8
   order = ShuffledInShards(examples, seed=0, batch_size=batch_size)
   share = batch_size // processes
   seen = [
@@ -75,8 +124,21 @@ def test_the_examples_of_a_process_are_its_share():
   assert set.union(*seen) == set(range(examples))
 
 
-def test_fewer_examples_than_rows():
-  order = ShuffledInShards(3, seed=0, batch_size=8)
-  # Two shards, of one and two examples, with four rows each.
-  assert [order[position] for position in range(4)] == [0, 0, 0, 0]
-  assert sorted(order[position] for position in range(4, 8)) == [1, 1, 2, 2]
+@pytest.mark.parametrize("processes", [1, 2, 8, 256])
+def test_a_small_set_kept_in_memory_comes_whole_on_any_processes(processes):
+  """Seven steps of 256 by 300 examples had 212 of them seven times."""
+  labels = [[] for _ in range(processes)]
+  for process in range(processes):
+    order = ShuffledInShards(300, seed=0, batch_size=256)
+    share = 256 // processes
+    for step in range(7):
+      start = 256 * step + share * process
+      labels[process].append([order[start + row] for row in range(share)])
+  batches = [sum((part[step] for part in labels), []) for step in range(7)]
+  run = sum(batches, [])
+  whole = ShuffledInShards(300, seed=0, batch_size=256)
+  assert run == [whole[position] for position in range(7 * 256)]
+  counts = np.bincount(run, minlength=300)
+  # 1,792 positions are five epochs and 292 of a sixth.
+  assert sorted(set(counts)) == [5, 6]
+  assert np.sum(counts == 6) == 292
