@@ -32,6 +32,7 @@ STAGES = (
 STEM_FILTERS = 32
 HEAD_FILTERS = 1280
 SQUEEZE_RATIO = 0.25
+_LARGEST_MULTIPLIER = 100  # of width or depth; the family has up to 5.3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,8 +58,11 @@ class ModelSpec:
 
   def __post_init__(self):
     for name in ("width", "depth"):
-      if not getattr(self, name) > 0:
-        raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+      if not 0 < getattr(self, name) <= _LARGEST_MULTIPLIER:
+        raise ValueError(
+          f"{name} must be above 0 and at most {_LARGEST_MULTIPLIER}, got "
+          f"{getattr(self, name)}"
+        )
     if not 0 <= self.dropout < 1:
       raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
     if not 0 < self.survival_prob <= 1:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import itertools
+import re
 from collections.abc import Sequence
 
 import tyro
@@ -63,7 +64,7 @@ def _one_line(box: str) -> str:
   """What tyro says in the first part of the box that it draws."""
   lines = [line.strip("│ ") for line in box.splitlines()[1:]]
   said = itertools.takewhile(lambda line: not set(line) <= set("─╰╯"), lines)
-  return " ".join(said).replace("Error parsing Config: ", "")
+  return re.sub(r"^Error parsing \w[^:]*: ", "", " ".join(said))
 
 
 def _flag_names(settings: object, prefix: str = "--") -> list[str]:

@@ -3,28 +3,60 @@
 Importing this module imports no JAX, so that `--help` stays quick.
 """
 
+import re
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, get_type_hints
 
 from .errors import UsageError
 
 
-def _positive(**values: float | None) -> None:
-  for name, value in values.items():
-    if value is not None and not value > 0:
-      raise UsageError(f"{name} must be above 0, got {value}")
+class Range(NamedTuple):
+  """The values that a number may have, both ends included."""
+
+  low: float
+  high: float
+
+  def __str__(self) -> str:
+    return " to ".join(f"{end:,}" for end in self)
 
 
-def _not_negative(**values: float) -> None:
-  for name, value in values.items():
-    if not value >= 0:
-      raise UsageError(f"{name} must not be below 0, got {value}")
+# A host's name or address, an IPv6 address in brackets; a port.
+_ADDRESS = re.compile(r"(?:[\w.-]+|\[[0-9a-fA-F:.%\w]+\]):([0-9]{1,5})")
+
+# What is 1 in float32, or 0, would be another setting than the one given.
+_SHARE = Range(0, 0.999999)
+_RATE = Range(0, 10**6)
+_POSITIVE_RATE = Range(1e-12, 10**6)
+_EPOCHS = Range(1e-6, 10**6)
+_COUNT = Range(1, 2**31 - 1)
+_CLASSES = Range(1, 2**20)
+_IMAGES = Range(1, 2**24)
+_PROCESSES = Range(1, 2**20)
 
 
-def _fraction(**values: float | None) -> None:
-  for name, value in values.items():
-    if value is not None and not 0 <= value < 1:
-      raise UsageError(f"{name} must be in [0, 1), got {value}")
+def check_ranges(settings: Any, prefix: str) -> None:
+  """Check every number of a dataclass against the `Range` of its type.
+
+  Args:
+    settings: An instance whose numbers are `Annotated` with a `Range`.
+    prefix: What stands before the names of its flags, such as "--model.".
+
+  Raises:
+    UsageError: a number out of its range, NaN among them.
+  """
+  hints = get_type_hints(type(settings), include_extras=True)
+  for name, hint in hints.items():
+    value = getattr(settings, name)
+    for allowed in getattr(hint, "__metadata__", ()):
+      if value is not None and not allowed.low <= value <= allowed.high:
+        flag = prefix + name.replace("_", "-")
+        raise UsageError(f"{flag} must be from {allowed}, got {_cut(value)}")
+
+
+def _cut(value: float) -> str:
+  """A number in at most some thirty characters."""
+  text = str(value)
+  return text if len(text) <= 30 else f"{text[:20]}... ({len(text)} digits)"
 
 
 @dataclass(frozen=True)
@@ -33,25 +65,25 @@ class ModelConfig:
 
   name: str = "b0"
   """b0 to b8, or l2."""
-  width: float | None = None
+  width: Annotated[float | None, Range(0.001, 100)] = None
   """Multiplier of all channel counts."""
-  depth: float | None = None
+  depth: Annotated[float | None, Range(0.001, 100)] = None
   """Multiplier of the blocks per stage."""
-  resolution: int | None = None
+  resolution: Annotated[int | None, Range(1, 2048)] = None
   """Height and width of the images, in pixels."""
-  stem_stride: int = 2
+  stem_stride: Annotated[int, Range(1, 2)] = 2
   """Stride of the first convolution; 1 keeps small images large."""
-  dropout: float | None = None
+  dropout: Annotated[float | None, _SHARE] = None
   """Share of the head's features dropped in training."""
-  survival_prob: float = 0.8
+  survival_prob: Annotated[float, Range(1e-6, 1)] = 0.8
   """Stochastic depth: the last block's chance to be kept."""
-  num_classes: int | None = None
+  num_classes: Annotated[int | None, _CLASSES] = None
   """Number of logits; None takes the data's number of classes."""
   dtype: Literal["bfloat16", "float32"] = "bfloat16"
   """Of convolution inputs and stored activations."""
 
   def __post_init__(self):
-    _positive(num_classes=self.num_classes)  # `ModelSpec` checks the others
+    check_ranges(self, "--model.")
 
 
 @dataclass(frozen=True)
@@ -63,9 +95,9 @@ class DataConfig:
   """Folder of the data. images: TFRecord, ArrayRecord or tar shards, or train/
   and val/ with a folder of files for each class; fashion-mnist: its IDX files,
   and without a path the images in the package."""
-  num_classes: int = 1000
+  num_classes: Annotated[int, _CLASSES] = 1000
   """Of shards, whose labels are below it; folders and converted data know."""
-  train_examples: int | None = None
+  train_examples: Annotated[int | None, Range(1, 2**30)] = None
   """Use only the first so many training images; None uses all."""
   crop: Literal["resized", "shift", "none"] = "resized"
   """Training crop: resized is a random area and aspect, shift pads the image
@@ -77,32 +109,23 @@ class DataConfig:
   32) of the short side, as in the paper's time, or 0.875 of it."""
   augment: Literal["none", "autoaugment", "randaugment"] = "none"
   """After crop and mirror."""
-  randaugment_layers: int = 2
+  randaugment_layers: Annotated[int, Range(1, 100)] = 2
   """Operations on each image."""
-  randaugment_magnitude: float = 10.0
+  randaugment_magnitude: Annotated[float, Range(0, 30)] = 10.0
   """Of each; 10 is the largest of AutoAugment, more is allowed."""
   augment_on: Literal["host", "device"] = "host"
   """Where augment is done; device is for hosts that cannot keep up."""
-  mixup_alpha: float = 0.0
+  mixup_alpha: Annotated[float, Range(0, 1000)] = 0.0
   """Mix images by shares that are Beta(alpha, alpha); 0 does not."""
   cache: bool = False
   """Keep the files in memory once read, in up to half of what is free. Each
   process then reads its own images in all epochs, and a few of the others'."""
-  skip_bad: int = 0
+  skip_bad: Annotated[int, Range(0, 2**31 - 1)] = 0
   """Each process leaves out up to so many images that cannot be read; 0 stops
   at the first."""
 
   def __post_init__(self):
-    _positive(
-      num_classes=self.num_classes,
-      train_examples=self.train_examples,
-      randaugment_layers=self.randaugment_layers,
-    )
-    _not_negative(
-      randaugment_magnitude=self.randaugment_magnitude,
-      mixup_alpha=self.mixup_alpha,
-      skip_bad=self.skip_bad,
-    )
+    check_ranges(self, "--data.")
 
 
 @dataclass(frozen=True)
@@ -110,30 +133,21 @@ class OptimizerConfig:
   """LARS or RMSProp as TensorFlow's EfficientNet has them."""
 
   name: Literal["lars", "rmsprop"] = "rmsprop"
-  momentum: float = 0.9
-  l2: float = 1e-5
+  momentum: Annotated[float, _SHARE] = 0.9
+  l2: Annotated[float, _RATE] = 1e-5
   """Coefficient of half the squared norm in the loss, over all weights and
   biases but batch norm's. With LARS this and lars_weight_decay add up: the
   reference's default decays twice."""
-  lars_weight_decay: float = 1e-5
+  lars_weight_decay: Annotated[float, _RATE] = 1e-5
   """Decay inside LARS, over what it adapts."""
-  lars_trust_coefficient: float = 0.001
-  lars_epsilon: float = 0.0
-  rmsprop_decay: float = 0.9
-  rmsprop_epsilon: float = 0.001
+  lars_trust_coefficient: Annotated[float, _POSITIVE_RATE] = 0.001
+  lars_epsilon: Annotated[float, _RATE] = 0.0
+  rmsprop_decay: Annotated[float, _SHARE] = 0.9
+  rmsprop_epsilon: Annotated[float, _POSITIVE_RATE] = 0.001
   """Inside the square root, as TensorFlow has it."""
 
   def __post_init__(self):
-    _fraction(momentum=self.momentum, rmsprop_decay=self.rmsprop_decay)
-    _positive(
-      lars_trust_coefficient=self.lars_trust_coefficient,
-      rmsprop_epsilon=self.rmsprop_epsilon,
-    )
-    _not_negative(
-      l2=self.l2,
-      lars_weight_decay=self.lars_weight_decay,
-      lars_epsilon=self.lars_epsilon,
-    )
+    check_ranges(self, "--optimizer.")
 
 
 @dataclass(frozen=True)
@@ -141,47 +155,35 @@ class ScheduleConfig:
   """The learning rate over time."""
 
   name: Literal["exponential", "polynomial"] = "exponential"
-  lr_per_256: float = 0.016
+  lr_per_256: Annotated[float, _POSITIVE_RATE] = 0.016
   """Peak learning rate for a batch of 256; it grows with the batch."""
-  warmup_epochs: float = 5.0
-  decay_rate: float = 0.97
+  warmup_epochs: Annotated[float, Range(0, 10**6)] = 5.0
+  decay_rate: Annotated[float, Range(1e-6, 10)] = 0.97
   """exponential: factor per decay_epochs, in steps, counted from step 0."""
-  decay_epochs: float = 2.4
-  power: float = 2.0
+  decay_epochs: Annotated[float, _EPOCHS] = 2.4
+  power: Annotated[float, Range(0.001, 1000)] = 2.0
   """polynomial: exponent, counted from the end of warmup."""
-  end_learning_rate: float = 0.1
+  end_learning_rate: Annotated[float, _RATE] = 0.1
   """polynomial: the rate that the last step tends to."""
 
   def __post_init__(self):
-    _positive(
-      lr_per_256=self.lr_per_256,
-      decay_rate=self.decay_rate,
-      decay_epochs=self.decay_epochs,
-      power=self.power,
-    )
-    _not_negative(
-      warmup_epochs=self.warmup_epochs,
-      end_learning_rate=self.end_learning_rate,
-    )
+    check_ranges(self, "--schedule.")
 
 
 @dataclass(frozen=True)
 class BatchNormConfig:
   """Over how many images batch norm takes its statistics."""
 
-  images_per_group: int = 128
+  images_per_group: Annotated[int, _IMAGES] = 128
   """Devices form groups that hold about so many images together."""
-  group_size: int | None = None
+  group_size: Annotated[int | None, Range(1, 2**20)] = None
   """Devices per group; when given, images_per_group is not used."""
-  momentum: float = 0.99
+  momentum: Annotated[float, _SHARE] = 0.99
   """Share of the running statistics that a step keeps. They start at mean 0
   and variance 1, of which momentum ** steps is left: a short run needs less."""
 
   def __post_init__(self):
-    _positive(
-      images_per_group=self.images_per_group, group_size=self.group_size
-    )
-    _fraction(momentum=self.momentum)
+    check_ranges(self, "--batch-norm.")
 
 
 @dataclass(frozen=True)
@@ -190,25 +192,26 @@ class Config:
 
   preset: str = "b0"
   """The recipe these settings started from."""
-  batch_size: int = 4096
+  batch_size: Annotated[int, _IMAGES] = 4096
   """Images per step, over all devices."""
-  epochs: float = 350.0
-  label_smoothing: float = 0.1
-  ema_decay: float = 0.9999
+  epochs: Annotated[float, _EPOCHS] = 350.0
+  label_smoothing: Annotated[float, _SHARE] = 0.1
+  ema_decay: Annotated[float, _SHARE] = 0.9999
   """Largest decay of the average over weights and statistics."""
-  seed: int = 0
-  eval_batch_size: int | None = None
+  seed: Annotated[int, Range(0, 2**32 - 1)] = 0
+  eval_batch_size: Annotated[int | None, _IMAGES] = None
   """Images per evaluation step, over all devices; None takes batch_size."""
-  eval_every_epochs: float = 1.0
-  checkpoint_every_epochs: float = 1.0
-  log_every_steps: int = 10
-  keep_checkpoints: int = 3
+  eval_every_epochs: Annotated[float, _EPOCHS] = 1.0
+  checkpoint_every_epochs: Annotated[float, _EPOCHS] = 1.0
+  log_every_steps: Annotated[int, _COUNT] = 10
+  keep_checkpoints: Annotated[int, _COUNT] = 3
   non_finite: Literal["stop", "rollback"] = "stop"
   """After a loss or gradient that is not finite: stop, or go on from the last
   checkpoint with the images that follow."""
-  most_rollbacks: int = 3
+  most_rollbacks: Annotated[int, _COUNT] = 3
   """So often at most; the next one stops the run."""
-  cpu_devices: int = 1
+  # Each is a thread; 512 of them do not meet in time for XLA's collectives.
+  cpu_devices: Annotated[int, Range(1, 256)] = 1
   """Where there is only a CPU: how many devices to simulate on it."""
   workdir: str | None = None
   """Where logs, checkpoints and the picture go; None: runs/PRESET-TIME. Several
@@ -218,9 +221,9 @@ class Config:
   GKE, SLURM, Open MPI, Kubernetes), on insists that there is one."""
   coordinator: str | None = None
   """Without a launcher: HOST:PORT of process 0, where the others find it."""
-  num_processes: int | None = None
+  num_processes: Annotated[int | None, _PROCESSES] = None
   """Without a launcher: how many there are."""
-  process_id: int | None = None
+  process_id: Annotated[int | None, Range(0, 2**20 - 1)] = None
   """Without a launcher: which of them this is, from 0."""
   model: ModelConfig = field(default_factory=ModelConfig)
   data: DataConfig = field(default_factory=DataConfig)
@@ -229,18 +232,7 @@ class Config:
   batch_norm: BatchNormConfig = field(default_factory=BatchNormConfig)
 
   def __post_init__(self):
-    _positive(
-      batch_size=self.batch_size,
-      epochs=self.epochs,
-      eval_batch_size=self.eval_batch_size,
-      eval_every_epochs=self.eval_every_epochs,
-      checkpoint_every_epochs=self.checkpoint_every_epochs,
-      log_every_steps=self.log_every_steps,
-      keep_checkpoints=self.keep_checkpoints,
-      most_rollbacks=self.most_rollbacks,
-      cpu_devices=self.cpu_devices,
-    )
-    _fraction(label_smoothing=self.label_smoothing, ema_decay=self.ema_decay)
+    check_ranges(self, "--")
     self._check_processes()
 
   def _check_processes(self):
@@ -249,13 +241,18 @@ class Config:
       return
     if self.distributed == "off" or None in told:
       raise UsageError(
-        "coordinator, num_processes and process_id go together, and not with "
-        f"distributed off; got {', '.join(map(str, told))} and "
+        "--coordinator, --num-processes and --process-id go together, and not "
+        f"with --distributed off; got {', '.join(map(str, told))} and "
         f"{self.distributed}"
       )
     address, count, number = told
-    _positive(num_processes=count)
-    if ":" not in address:
-      raise UsageError(f"coordinator is HOST:PORT, got {address}")
-    if not 0 <= number < count:
-      raise UsageError(f"process_id must be in [0, {count}), got {number}")
+    port = _ADDRESS.fullmatch(address)
+    if not port or not 1 <= int(port[1]) <= 65535:
+      raise UsageError(
+        "--coordinator must be HOST:PORT with a port from 1 to 65535, such as "
+        f"10.0.0.1:8476 or [fd00::1]:8476, got {address!r}"
+      )
+    if number >= count:
+      raise UsageError(
+        f"--process-id must be below --num-processes {count}, got {number}"
+      )

@@ -16,6 +16,8 @@ from .optimizer import Optimizer, make_optimizer
 from .schedule import make_schedule
 from .step import ImageScale
 
+_MOST_STEPS = 2**31 - 1  # the step counter is an int32
+
 
 class Run(NamedTuple):
   """The parts of a run that stay the same from step to step.
@@ -70,7 +72,13 @@ def set_up(config: Config) -> Run:
   if total_steps < 1:
     raise UsageError(
       f"{config.epochs:g} epochs of {len(train_source)} images are less than "
-      f"one batch of {config.batch_size}; raise epochs or lower batch-size"
+      f"one batch of {config.batch_size}; raise --epochs or lower --batch-size"
+    )
+  if total_steps > _MOST_STEPS:
+    raise UsageError(
+      f"{config.epochs:g} epochs of {len(train_source)} images are "
+      f"{total_steps:,} batches of {config.batch_size}, and a run has at most "
+      f"{_MOST_STEPS:,}; lower --epochs or raise --batch-size"
     )
   schedule = make_schedule(
     config.schedule,
@@ -123,20 +131,21 @@ def make_mesh(config: Config, eval_batch_size: int) -> Mesh:
   """
   devices = jax.device_count()
   for name, size in (
-    ("batch-size", config.batch_size),
-    ("eval-batch-size", eval_batch_size),
+    ("--batch-size", config.batch_size),
+    ("--eval-batch-size", eval_batch_size),
   ):
     if size % devices:
       below = size // devices * devices
       raise UsageError(
         f"{name} {size} does not divide by {devices} devices; use "
-        f"{below or devices} or {below + devices}"
+        f"{f'{below} or ' if below else ''}{below + devices}"
       )
   images = config.batch_size // devices
   if config.data.mixup_alpha and images % 2:
     raise UsageError(
-      f"mixup takes images in pairs, and batch-size {config.batch_size} is "
-      f"{images} on each of {devices} devices; use a multiple of {2 * devices}"
+      f"mixup takes images in pairs, and --batch-size "
+      f"{config.batch_size} is {images} on each of {devices} devices; use a "
+      f"multiple of {2 * devices}"
     )
   try:
     group_size = config.batch_norm.group_size or group_size_for(

@@ -583,8 +583,8 @@ def test_unknown_model_suggests():
   ("options", "message"),
   [
     (dict(resolution=31), "resolution 31 is too small.*at least 32 pixels"),
-    (dict(width=0.0), "width must be above 0, got 0"),
-    (dict(depth=-1.0), "depth must be above 0, got -1"),
+    (dict(width=0.0), "width must be above 0 and at most 100, got 0"),
+    (dict(depth=-1.0), "depth must be above 0 and at most 100, got -1"),
     (dict(num_classes=0), "num_classes must be at least 1, got 0"),
   ],
 )

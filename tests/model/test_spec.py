@@ -185,7 +185,9 @@ def test_values_out_of_range(field, value):
 
 
 def test_checks_hold_without_the_family():
-  with pytest.raises(ValueError, match="depth must be above 0, got 0"):
+  with pytest.raises(
+    ValueError, match="depth must be above 0 and at most 100, got 0"
+  ):
     ModelSpec(width=1.0, depth=0, resolution=224, dropout=0.2)
 
 

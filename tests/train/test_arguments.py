@@ -36,7 +36,10 @@ def test_flags_change_nested_settings():
     (["demo", "--optimizer.momentm=1"], "did you mean '--optimizer.momentum'"),
     (["demo", "--seed", "x"], "--seed: invalid literal"),
     (["demo", "--seed"], "Missing value for argument '--seed'"),
-    (["demo", "--epochs", "-1"], "epochs must be above 0, got -1"),
+    (
+      ["demo", "--epochs", "-1"],
+      "--epochs must be from 1e-06 to 1,000,000, got -1",
+    ),
     (["demo", "--model.dtype", "f16"], "invalid choice 'f16'"),
     (["--seed", "3"], "the preset comes first"),
     (["demo", "--preset", "b0"], "the preset is demo"),
@@ -94,7 +97,7 @@ def test_the_program_exits_with_2_and_no_trace(tmp_path):
   )
   assert done.returncode == 2
   assert done.stderr == (
-    "podscale-train: batch-size 100 does not divide by 8 devices; use 96 or "
+    "podscale-train: --batch-size 100 does not divide by 8 devices; use 96 or "
     "104\n"
   )
   assert list(tmp_path.iterdir()) == []

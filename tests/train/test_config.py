@@ -1,62 +1,104 @@
 import dataclasses
+import math
 import subprocess
 import sys
+import typing
 
+import jax
 import pytest
 
-from podscale.train.config import (
-  BatchNormConfig,
-  Config,
-  DataConfig,
-  ModelConfig,
-  OptimizerConfig,
-  ScheduleConfig,
-)
+from podscale.train.arguments import parse
+from podscale.train.config import Config, DataConfig
+from podscale.train.data.image_ops import LARGEST
 from podscale.train.errors import UsageError
+from podscale.train.presets import PRESETS
+from podscale.train.setup import set_up
 
 
-@pytest.mark.parametrize(
-  "kind, field, value",
-  [
-    (ModelConfig, "num_classes", 0),
-    (DataConfig, "train_examples", 0),
-    (OptimizerConfig, "momentum", 1.0),
-    (OptimizerConfig, "momentum", -0.1),
-    (OptimizerConfig, "l2", -1e-5),
-    (OptimizerConfig, "lars_weight_decay", -1e-5),
-    (OptimizerConfig, "lars_epsilon", -1.0),
-    (OptimizerConfig, "lars_trust_coefficient", 0.0),
-    (OptimizerConfig, "rmsprop_decay", 1.0),
-    (OptimizerConfig, "rmsprop_epsilon", 0.0),
-    (ScheduleConfig, "lr_per_256", 0.0),
-    (ScheduleConfig, "lr_per_256", float("nan")),
-    (ScheduleConfig, "warmup_epochs", -1),
-    (ScheduleConfig, "decay_epochs", 0),
-    (ScheduleConfig, "power", 0),
-    (ScheduleConfig, "end_learning_rate", -0.1),
-    (BatchNormConfig, "images_per_group", 0),
-    (BatchNormConfig, "group_size", 0),
-    (Config, "batch_size", 0),
-    (Config, "epochs", 0),
-    (Config, "label_smoothing", 1.0),
-    (Config, "ema_decay", -0.5),
-    (Config, "cpu_devices", 0),
-    (Config, "eval_batch_size", -1),
-    (Config, "log_every_steps", 0),
-  ],
-)
-def test_a_bad_value_is_named_with_its_field(kind, field, value):
-  with pytest.raises(UsageError, match=field) as error:
-    kind(**{field: value})
-  assert str(value) in str(error.value)
+def numbers(kind=Config):
+  """(path, range) of every number among the settings."""
+  plain = typing.get_type_hints(kind)
+  hints = typing.get_type_hints(kind, include_extras=True)
+  for name, hint in plain.items():
+    if dataclasses.is_dataclass(hint):
+      yield from (((name, *path), r) for path, r in numbers(hint))
+    elif {int, float} & {hint, *typing.get_args(hint)}:
+      (allowed,) = hints[name].__metadata__  # a number without one fails here
+      yield (name,), allowed
+
+
+NUMBERS = dict(numbers())
+
+
+def flag(path):
+  return "--" + ".".join(path).replace("_", "-")
+
+
+def changed(settings, path, value):
+  name, *rest = path
+  if rest:
+    value = changed(getattr(settings, name), rest, value)
+  return dataclasses.replace(settings, **{name: value})
+
+
+def test_the_walk_finds_numbers_at_both_levels():
+  assert {"--batch-size", "--model.depth", "--data.skip-bad"} <= {
+    flag(path) for path in NUMBERS
+  }
+
+
+@pytest.mark.parametrize("path", NUMBERS, ids=flag)
+def test_a_number_out_of_its_range_is_one_line_with_the_limits(path):
+  allowed = NUMBERS[path]
+  ends = (math.nextafter(allowed.low, -1), math.nextafter(allowed.high, 2**99))
+  bad = [math.nan, math.inf, -math.inf, 1e308, -1, 10**22, -(10**22), *ends]
+  for value in bad:
+    with pytest.raises(UsageError) as error:
+      changed(PRESETS["smoke"], path, value)
+    said = str(error.value)
+    assert said.startswith(f"{flag(path)} must be from {allowed}, got ")
+    assert "\n" not in said and len(said) < 160
+    assert str(value)[:20] in said
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "1e308", "9" * 22, "9" * 5000])
+@pytest.mark.parametrize("path", NUMBERS, ids=flag)
+def test_on_the_command_line_too(path, value):
+  with pytest.raises(
+    UsageError, match=f"^(Error parsing )?{flag(path)}"
+  ) as error:
+    parse(["smoke", flag(path), value])
   assert "\n" not in str(error.value)
 
 
-def test_the_ends_of_the_ranges_are_allowed():
-  ModelConfig(dropout=0.0, survival_prob=1.0)
-  OptimizerConfig(momentum=0.0, l2=0.0, lars_weight_decay=0.0)
-  ScheduleConfig(warmup_epochs=0, end_learning_rate=0)
-  Config(label_smoothing=0.0, ema_decay=0.0)
+@pytest.mark.parametrize("path", NUMBERS, ids=flag)
+def test_the_ends_of_the_ranges_make_a_run_or_one_line(path):
+  for end in NUMBERS[path]:
+    kind = int if isinstance(end, int) else float
+    try:
+      config = changed(PRESETS["smoke"], path, kind(end))
+      assert set_up(dataclasses.replace(config, cpu_devices=8)).total_steps > 0
+    except UsageError as error:
+      assert "\n" not in str(error)
+
+
+def test_a_run_of_too_many_steps_is_refused():
+  data = DataConfig(source="synthetic", train_examples=2**30)
+  config = dataclasses.replace(PRESETS["smoke"], data=data, epochs=1e6)
+  with pytest.raises(UsageError, match="at most 2,147,483,647; lower --epochs"):
+    set_up(config)
+
+
+def test_every_seed_is_another_one():
+  """JAX takes the lowest 32 bits of a seed and drops the rest."""
+  low, high = NUMBERS["seed",]
+  keys = [jax.random.key_data(jax.random.key(seed)) for seed in (low, high)]
+  assert (keys[0] != keys[1]).any()
+  assert (jax.random.key_data(jax.random.key(high + 1)) == keys[0]).all()
+
+
+def test_the_largest_image_is_the_augmentation_s():
+  assert NUMBERS["model", "resolution"].high == LARGEST
 
 
 def test_settings_do_not_change():

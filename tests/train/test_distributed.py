@@ -203,19 +203,55 @@ def test_several_processes_need_a_workdir(tmp_path):
     ({"coordinator": "h:1", "num_processes": 2}, "go together"),
     (
       dict(coordinator="h:1", num_processes=2, process_id=0, distributed="off"),
-      "not with distributed off",
+      "not with --distributed off",
     ),
-    (dict(coordinator="h", num_processes=2, process_id=0), "HOST:PORT, got h"),
     (
       dict(coordinator="h:1", num_processes=2, process_id=2),
-      r"\[0, 2\), got 2",
+      "--process-id must be below --num-processes 2, got 2",
     ),
-    (dict(coordinator="h:1", num_processes=0, process_id=0), "above 0, got 0"),
   ],
 )
 def test_processes_that_are_told_half_are_refused(settings, said):
   with pytest.raises(UsageError, match=said):
     Config(**settings)
+
+
+@pytest.mark.parametrize(
+  "address",
+  [
+    *("", ":", "h", "h:", ":1", "h:0", "h:65536", "h:99999", "h:1e3", "h:-1"),
+    *("h:abc", "h:١", "h:1:2", "::1:8476", "[]:1", "[::1]", "[::1]:0", "a b:1"),
+    *("http://h:1", "h:1\n", "h:" + "1" * 22),
+  ],
+)
+def test_a_coordinator_that_is_no_host_and_port_is_refused(address):
+  with pytest.raises(UsageError, match="must be HOST:PORT") as error:
+    Config(coordinator=address, num_processes=2, process_id=0)
+  assert f"got {address!r}" in str(error.value)
+
+
+@pytest.mark.parametrize(
+  "address",
+  ["h:1", "10.0.0.1:8476", "my-host.a_b.example:65535", "[fd00::1]:8476"],
+)
+def test_hosts_and_ports(address):
+  config = Config(coordinator=address, num_processes=2, process_id=1)
+  assert config.coordinator == address
+
+
+def test_a_coordinator_is_refused_before_jax_is_there(tmp_path):
+  code = (
+    "import sys; from podscale.train.__main__ import main; "
+    "code = main(['smoke', '--coordinator', '127.0.0.1:abc', "
+    "'--num-processes', '2', '--process-id', '0']); "
+    "print(code, 'jax' in sys.modules)"
+  )
+  done = subprocess.run(
+    [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
+  )
+  assert done.stdout == "2 False\n"
+  (line,) = done.stderr.splitlines()
+  assert line.startswith("podscale-train: --coordinator must be HOST:PORT")
 
 
 def test_on_without_a_launcher_is_one_line(tmp_path):
