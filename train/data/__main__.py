@@ -4,64 +4,76 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import NoReturn, get_args
 
 from rich.console import Console
 
 from ..errors import UsageError
+from .flags import whole_number
+
+_PROGRAM = "python -m podscale.train.data"
+_MOST_EXAMPLES = 2**31 - 1
+_MOST_CLASSES = 2**20  # as in training
 
 
 def main(argv: Sequence[str] | None = None) -> int:
   """Runs one command; returns the exit code."""
-  args = _parser().parse_args(argv)
   try:
-    args.run(args, Console())
+    args = _parser().parse_args(argv)
+    return args.run(args, Console())
+  except KeyboardInterrupt:
+    return _complain("interrupted", 130)
   except UsageError as error:
-    print(f"podscale-data: {error}", file=sys.stderr)
-    return 2
+    return _complain(str(error), 2)
   except OSError as error:
-    print(f"podscale-data: {error.filename}: {error.strerror}", file=sys.stderr)
-    return 2
-  return 0
+    place = f"{error.filename}: " if error.filename is not None else ""
+    return _complain(f"{place}{error.strerror or error}", 2)
 
 
-def _convert(args: argparse.Namespace, console: Console) -> None:
+def _complain(problem: str, code: int) -> int:
+  print(f"{_PROGRAM}: {problem}", file=sys.stderr)
+  return code
+
+
+def _convert(args: argparse.Namespace, console: Console) -> int:
   from .convert import convert
+  from .images.paths import as_path
   from .skipping import Skips
 
   skips = Skips(args.skip_bad)
   index = convert(
-    args.source,
-    args.destination,
+    as_path(args.source),
+    _local(args.destination),
     num_classes=args.num_classes,
     examples_per_shard=args.examples_per_shard,
     skips=skips,
     console=console,
   )
   for split, shards in index.splits.items():
-    examples = sum(shard.examples for shard in shards)
     size = sum(shard.bytes for shard in shards)
     console.print(
-      f"{split}: {examples:,} images of {index.num_classes} classes, "
-      f"{size / 1e6:,.1f} MB in {len(shards)} shards",
+      f"{split}: {index.examples(split):,} images of {index.num_classes} "
+      f"classes, {size / 1e6:,.1f} MB in {len(shards)} shards",
       highlight=False,
     )
   if skips:
     console.print(skips.summary(), highlight=False, markup=False)
+  return 0
 
 
-def _verify(args: argparse.Namespace, console: Console) -> None:
-  from .convert import verify
+def _verify(args: argparse.Namespace, console: Console) -> int:
+  from .images.paths import as_path
+  from .verify import verify
 
-  count = verify(args.folder, console)
-  console.print(f"{count} shards are as they were written", highlight=False)
+  wrong = verify(as_path(args.folder), console, num_classes=args.num_classes)
+  return 1 if wrong else 0
 
 
-def _synthesize(args: argparse.Namespace, console: Console) -> None:
+def _synthesize(args: argparse.Namespace, console: Console) -> int:
   from .synthetic_jpegs import synthesize
 
   synthesize(
-    args.folder,
+    _local(args.folder),
     args.layout,
     examples={"train": args.train, "test": args.test},
     classes=args.classes,
@@ -72,54 +84,75 @@ def _synthesize(args: argparse.Namespace, console: Console) -> None:
   console.print(
     f"{args.train} training and {args.test} test images in {args.folder}",
     highlight=False,
+    markup=False,
   )
+  return 0
+
+
+def _local(text: str) -> Path:
+  """Make the path of a folder to write to."""
+  if "://" in text:
+    raise UsageError(
+      f"{text}: cannot be written to; give a folder of this machine and copy "
+      "it from there"
+    )
+  return Path(text)
+
+
+class _Parser(argparse.ArgumentParser):
+  """A parser that says what is wrong in one line, without its usage."""
+
+  def error(self, message: str) -> NoReturn:
+    raise UsageError(f"{message}; see {self.prog} --help")
 
 
 def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog="podscale-data", description="Data sets of image files."
+  parser = _Parser(
+    prog=_PROGRAM, description="Data sets of image files.", allow_abbrev=False
   )
   commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
   add = commands.add_parser(
     "convert",
     help="TFRecord, ArrayRecord, tar shards or folders to ArrayRecord",
+    allow_abbrev=False,
   )
   add.set_defaults(run=_convert)
-  add.add_argument("source", type=Path, help="folder of the data set")
-  add.add_argument("destination", type=Path, help="new or begun folder")
-  add.add_argument(
-    *("--num-classes", "--num_classes"),
-    type=_positive,
-    default=1000,
-    help="of shards, whose labels are below it; folders know (1000)",
-  )
+  add.add_argument("source", help="folder or URL of the data set")
+  add.add_argument("destination", help="new or begun folder")
+  _add_num_classes(add)
   add.add_argument(
     *("--examples-per-shard", "--examples_per_shard"),
-    type=_positive,
+    type=whole_number(1, _MOST_EXAMPLES),
     default=10_000,
     help="the last of a split may have fewer (10000)",
   )
   add.add_argument(
     *("--skip-bad", "--skip_bad"),
-    type=int,
+    type=whole_number(0, _MOST_EXAMPLES),
     default=0,
     help="leave out up to so many images that cannot be decoded (0)",
   )
 
   add = commands.add_parser(
-    "verify", help="compare a converted data set with its checksums"
+    "verify",
+    help="read and decode every image, or compare a converted data set with "
+    "its checksums, and list all that is damaged",
+    allow_abbrev=False,
   )
   add.set_defaults(run=_verify)
-  add.add_argument("folder", type=Path)
+  add.add_argument("folder", help="folder or URL of the data set")
+  _add_num_classes(add)
+
+  from .synthetic_jpegs import LIMITS, Layout
 
   add = commands.add_parser(
-    "synthesize", help="make JPEG files to try things out without data"
+    "synthesize",
+    help="make JPEG files to try things out without data",
+    allow_abbrev=False,
   )
   add.set_defaults(run=_synthesize)
-  add.add_argument("folder", type=Path)
-  from .synthetic_jpegs import Layout
-
+  add.add_argument("folder", help="new or empty folder")
   add.add_argument("--layout", choices=get_args(Layout), default="tfrecord")
   for name, default, what in (
     ("train", 1000, "training images"),
@@ -130,16 +163,21 @@ def _parser() -> argparse.ArgumentParser:
     ("height", 375, "pixels"),
   ):
     add.add_argument(
-      f"--{name}", type=_positive, default=default, help=f"{what} ({default})"
+      f"--{name}",
+      type=whole_number(1, LIMITS[name]),
+      default=default,
+      help=f"{what} ({default})",
     )
   return parser
 
 
-def _positive(text: str) -> int:
-  number = int(text)
-  if number < 1:
-    raise argparse.ArgumentTypeError(f"{number} is not above 0")
-  return number
+def _add_num_classes(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    *("--num-classes", "--num_classes"),
+    type=whole_number(1, _MOST_CLASSES),
+    default=1000,
+    help="of shards, whose labels are below it; folders know (1000)",
+  )
 
 
 if __name__ == "__main__":

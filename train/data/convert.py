@@ -1,8 +1,7 @@
 """From any data set of image files to ArrayRecord shards with an index."""
 
-import itertools
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import dataclasses
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rich.console import Console
@@ -11,18 +10,20 @@ from rich.progress import Progress
 from ..errors import UsageError
 from .decode import Picture
 from .images import open_images
-from .images.array_record import sha256, write_array_record
+from .images.array_record import ArrayRecordImages, sha256, write_array_record
 from .images.encoded import EncodedImages
 from .images.example_proto import write_image
 from .images.index import NAME, Index, Origin, Shard, read_index, write_index
 from .images.shard_files import SPLIT_NAMES
-from .prefetch import cores
+from .new_folder import make_new_folder
+from .parallel import map_in_threads
 from .skipping import Skips
-from .source import BadExampleError
+from .source import BadExampleError, Split
 
 _PARTIAL = "index.partial.json"
-_CHUNK = 64  # files in memory at a time
 _SMALLEST = 8  # the most that a JPEG can be reduced in decoding
+
+Splits = Mapping[Split, EncodedImages]
 
 
 def convert(
@@ -36,13 +37,14 @@ def convert(
 ) -> Index:
   """Write both splits of a data set as ArrayRecord, each image decoded once.
 
-  Begun again after it was stopped, it goes on behind the last whole shard.
+  Called again after it was stopped, it goes on behind the last whole shard.
 
   Args:
     source: A folder that `open_images` reads.
-    destination: Folder of the shards and the index.
+    destination: Folder of the shards and the index, new or begun.
     num_classes: Of shards that do not say it.
-    examples_per_shard: The last shard of a split may have fewer.
+    examples_per_shard: A shard has so many examples of the source, less those
+      that are left out; the last of a split may have fewer.
     skips: Counts images that cannot be decoded, which are left out.
     console: Where progress is shown.
 
@@ -50,105 +52,146 @@ def convert(
     The index written.
 
   Raises:
-    UsageError: the source cannot be used, the destination holds something else,
-      or there are too many bad images.
+    UsageError: the source cannot be used, the destination holds something else
+      or was begun from other data, there are too many bad images, or a split
+      has no others.
   """
   splits = {
     split: open_images(source, split, num_classes) for split in SPLIT_NAMES
   }
-  train = splits["train"]
-  origin = Origin(
-    path=str(source),
-    examples={split: len(images) for split, images in splits.items()},
-    listing={split: each.whole_listing for split, each in splits.items()},
-  )
-  index = _begun(destination, train, examples_per_shard, origin)
-  total = sum(map(len, splits.values()))
+  index = _begin(destination, _plan(source, splits, examples_per_shard), skips)
+  _check_written(destination, index, splits)
   with Progress(console=console) as progress:
-    bar = progress.add_task("converting", total=total)
+    bar = progress.add_task("converting", total=sum(map(len, splits.values())))
     for split, images in splits.items():
       shards = index.splits[split]
-      for start in range(0, len(images), examples_per_shard):
-        end = min(start + examples_per_shard, len(images))
-        number = start // examples_per_shard
+      wanted = _ranges(images, index)
+      for number, each in enumerate(wanted):
         if number >= len(shards):
-          count = -(-len(images) // examples_per_shard)
-          name = (
-            f"{SPLIT_NAMES[split]}-{number:05d}-of-{count:05d}.array_record"
-          )
-          wanted = range(start, end)
-          shards.append(_write_shard(destination / name, images, wanted, skips))
+          path = destination / _name(split, number, len(wanted))
+          shards.append(_write_shard(path, images, each, skips))
+          index.skipped.update(skips.reasons)
           write_index(destination, index, _PARTIAL)
-        progress.advance(bar, end - start)
-  (destination / _PARTIAL).replace(destination / NAME)
-  return index
-
-
-def verify(folder: Path, console: Console) -> int:
-  """Compare all shards of a converted data set with their checksums.
-
-  Returns:
-    How many shards are right: all of them.
-
-  Raises:
-    UsageError: one is missing or differs.
-  """
-  index = read_index(folder)
-  shards = list(itertools.chain.from_iterable(index.splits.values()))
-  with Progress(console=console) as progress:
-    for shard in progress.track(shards, description="verifying"):
-      path = folder / shard.file
-      try:
-        found = sha256(path)
-      except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
-      if found != shard.sha256:
+        progress.advance(bar, len(each))
+      if not index.examples(split):
         raise UsageError(
-          f"{path}: damaged: its SHA-256 is {found}, {NAME} has {shard.sha256}"
+          f"{source}: none of the {len(images)} {split} images can be used; "
+          f"remove {destination} to begin again"
         )
-  return len(shards)
+  return _finish(destination, index)
 
 
-def _begun(
-  destination: Path,
-  train: EncodedImages,
-  examples_per_shard: int,
-  origin: Origin,
-) -> Index:
-  """What an earlier call has written there, or an empty index."""
-  if (destination / NAME).exists():
-    raise UsageError(f"{destination}: holds a converted data set already")
-  mine = Index(
+def _plan(source: Path, splits: Splits, examples_per_shard: int) -> Index:
+  """Make the index of a conversion that has no shards yet."""
+  train = splits["train"]
+  return Index(
     num_classes=train.num_classes,
     class_names=train.class_names and list(train.class_names),
     examples_per_shard=examples_per_shard,
-    splits={split: [] for split in SPLIT_NAMES},
-    origin=origin,
+    splits={split: [] for split in splits},
+    origin=Origin(
+      path=str(source),
+      examples={split: len(images) for split, images in splits.items()},
+      listing={split: each.whole_listing for split, each in splits.items()},
+    ),
   )
+
+
+def _begin(destination: Path, plan: Index, skips: Skips) -> Index:
+  """Take what an earlier call has written, or begin as planned."""
+  if (destination / NAME).exists():
+    raise UsageError(f"{destination}: holds a converted data set already")
   if not (destination / _PARTIAL).exists():
-    destination.mkdir(parents=True, exist_ok=True)
-    if any(destination.iterdir()):
-      raise UsageError(f"{destination}: is not empty; choose another folder")
-    write_index(destination, mine, _PARTIAL)
-    return mine
+    make_new_folder(destination)
+    write_index(destination, plan, _PARTIAL)
+    return plan
   begun = read_index(destination, _PARTIAL)
-  for name in ("num_classes", "class_names", "examples_per_shard"):
-    if getattr(begun, name) != getattr(mine, name):
-      raise UsageError(
-        f"{destination}: was begun with {name} {getattr(begun, name)}, this "
-        f"has {getattr(mine, name)}; remove it or choose another folder"
-      )
+  difference = _difference(begun, plan)
+  if difference:
+    raise UsageError(
+      f"{destination}: was begun with other {difference}; go on with those, "
+      "remove it, or choose another folder"
+    )
+  for where, reason in begun.skipped.items():
+    skips.add(where, reason)
   return begun
+
+
+def _difference(begun: Index, plan: Index) -> str:
+  """Name what an earlier call had otherwise; "" if nothing."""
+  for name in ("num_classes", "class_names", "examples_per_shard"):
+    was, now = getattr(begun, name), getattr(plan, name)
+    if was != now:
+      return f"settings: {name} {was}, this has {now}"
+  if not begun.origin or not plan.origin:
+    return "data: an earlier version of podscale did not record which"
+  place = f"data: {begun.origin.path}"
+  for split, now in plan.origin.examples.items():
+    was = begun.origin.examples.get(split)
+    if was != now:
+      return f"{place} had {was} {split} images, {plan.origin.path} has {now}"
+    if begun.origin.listing.get(split) != plan.origin.listing[split]:
+      return f"{place} had {split} files of other names or sizes"
+  return ""
+
+
+def _check_written(destination: Path, index: Index, splits: Splits) -> None:
+  """Compare the first record of each shard written with the source.
+
+  Data of the same names and counts may still be another version.
+  """
+  wanted = {split: _ranges(images, index) for split, images in splits.items()}
+  if all(len(index.splits[s]) == len(wanted[s]) for s in splits):
+    return  # stopped at the very end: some may have their final names
+  for split, images in splits.items():
+    for shard, each in zip(index.splits[split], wanted[split], strict=False):
+      if not shard.examples:
+        continue
+      path = destination / shard.file
+      written = ArrayRecordImages([path], index.num_classes)
+      # It may be the first only of those that were not left out.
+      possible = each[: len(each) - shard.examples + 1]
+      if len(written) != shard.examples or not any(
+        _read(images, i) == _read(written, 0) for i in possible
+      ):
+        raise UsageError(
+          f"{path}: was written from other images than {images.where(each[0])}"
+          f" and those behind it; remove {destination} or choose another folder"
+        )
+
+
+def _read(images: EncodedImages, index: int) -> tuple[bytes, int] | None:
+  try:
+    return images.checked(index)
+  except BadExampleError:
+    return None
+
+
+def _ranges(images: EncodedImages, index: Index) -> list[range]:
+  """Cut the examples of a split into shards."""
+  size = index.examples_per_shard
+  everything = range(len(images))
+  return [everything[i : i + size] for i in everything[::size]]
+
+
+def _name(split: Split, number: int, count: int) -> str:
+  return f"{SPLIT_NAMES[split]}-{number:05d}-of-{count:05d}.array_record"
 
 
 def _write_shard(
   path: Path, images: EncodedImages, wanted: range, skips: Skips
 ) -> Shard:
+  """Write a shard, or no file if all of its examples are left out."""
   beside = path.with_name(path.name + ".tmp")
-  count = write_array_record(beside, _records(images, wanted, skips))
-  shard = Shard(path.name, count, beside.stat().st_size, sha256(beside))
-  beside.replace(path)
-  return shard
+  try:
+    count = write_array_record(beside, _records(images, wanted, skips))
+    if not count:
+      return Shard(path.name, 0, 0, "")
+    shard = Shard(path.name, count, beside.stat().st_size, sha256(beside))
+    beside.replace(path)
+    return shard
+  finally:
+    beside.unlink(missing_ok=True)
 
 
 def _records(
@@ -163,8 +206,22 @@ def _records(
       skips.add(images.where(index), error)
       return None
 
-  with ThreadPoolExecutor(cores()) as pool:
-    for chunk in itertools.batched(wanted, _CHUNK):
-      for made in pool.map(record, chunk):
-        if made is not None:
-          yield made
+  return (made for made in map_in_threads(record, wanted) if made is not None)
+
+
+def _finish(destination: Path, index: Index) -> Index:
+  """Number the shards that have examples and write the index."""
+  splits = {}
+  for split, shards in index.splits.items():
+    full = [shard for shard in shards if shard.examples]
+    splits[split] = [
+      dataclasses.replace(shard, file=_name(split, number, len(full)))
+      for number, shard in enumerate(full)
+    ]
+    for old, new in zip(full, splits[split], strict=True):
+      if (destination / old.file).exists():  # else an earlier call renamed it
+        (destination / old.file).replace(destination / new.file)
+  whole = dataclasses.replace(index, splits=splits)
+  write_index(destination, whole)
+  (destination / _PARTIAL).unlink()
+  return whole

@@ -26,6 +26,12 @@ class Skips:
   def __len__(self) -> int:
     return len(self._reasons)
 
+  @property
+  def reasons(self) -> dict[str, str]:
+    """The reason for each example left out, by its place."""
+    with self._lock:
+      return dict(self._reasons)
+
   def add(self, where: str, reason: object) -> None:
     """Count an example; threads may.
 

@@ -15,11 +15,14 @@ from typing import Literal, NamedTuple
 import cv2
 import numpy as np
 
+from ..errors import UsageError
+from .decode import MOST_PIXELS
 from .images.array_record import write_array_record
 from .images.example_proto import write_features, write_image
 from .images.folder import FOLDERS
 from .images.shard_files import SPLIT_NAMES
 from .images.tfrecord import write_tfrecord
+from .new_folder import make_new_folder
 from .source import Split
 
 Layout = Literal["array-record", "folder", "tar", "tfrecord"]
@@ -29,6 +32,17 @@ _SHARD_NAMES: dict[Layout, str] = {
   "tar": "{split}-{shard:06d}.tar",
   "tfrecord": "{split}-{shard:05d}-of-{shards:05d}",
 }
+LIMITS = {
+  "train": 10**8 - 1,
+  "test": 10**8 - 1,
+  "classes": 10_000,
+  "shards": 99_999,
+  "width": 65_500,
+  "height": 65_500,
+}
+"""The most of each argument of `synthesize`: beyond these, names would sort in
+another order than numbers, and libjpeg writes no larger images."""
+
 _STREAMS: dict[Split, int] = {"train": 0, "test": 1}
 _PATTERNS = 2
 _OCTAVES = (3, 6, 12, 24, 48, 96)  # cells each way
@@ -108,14 +122,34 @@ def synthesize(
   """Write a data set as `open_images` reads it.
 
   Args:
-    folder: Where to; made if it is not there.
+    folder: Where to; made if it is not there, else it is empty.
     layout: "folder" has a file for each picture, the others have shards.
     examples: How many in each split.
     classes: Number of classes.
     shards: Of each split.
     width: Of the pictures, in pixels.
     height: Of the pictures, in pixels.
+
+  Raises:
+    UsageError: the folder is not empty or cannot be made, the pictures are too
+      large, or there are fewer of them than shards or class folders.
   """
+  if width * height > MOST_PIXELS:
+    raise UsageError(
+      f"{width} x {height} pixels are more than the {MOST_PIXELS:,} that are "
+      "read"
+    )
+  if layout == "folder" and classes > examples["train"]:
+    raise UsageError(
+      f"{classes} class folders need as many training images, got "
+      f"{examples['train']}"
+    )
+  for split, count in examples.items():
+    if layout != "folder" and shards > count:
+      raise UsageError(
+        f"{shards} shards need as many {split} images, got {count}"
+      )
+  make_new_folder(folder)
   for split, count in examples.items():
     pictures = synthetic_pictures(
       count, split, classes=classes, width=width, height=height
@@ -123,7 +157,6 @@ def synthesize(
     if layout == "folder":
       _write_files(folder / FOLDERS[split], pictures)
       continue
-    folder.mkdir(parents=True, exist_ok=True)
     for shard in range(shards):
       size = count * (shard + 1) // shards - count * shard // shards
       path = folder / _SHARD_NAMES[layout].format(

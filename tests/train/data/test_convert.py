@@ -4,12 +4,12 @@ import io
 import json
 
 import pytest
+from full_disk import files_up_to
 from rich.console import Console
 
 from podscale.train.data import Skips
 from podscale.train.data import convert as module
-from podscale.train.data.__main__ import main
-from podscale.train.data.convert import convert, verify
+from podscale.train.data.convert import convert
 from podscale.train.data.images import open_images
 from podscale.train.data.synthetic_jpegs import synthesize
 from podscale.train.errors import UsageError
@@ -69,7 +69,6 @@ def test_a_converted_data_set_is_the_same(tmp_path, console, layout):
   assert after.num_classes == CLASSES
   names = [f"class-{c:04d}" for c in range(CLASSES)]
   assert after.class_names == (tuple(names) if layout == "folder" else None)
-  assert verify(destination, console) == 5
 
 
 @pytest.mark.parametrize("whole", [0, 2])
@@ -104,14 +103,139 @@ def test_it_goes_on_behind_the_last_whole_shard(
   assert len(list(destination.iterdir())) == len(list(straight.iterdir()))
 
 
-def test_other_settings_do_not_go_on(tmp_path, console):
-  source = made(tmp_path / "source")
-  converted(source, tmp_path / "other", console)
-  (tmp_path / "other" / "index.json").rename(
-    tmp_path / "other" / "index.partial.json"
+def begun(source, destination, console, monkeypatch, shards=1, **settings):
+  """A conversion that is stopped behind the first shards."""
+  write, written = module.write_array_record, []
+
+  def stopped(path, records):
+    if len(written) == shards:
+      raise KeyboardInterrupt
+    written.append(path.name)
+    return write(path, records)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(module, "write_array_record", stopped)
+    with pytest.raises(KeyboardInterrupt):
+      converted(source, destination, console, **settings)
+  return {path.name: path.read_bytes() for path in destination.iterdir()}
+
+
+def refused(source, destination, console, **settings):
+  """The one line that refuses to go on; nothing has been written."""
+  before = {path.name: path.read_bytes() for path in destination.iterdir()}
+  with pytest.raises(UsageError) as error:
+    converted(source, destination, console, **settings)
+  assert before == {p.name: p.read_bytes() for p in destination.iterdir()}
+  message = str(error.value)
+  assert "\n" not in message
+  assert "remove " in message and "choose another folder" in message
+  return message
+
+
+@pytest.mark.parametrize(
+  "change, named",
+  [
+    ({"examples_per_shard": 5}, "examples_per_shard 4, this has 5"),
+    ({"num_classes": 4}, "num_classes 3, this has 4"),
+  ],
+)
+def test_other_settings_do_not_go_on(
+  tmp_path, console, monkeypatch, change, named
+):
+  source, destination = made(tmp_path / "source"), tmp_path / "converted"
+  begun(source, destination, console, monkeypatch)
+  assert named in refused(source, destination, console, **change)
+
+
+def rename_a_class(source):
+  (source / "train" / "class-0001").rename(source / "train" / "class-9")
+
+
+def swap_two_files(source):
+  """Other images under the same names."""
+  one, other = sorted((source / "train" / "class-0000").iterdir())[:2]
+  one.rename(source / "beside")
+  other.rename(one)
+  (source / "beside").rename(other)
+
+
+def add_a_file_that_sorts_first(split):
+  def add(source):
+    path = next((source / split / "class-0000").iterdir())
+    (path.parent / "00.jpg").write_bytes(path.read_bytes())
+
+  return add
+
+
+def remove_a_file(split):
+  def remove(source):
+    next((source / split / "class-0000").iterdir()).unlink()
+
+  return remove
+
+
+def rename_a_file(split):
+  def rename(source):
+    path = next((source / split / "class-0000").iterdir())
+    path.rename(path.with_name("00.jpg"))
+
+  return rename
+
+
+@pytest.mark.parametrize(
+  "change, named",
+  [
+    (add_a_file_that_sorts_first("train"), "had 11 train images"),
+    (add_a_file_that_sorts_first("val"), "had 5 test images"),
+    (remove_a_file("train"), "has 10"),
+    (remove_a_file("val"), "has 4"),
+    (rename_a_file("train"), "had train files of other names"),
+    (rename_a_file("val"), "had test files of other names"),
+    (swap_two_files, "train-00000-of-00003.array_record: was written from"),
+  ],
+)
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_changed_source_does_not_go_on(
+  tmp_path, console, monkeypatch, change, named, shards
+):
+  source = made(tmp_path / "source", "folder")
+  destination = tmp_path / "converted"
+  begun(source, destination, console, monkeypatch, shards)
+  change(source)
+  assert named in refused(source, destination, console)
+
+
+@pytest.mark.parametrize("layout", ["array-record", "tar", "tfrecord"])
+def test_another_source_of_the_same_names_does_not_go_on(
+  tmp_path, console, monkeypatch, layout
+):
+  source, destination = made(tmp_path / "a", layout), tmp_path / "converted"
+  begun(source, destination, console, monkeypatch)
+  synthesize(
+    tmp_path / "b", layout, examples=COUNTS, classes=CLASSES, width=25, height=9
   )
-  with pytest.raises(UsageError, match="examples_per_shard 4, this has 5"):
-    converted(source, tmp_path / "other", console, examples_per_shard=5)
+  message = refused(tmp_path / "b", destination, console)
+  assert "was written from other images" in message
+
+
+def test_a_source_that_was_moved_goes_on(tmp_path, console, monkeypatch):
+  source, destination = made(tmp_path / "source"), tmp_path / "converted"
+  begun(source, destination, console, monkeypatch)
+  moved = source.rename(tmp_path / "moved")
+  index = converted(moved, destination, console)
+  assert [index.examples(split) for split in COUNTS] == [11, 5]
+
+
+def test_an_index_of_an_earlier_version_does_not_go_on(
+  tmp_path, console, monkeypatch
+):
+  source, destination = made(tmp_path / "source"), tmp_path / "converted"
+  begun(source, destination, console, monkeypatch)
+  path = destination / "index.partial.json"
+  record = json.loads(path.read_text())
+  del record["origin"], record["skipped"]
+  path.write_text(json.dumps(record))
+  assert "an earlier version" in refused(source, destination, console)
 
 
 def test_a_full_folder_is_left_alone(tmp_path, console):
@@ -123,27 +247,125 @@ def test_a_full_folder_is_left_alone(tmp_path, console):
     converted(destination, source, console)
 
 
+def cut(source, split, *numbers):
+  """Cut the files of examples, which a class folder's names give."""
+  for number in numbers:
+    path = next((source / split).rglob(f"{number:08d}.jpg"))
+    path.write_bytes(path.read_bytes()[:-30])
+
+
 def test_bad_images_stop_or_are_counted(tmp_path, console):
   source = made(tmp_path / "source", "folder")
-  path = next((source / "train").rglob("00000004.jpg"))
-  path.write_bytes(path.read_bytes()[:-30])
+  cut(source, "train", 4)
   with pytest.raises(UsageError, match="00000004.jpg: cannot decode"):
     converted(source, tmp_path / "first", console)
   skips = Skips(1)
   index = converted(source, tmp_path / "second", console, skips)
-  assert sum(s.examples for s in index.splits["train"]) == 10
+  assert index.examples("train") == 10
   assert "00000004.jpg" in skips.summary()
+  assert list(index.skipped) == [str(next(source.rglob("00000004.jpg")))]
+  # What is left out is no longer what the source lists; the other split is.
+  listings = {
+    split: (open_images(source, split), open_images(tmp_path / "second", split))
+    for split in COUNTS
+  }
+  assert listings["train"][0].listing != listings["train"][1].listing
+  assert listings["test"][0].listing == listings["test"][1].listing
 
 
-def test_a_changed_byte_is_found(tmp_path, console):
+@pytest.mark.parametrize(
+  "split, number, names",
+  [
+    ("train", 0, ["train-00000-of-00002", "train-00001-of-00002"]),
+    ("train", 1, ["train-00000-of-00002", "train-00001-of-00002"]),
+    ("train", 2, ["train-00000-of-00002", "train-00001-of-00002"]),
+    ("val", 0, ["validation-00000-of-00001"]),
+    ("val", 1, ["validation-00000-of-00001"]),
+  ],
+)
+@pytest.mark.parametrize("stopped", [False, True])
+def test_no_shard_is_empty(
+  tmp_path, console, monkeypatch, split, number, names, stopped
+):
+  """Whichever shard's images are all bad, and if it was stopped behind it."""
+  source = made(tmp_path / "source", "folder")
   destination = tmp_path / "converted"
-  converted(made(tmp_path / "source"), destination, console)
+  count = {"train": 11, "val": 5}[split]
+  bad = range(4 * number, min(4 * number + 4, count))
+  cut(source, split, *bad)
+  behind = number + 1 + 3 * (split == "val")
+  if stopped and behind < 5:
+    begun(source, destination, console, monkeypatch, behind, skips=Skips(4))
+  index = converted(source, destination, console, Skips(4))
+  which = {"train": "train", "val": "test"}[split]
+  assert [s.file for s in index.splits[which]] == [
+    f"{name}.array_record" for name in names
+  ]
+  assert index.examples(which) == count - len(bad)
+  assert len(list(destination.iterdir())) == 5  # four shards and the index
+  was = open_images(source, which)
+  kept = [was[i] for i in range(count) if i not in bad]
+  assert contents(destination, which) == kept
+  (destination / "index.json").unlink()  # the names alone are whole, too
+  assert len(open_images(destination, which, CLASSES)) == len(kept)
+
+
+def test_it_goes_on_where_it_was_stopped_renaming(
+  tmp_path, console, monkeypatch
+):
+  source = made(tmp_path / "source", "folder")
+  destination = tmp_path / "converted"
+  cut(source, "train", 0, 1, 2, 3)
+  with monkeypatch.context() as patch:
+    patch.setattr(module, "_finish", lambda *_: None)
+    converted(source, destination, console, Skips(4))
   path = destination / "train-00001-of-00003.array_record"
-  data = bytearray(path.read_bytes())
-  data[len(data) // 2] ^= 1
-  path.write_bytes(data)
-  with pytest.raises(UsageError, match=f"{path}: damaged: its SHA-256"):
-    verify(destination, console)
+  path.rename(destination / "train-00000-of-00002.array_record")
+  index = converted(source, destination, console, Skips(4))
+  assert {path.name for path in destination.iterdir()} == {
+    "index.json",
+    *(shard.file for shards in index.splits.values() for shard in shards),
+  }
+  assert len(contents(destination, "train")) == 7
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_good_images_is_refused(tmp_path, console, split):
+  source = made(tmp_path / "source", "folder")
+  count = {"train": 11, "val": 5}[split]
+  cut(source, split, *range(count))
+  name = {"train": "train", "val": "test"}[split]
+  for _ in "ab":  # called again, too
+    with pytest.raises(UsageError, match=f"none of the {count} {name} images"):
+      converted(source, tmp_path / "converted", console, Skips(100))
+  assert not (tmp_path / "converted" / "index.json").exists()
+
+
+def test_bad_images_before_and_after_a_stop_add_up(
+  tmp_path, console, monkeypatch
+):
+  source = made(tmp_path / "source", "folder")
+  destination = tmp_path / "converted"
+  cut(source, "train", 1, 9)
+  begun(source, destination, console, monkeypatch, 2, skips=Skips(1))
+  with pytest.raises(UsageError, match="00000009.jpg"):
+    converted(source, destination, console, Skips(1))
+  skips = Skips(2)
+  index = converted(source, destination, console, skips)
+  assert len(skips) == len(index.skipped) == 2
+  assert index.examples("train") == 9
+
+
+def test_a_full_disk_is_one_line_and_the_next_call_goes_on(tmp_path, console):
+  source, destination = made(tmp_path / "source"), tmp_path / "converted"
+  with (
+    files_up_to(70_000),
+    pytest.raises(UsageError, match=r"cannot write .*train-00000-of-00003"),
+  ):
+    converted(source, destination, console)
+  assert [path.name for path in destination.iterdir()] == ["index.partial.json"]
+  index = converted(source, destination, console)
+  assert [index.examples(split) for split in COUNTS] == [11, 5]
 
 
 @pytest.mark.parametrize(
@@ -183,17 +405,3 @@ def test_an_index_cannot_reach_outside_its_folder(tmp_path, console):
   path.write_text(json.dumps(record))
   with pytest.raises(UsageError, match="is not a file in the folder"):
     open_images(destination, "train")
-
-
-def test_the_command_line(tmp_path, capsys):
-  source, destination = str(tmp_path / "a"), str(tmp_path / "b")
-  small = ["--train", "7", "--test", "3", "--width", "24", "--height", "18"]
-  assert main(["synthesize", source, "--layout", "tar", *small]) == 0
-  assert main(["convert", source, destination, "--num-classes", "10"]) == 0
-  assert main(["verify", destination]) == 0
-  said = capsys.readouterr().out
-  assert "train: 7 images of 10 classes" in said
-  assert "2 shards are as they were written" in said
-  assert main(["convert", source, destination]) == 2
-  error = capsys.readouterr().err
-  assert error.startswith("podscale-data: ") and error.count("\n") == 1

@@ -1,8 +1,9 @@
 """ArrayRecord files, read by index and written."""
 
+import contextlib
 import functools
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from array_record.python.array_record_module import (
@@ -72,14 +73,28 @@ def write_array_record(path: Path, records: Iterable[bytes]) -> int:
 
   Returns:
     How many they were.
+
+  Raises:
+    UsageError: the file cannot be written.
   """
-  writer = ArrayRecordWriter(str(path), _FOR_WRITING_ONE)
+  with _writing(path):
+    writer = ArrayRecordWriter(str(path), _FOR_WRITING_ONE)
   count = 0
   for record in records:
-    writer.write(record)
+    with _writing(path):
+      writer.write(record)
     count += 1
-  writer.close()
+  with _writing(path):
+    writer.close()
   return count
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+  try:
+    yield
+  except RuntimeError as error:
+    raise UsageError(f"cannot write {path}: {one_line(error)}") from None
 
 
 def sha256(path: Path) -> str:

@@ -1,0 +1,167 @@
+"""What is wrong with a data set: all of it, in order, and nothing else."""
+
+import os
+import signal
+
+import pytest
+
+from podscale.train.data.__main__ import main
+from podscale.train.data.images import open_images
+from podscale.train.data.synthetic_jpegs import synthesize, synthetic_jpeg
+
+COUNTS = {"train": 11, "test": 5}
+SIZE = {"width": 24, "height": 18}
+CLASSES = 3
+LAYOUTS = ["array-record", "folder", "tar", "tfrecord"]
+
+
+def made(folder, layout):
+  synthesize(folder, layout, examples=COUNTS, classes=CLASSES, **SIZE)
+  return folder
+
+
+@pytest.fixture
+def verified(capsys):
+  def verify(folder, *flags):
+    """The exit code, the lines of the report, and those of the errors."""
+    capsys.readouterr()
+    code = main(["verify", str(folder), *flags])
+    said = capsys.readouterr()
+    lines = [line.rstrip() for line in said.out.splitlines()]
+    report = [line for line in lines if not line.startswith("verifying ")]
+    return code, report, said.err.splitlines()
+
+  return verify
+
+
+def damage(folder, split, numbers):
+  """Zero the middle of pictures, whichever files they are in.
+
+  Returns:
+    Their places.
+  """
+  for path in filter(os.path.isfile, folder.rglob("*")):
+    data = path.read_bytes()
+    for i in numbers:
+      jpeg = synthetic_jpeg(i, i % CLASSES, split=split, **SIZE)
+      if (start := data.find(jpeg)) >= 0:
+        middle = start + len(jpeg) // 2
+        data = data[:middle] + bytes(40) + data[middle + 40 :]
+    path.write_bytes(data)
+  source = open_images(folder, split, CLASSES)
+  return [source.where(i) for i in numbers]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_whole_set_is_counted(tmp_path, verified, layout):
+  code, report, errors = verified(
+    made(tmp_path, layout), "--num-classes", str(CLASSES)
+  )
+  assert (code, errors) == (0, [])
+  assert report == [
+    "train: 11 of 11 images are whole; 3 of 3 classes, with 3 to 4 images "
+    "each; labels 0 to 2",
+    "test: 5 of 5 images are whole; 3 of 3 classes, with 1 to 2 images each; "
+    "labels 0 to 2",
+  ]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+  "train, test", [([0], []), ([2, 3, 10], []), ([], [4]), ([5, 9], [0, 1, 2])]
+)
+def test_every_damaged_image_is_listed(tmp_path, verified, layout, train, test):
+  folder = made(tmp_path, layout)
+  wanted = [*damage(folder, "train", train), *damage(folder, "test", test)]
+  code, report, errors = verified(folder)
+  assert (code, errors) == (1, [])
+  listed = [line for line in report if "images are whole" not in line]
+  assert len(listed) == len(wanted)
+  for line, where in zip(listed, wanted, strict=True):
+    assert line.startswith(f"{where}: ")
+    assert len(line) > len(where) + 10  # and the reason
+  counts = [line for line in report if "images are whole" in line]
+  assert counts[0].startswith(f"train: {11 - len(train)} of 11 images")
+  assert counts[1].startswith(f"test: {5 - len(test)} of 5 images")
+
+
+def test_files_that_are_no_images_are_listed(tmp_path, verified):
+  folder = made(tmp_path, "folder")
+  empty, text = sorted((folder / "val" / "class-0001").iterdir())
+  empty.write_bytes(b"")
+  text.write_text("<html>404</html>")
+  code, report, _ = verified(folder)
+  assert code == 1
+  assert [line.split(": ")[0] for line in report[1:3]] == [
+    str(empty),
+    str(text),
+  ]
+
+
+def test_where_one_split_cannot_be_opened_the_other_is_read(tmp_path, verified):
+  folder = made(tmp_path, "tfrecord")
+  (folder / "train-00001-of-00002").unlink()
+  (where,) = damage(folder, "test", [3])
+  code, report, errors = verified(folder)
+  assert (code, errors) == (1, [])
+  assert "1 of 2 shards are missing" in report[0]
+  assert report[1].startswith(f"{where}: ")
+  assert report[2].startswith("test: 4 of 5 images are whole")
+
+
+@pytest.mark.parametrize("layout", ["array-record", "tar", "tfrecord"])
+def test_every_damaged_shard_of_a_converted_set_is_listed(
+  tmp_path, verified, layout
+):
+  source, folder = made(tmp_path / "source", layout), tmp_path / "converted"
+  flags = ["--num-classes", "3", "--examples-per-shard", "3"]
+  assert main(["convert", str(source), str(folder), *flags]) == 0
+  assert verified(folder)[:2] == (0, ["6 of 6 shards are as written"])
+
+  first, gone, last = (
+    folder / f"{name}.array_record"
+    for name in (
+      "train-00000-of-00004",
+      "train-00003-of-00004",
+      "validation-00001-of-00002",
+    )
+  )
+  for path in (first, last):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+  gone.unlink()
+  code, report, errors = verified(folder)
+  assert (code, errors) == (1, [])
+  assert report[0].startswith(f"{first}: damaged: its SHA-256 is ")
+  assert report[1] == f"{gone}: No such file or directory"
+  assert report[2].startswith(f"{last}: damaged: its SHA-256 is ")
+  assert report[3:] == ["3 of 6 shards are as written"]
+
+
+@pytest.mark.parametrize("name", ["empty", "file", "nowhere"])
+def test_where_there_is_no_data_set_one_line_says_so(tmp_path, verified, name):
+  (tmp_path / "empty").mkdir()
+  (tmp_path / "file").write_text("no data")
+  code, report, errors = verified(tmp_path / name)
+  assert (code, report, len(errors)) == (2, [], 1)
+  assert str(tmp_path / name) in errors[0]
+
+
+def test_ctrl_c_is_one_line(tmp_path, capsys):
+  folder = made(tmp_path, "folder")
+  file = next((folder / "train" / "class-0000").iterdir())
+  file.write_bytes(synthetic_jpeg(0, 0, width=1000, height=1000))
+  for i in range(2_000):  # some seconds of decoding
+    os.link(file, file.with_name(f"again-{i}.jpg"))
+  before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+  try:
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    code = main(["verify", str(folder)])
+  finally:
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+  assert code == 130
+  assert (
+    capsys.readouterr().err == "python -m podscale.train.data: interrupted\n"
+  )
