@@ -9,12 +9,13 @@ minutes.
 
 import contextlib
 import functools
+import hashlib
 import itertools
-import logging
+import json
 import re
 import shutil
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -26,6 +27,7 @@ from orbax.checkpoint.checkpoint_managers import LatestN
 from .distributed import first_message, on_main
 from .errors import SaveError, UsageError, one_line
 from .log import make_folder
+from .orbax_noise import silence_orbax
 
 _MOST_OF_A_REASON = 150  # characters, from each end
 
@@ -69,6 +71,10 @@ class Checkpoints:
   next `save` or `wait`. A process must end with `close`, or use this as a
   context manager.
 
+  One record in each holds the step, the data state, and the shape, dtype and
+  CRC-32 of every array, under a SHA-256 of its own, so that whatever changes
+  on disk is noticed when it is read.
+
   Args:
     directory: Where they are, of all processes; made if it is not there.
     keep: How many to keep.
@@ -93,14 +99,12 @@ class Checkpoints:
     self._directory = Path(directory).absolute()
     make_folder(self._directory)
     self._failure = ""
-    # Orbax says with a stack trace what a SaveError says in a line.
-    logging.getLogger("absl").addFilter(_is_not_of_orbax)
+    silence_orbax()
     registry = ocp.handlers.DefaultCheckpointHandlerRegistry()
     registry.add("state", ocp.args.StandardSave)
     registry.add("state", ocp.args.StandardRestore)
-    for name in ("data", "checksums"):
-      registry.add(name, ocp.args.JsonSave)
-      registry.add(name, ocp.args.JsonRestore)
+    registry.add("record", ocp.args.JsonSave)
+    registry.add("record", ocp.args.JsonRestore)
     self._manager = ocp.CheckpointManager(
       self._directory,
       options=_options(jax.process_index(), keep),
@@ -150,7 +154,11 @@ class Checkpoints:
     return self._manager.latest_step()
 
   def restore(
-    self, abstract_state: Any, step: int | None = None
+    self,
+    abstract_state: Any,
+    step: int | None = None,
+    *,
+    check_data: Callable[[Any], object] | None = None,
   ) -> tuple[Any, dict[str, Any]]:
     """Read a checkpoint back, bit for bit, once it is on disk.
 
@@ -159,15 +167,17 @@ class Checkpoints:
         `jax.ShapeDtypeStruct`s with a sharding, which may be another than that
         of the saved arrays.
       step: Which one; None takes the latest.
+      check_data: Called with the data_state; raises ValueError if it is none.
 
     Returns:
       The state, in the tree and shardings of `abstract_state`, and the
       data_state.
 
     Raises:
-      UsageError: If there is no such checkpoint, or it is of another model.
-      DamagedError: If its files cannot be read, or an array has not the
-        checksum that it was saved with.
+      UsageError: If there is no such checkpoint, or it is of another model or
+        an earlier version of podscale.
+      DamagedError: If its files cannot be read, are not what was saved, were
+        saved at another step, or hold no data_state.
     """
     self.wait()
     if step is None:
@@ -181,16 +191,26 @@ class Checkpoints:
         abstract_state,
       )
     )
+    on_main(lambda: self._refuse_earlier_format(step))
     with self._reading(step):
-      saved = self._manager.item_metadata(step)["state"].tree
-    self._check_same(step, saved, target)
+      record = self._read_record(step)
+      types = {name: array["type"] for name, array in record["arrays"].items()}
+      if check_data is not None:
+        check_data(record["data"])
+    self._check_same(step, types, target)
     with self._reading(step):
-      restored = self._read(step, target)
-    leaves = [restored["state"][name] for name in target]
+      restored = self._read_state(step, target, record["arrays"])
+    leaves = [restored[name] for name in target]
     structure = jax.tree.structure(abstract_state)
-    return jax.tree.unflatten(structure, leaves), restored["data"]
+    return jax.tree.unflatten(structure, leaves), record["data"]
 
-  def restore_latest(self, abstract_state: Any) -> Restored | None:
+  def restore_latest(
+    self,
+    abstract_state: Any,
+    *,
+    last_step: int | None = None,
+    check_data: Callable[[Any], object] | None = None,
+  ) -> Restored | None:
     """Read back the newest checkpoint that is whole, if there is any.
 
     Those that are damaged and newer are put aside: STEP.damaged is what they
@@ -198,19 +218,28 @@ class Checkpoints:
 
     Args:
       abstract_state: As in `restore`.
+      last_step: Of the run; there may be no checkpoint beyond it.
+      check_data: As in `restore`.
 
     Raises:
-      UsageError: If the newest is of another model.
+      UsageError: If the newest is beyond the last step, of another model or of
+        an earlier version of podscale. No other is put aside then.
       DamagedError: If there are checkpoints and all are damaged.
     """
     self.wait()
     damaged: list[DamagedError] = []
     for step in sorted(self._manager.all_steps(), reverse=True):
       try:
-        restored = self.restore(abstract_state, step)
+        restored = self.restore(abstract_state, step, check_data=check_data)
       except DamagedError as error:
         damaged.append(error)
         continue
+      if last_step is not None and step > last_step:
+        raise UsageError(
+          f"the checkpoint {self._directory / str(step)} is that of step "
+          f"{step}, beyond the end of the run at step {last_step}; move it "
+          "away or choose another --workdir"
+        )
       for newer in damaged:
         on_main(functools.partial(_put_aside, newer.path))
       if damaged:
@@ -250,8 +279,7 @@ class Checkpoints:
         step,
         args=ocp.args.Composite(
           state=ocp.args.StandardSave(leaves),
-          data=ocp.args.JsonSave(data_state),
-          checksums=ocp.args.JsonSave(_checksums(leaves)),
+          record=ocp.args.JsonSave(_sealed(step, data_state, leaves)),
         ),
         force=True,
       )
@@ -307,23 +335,38 @@ class Checkpoints:
     if reason:
       raise DamagedError(self._directory / str(step), reason) from cause
 
-  def _read(self, step: int, target: dict[str, Any]) -> Any:
-    restored = self._manager.restore(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardRestore(target),
-        data=ocp.args.JsonRestore(),
-        checksums=ocp.args.JsonRestore(),
-      ),
-    )
-    _check(restored["state"], restored["checksums"])
-    return restored
+  def _refuse_earlier_format(self, step: int) -> None:
+    folder = self._directory / str(step)
+    if (folder / "data").exists() and not (folder / "record").exists():
+      raise UsageError(
+        f"the checkpoint {folder} was written by an earlier version of "
+        "podscale, in a format without checksums of all that it holds; resume "
+        "it with that version or choose another --workdir"
+      )
+
+  def _read_record(self, step: int) -> dict[str, Any]:
+    wanted = ocp.args.Composite(record=ocp.args.JsonRestore())
+    return _unsealed(step, self._manager.restore(step, args=wanted)["record"])
+
+  def _read_state(
+    self, step: int, target: dict[str, Any], saved: Mapping[str, Any]
+  ) -> dict[str, jax.Array]:
+    wanted = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+    state = self._manager.restore(step, args=wanted)["state"]
+    for name, leaf in state.items():
+      found, expected = _checksum(leaf), saved[name]["crc32"]
+      if found != expected:
+        raise ValueError(
+          f"{name} has checksum {found}, it was saved with {expected}"
+        )
+    return state
 
   def _check_same(
-    self, step: int, saved: Mapping[str, Any], target: Mapping[str, Any]
+    self, step: int, saved: Mapping[str, str], target: Mapping[str, Any]
   ) -> None:
     for name in {**target, **saved}:
-      there, here = _describe(saved.get(name)), _describe(target.get(name))
+      there = saved.get(name, "absent")
+      here = _describe(target[name]) if name in target else "absent"
       if there != here:
         raise UsageError(
           f"the checkpoint of step {step} in {self._directory} is of another "
@@ -344,10 +387,6 @@ def _options(process: int, keep: int) -> ocp.CheckpointManagerOptions:
   )
 
 
-def _is_not_of_orbax(record: logging.LogRecord) -> bool:
-  return "/orbax/" not in record.pathname
-
-
 def _reason(error: Exception) -> str:
   """What an error says, the system's own words first; of a long one the ends.
 
@@ -361,20 +400,41 @@ def _reason(error: Exception) -> str:
   return f"{system[1].strip()}, {text}" if system else text
 
 
-def _checksums(leaves: Mapping[str, Any]) -> dict[str, int]:
-  """The CRC-32 of each array's bytes."""
-  return {
-    name: zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8))
+def _sealed(
+  step: int, data_state: dict[str, Any], leaves: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
+  """What identifies a checkpoint, with its SHA-256."""
+  arrays = {
+    name: {"type": _describe(leaf), "crc32": _checksum(leaf)}
     for name, leaf in leaves.items()
   }
+  record = {"step": step, "data": data_state, "arrays": arrays}
+  return {"record": record, "sha256": _digest(record)}
 
 
-def _check(leaves: Mapping[str, jax.Array], saved: Mapping[str, int]) -> None:
-  for name, found in _checksums(leaves).items():
-    if found != saved[name]:
-      raise ValueError(
-        f"{name} has checksum {found}, it was saved with {saved[name]}"
-      )
+def _unsealed(step: int, sealed: Any) -> dict[str, Any]:
+  """Return the record that was `_sealed` at this step.
+
+  Raises:
+    ValueError: It has changed, or is of another step.
+  """
+  record = sealed["record"]
+  if sealed["sha256"] != _digest(record):
+    raise ValueError("the record of step, input and arrays has changed")
+  if record["step"] != step:
+    raise ValueError(f"it was saved at step {record['step']}")
+  return record
+
+
+def _digest(record: Any) -> str:
+  """The SHA-256 of a record in JSON, however its file is laid out."""
+  text = json.dumps(record, sort_keys=True, separators=(",", ":"))
+  return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _checksum(leaf: Any) -> int:
+  """The CRC-32 of an array's bytes."""
+  return zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8))
 
 
 def _put_aside(path: Path) -> None:
@@ -400,7 +460,5 @@ def _by_name(tree: Any) -> dict[str, Any]:
 
 
 def _describe(leaf: Any) -> str:
-  """Shape and dtype, such as "float32[3,3,32]"."""
-  if leaf is None:
-    return "absent"
+  """Describe shape and dtype, such as "float32[3,3,32]"."""
   return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"

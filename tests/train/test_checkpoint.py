@@ -15,10 +15,7 @@ import pytest
 from full_disk import files_up_to
 from jax.sharding import NamedSharding, PartitionSpec
 
-from podscale.train.checkpoint import (
-  Checkpoints,
-  DamagedError,
-)
+from podscale.train.checkpoint import Checkpoints, DamagedError, _digest
 from podscale.train.errors import SaveError, UsageError
 
 
@@ -229,20 +226,192 @@ def test_the_one_before_a_damaged_one_is_used(tmp_path):
     assert checkpoints.restore_latest(state).step == 2
 
 
+def rewrite_record(checkpoint, change, *, seal=True):
+  """Change what a checkpoint says of itself; sealed, its SHA-256 is right."""
+  path = checkpoint / "record" / "metadata"
+  record = json.loads(path.read_text())
+  record["record"] = change(record["record"])
+  if seal:
+    record["sha256"] = _digest(record["record"])
+  path.write_text(json.dumps(record))
+
+
 def test_an_array_with_another_checksum_is_named(tmp_path):
   """Whatever has changed it, on disk or on the way."""
   state = make_state()
+
+  def flip(record):
+    record["arrays"]["params.kernel"]["crc32"] ^= 1
+    return record
+
   with Checkpoints(tmp_path, keep=1) as checkpoints:
     checkpoints.save(1, state, {})
-  path = tmp_path / "1" / "checksums" / "metadata"
-  checksums = json.loads(path.read_text())
-  checksums["params.kernel"] ^= 1
-  path.write_text(json.dumps(checksums))
+  rewrite_record(tmp_path / "1", flip)
   with (
     Checkpoints(tmp_path, keep=1) as checkpoints,
     pytest.raises(DamagedError, match="params.kernel has checksum"),
   ):
     checkpoints.restore(state)
+
+
+def check_position(data_state):
+  if type(data_state["position"]) is not int:
+    raise ValueError(f"the position is {data_state['position']!r}")
+
+
+def assert_the_one_before_is_used(directory, state, reason):
+  """Steps 1 and 2 are there, and 2 is damaged."""
+  with Checkpoints(directory, keep=3) as checkpoints:
+    restored = checkpoints.restore_latest(state, check_data=check_position)
+  assert (restored.step, restored.data_state) == (1, {"position": 10})
+  (line,) = restored.damaged
+  assert f"the checkpoint {directory}/2 is damaged" in line
+  assert reason in line
+  assert "\n" not in line
+  assert {path.name for path in directory.iterdir()} == {"1", "2.damaged"}
+
+
+@pytest.fixture
+def two(tmp_path):
+  """Checkpoints of steps 1 and 2, and their state."""
+  state = make_state()["params"]
+  with Checkpoints(tmp_path, keep=3) as checkpoints:
+    for step in (1, 2):
+      checkpoints.save(step, state, {"position": 10 * step})
+  return tmp_path, state
+
+
+def test_a_data_state_that_has_changed_is_damage(two):
+  directory, state = two
+
+  def move(record):
+    return record | {"data": {"position": 21}}
+
+  rewrite_record(directory / "2", move, seal=False)
+  assert_the_one_before_is_used(directory, state, "record of step, input")
+
+
+@pytest.mark.parametrize(
+  "data, reason",
+  [
+    ({"position": "20"}, "the position is '20'"),
+    ({"position": None}, "the position is None"),
+    ({"posit": 20}, "KeyError: 'position'"),
+    ([20], "TypeError"),
+    (None, "TypeError"),
+  ],
+)
+def test_a_data_state_that_is_none_is_damage(two, data, reason):
+  directory, state = two
+  rewrite_record(directory / "2", lambda record: record | {"data": data})
+  assert_the_one_before_is_used(directory, state, reason)
+
+
+@pytest.mark.parametrize("record", [None, [], {"step": 2}, {"arrays": {}}])
+def test_a_record_of_something_else_is_damage(two, record):
+  directory, state = two
+  rewrite_record(directory / "2", lambda _: record)
+  assert_the_one_before_is_used(directory, state, "Error: ")
+
+
+def test_a_lost_record_is_damage(two):
+  directory, state = two
+  shutil.rmtree(directory / "2" / "record")
+  assert_the_one_before_is_used(directory, state, "record")
+
+
+@pytest.mark.parametrize("transfer", [Path.rename, shutil.copytree])
+def test_a_checkpoint_under_another_step_is_damage(tmp_path, transfer):
+  state = make_state()["params"]
+  with Checkpoints(tmp_path, keep=3) as checkpoints:
+    for step in (6, 9):
+      checkpoints.save(step, state, {"position": step})
+  transfer(tmp_path / "9", tmp_path / "11")
+  with Checkpoints(tmp_path, keep=3) as checkpoints:
+    restored = checkpoints.restore_latest(state, last_step=12)
+  assert restored.step == (6 if transfer is Path.rename else 9)
+  (line,) = restored.damaged
+  assert f"{tmp_path}/11 is damaged" in line
+  assert "saved at step 9" in line
+
+
+def test_a_checkpoint_beyond_the_end_is_refused(tmp_path):
+  state = make_state()["params"]
+  with Checkpoints(tmp_path, keep=4) as checkpoints:
+    for step in (6, 12, 13, 14):
+      checkpoints.save(step, state, {})
+  (tmp_path / "14" / "state" / "manifest.ocdbt").write_bytes(b"half")
+  with Checkpoints(tmp_path, keep=4) as checkpoints:
+    with pytest.raises(UsageError, match="step 13, .* at step 12;") as error:
+      checkpoints.restore_latest(state, last_step=12)
+    assert "\n" not in str(error.value)
+    assert not isinstance(error.value, DamagedError)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"6", "12", "13", "14"}
+    assert checkpoints.restore_latest(state, last_step=13).step == 13
+
+
+def test_a_checkpoint_of_an_earlier_format_is_refused(two):
+  """It had the items data and checksums instead of a record."""
+  directory, state = two
+  (directory / "2" / "record").rename(directory / "2" / "checksums")
+  shutil.copytree(directory / "2" / "checksums", directory / "2" / "data")
+  with (
+    Checkpoints(directory, keep=3) as checkpoints,
+    pytest.raises(UsageError, match="2 was written by an earlier") as error,
+  ):
+    checkpoints.restore_latest(state)
+  assert not isinstance(error.value, DamagedError)
+  assert {path.name for path in directory.iterdir()} == {"1", "2"}
+
+
+def test_a_flipped_bit_is_damage_or_harmless(two):
+  """In any file of a checkpoint, at bytes from its beginning to its end."""
+  directory, state = two
+  shutil.rmtree(directory / "2")
+  files = [path for path in (directory / "1").rglob("*") if path.is_file()]
+  record = directory / "1" / "record" / "metadata"
+  assert record in files
+  outcomes = {"damage": 0, "harmless": 0}
+  with Checkpoints(directory, keep=3) as checkpoints:
+    for path in files:
+      content = path.read_bytes()
+      stride = 1 if path == record else max(1, len(content) // 16)
+      for at in range(0, len(content), stride):
+        changed = bytearray(content)
+        changed[at] ^= 1 << at % 8
+        path.write_bytes(changed)
+        try:
+          restored, data_state = checkpoints.restore(state, 1)
+        except DamagedError as error:
+          assert "\n" not in str(error)
+          outcomes["damage"] += 1
+        else:
+          assert path != record
+          assert_same_bits(restored, state)
+          assert data_state == {"position": 10}
+          outcomes["harmless"] += 1
+      path.write_bytes(content)
+  assert outcomes["damage"] > len(record.read_bytes())
+
+
+@pytest.mark.parametrize("kind", ["folder", "empty folder", "file"])
+def test_what_is_in_the_way_of_a_save_does_not_fail_it_for_ever(tmp_path, kind):
+  """Left over by a run that wrote here at the same time."""
+  state = make_state()
+  with Checkpoints(tmp_path, keep=3) as checkpoints:
+    checkpoints.save(1, state, {})
+    checkpoints.wait()
+    for name in ("2", "2.orbax-checkpoint-tmp"):
+      if kind == "file":
+        (tmp_path / name).write_text("left over")
+        continue
+      (tmp_path / name).mkdir()
+      if kind == "folder":
+        (tmp_path / name / "junk").write_text("left over")
+    checkpoints.save(2, state, {"step": 2})
+    assert checkpoints.restore(state, 2)[1] == {"step": 2}
+  assert {path.name for path in tmp_path.iterdir()} == {"1", "2"}
 
 
 def test_when_all_are_damaged_the_newest_is_named(tmp_path):
@@ -325,7 +494,10 @@ def fill_disk_while_saving(directory):
 
 
 def run_alone(function, directory):
-  """In another process: what Orbax leaves behind would end in later tests."""
+  """In another process: what Orbax leaves behind would end in later tests.
+
+  Returns what it has written to stderr.
+  """
   folders = (str(Path(__file__).parent), str(Path(__file__).parent.parent))
   code = (
     f"import sys; sys.path[:0] = {folders}; import conftest, pathlib\n"
@@ -336,6 +508,7 @@ def run_alone(function, directory):
     [sys.executable, "-c", code], capture_output=True, text=True, check=False
   )
   assert done.stdout == "done\n", done.stderr
+  return done.stderr
 
 
 def test_a_disk_that_fills_keeps_the_older_ones(tmp_path):
@@ -363,6 +536,25 @@ def test_without_room_nothing_is_begun(tmp_path, monkeypatch, capfd):
   assert {path.name for path in tmp_path.iterdir()} == {"1", "2"}
   output = capfd.readouterr()
   assert (output.out, output.err) == ("", "")
+
+
+def restore_many_damaged_arrays(directory):
+  """For `run_alone`: one error is raised, hundreds are abandoned."""
+  state = {f"array {i}": jnp.full((8, 4), float(i)) for i in range(300)}
+  with Checkpoints(directory, keep=3) as checkpoints:
+    checkpoints.save(1, state, {})
+  manifest = directory / "1" / "state" / "manifest.ocdbt"
+  manifest.write_bytes(manifest.read_bytes()[:50])
+  with Checkpoints(directory, keep=3) as checkpoints:
+    for _ in range(3):
+      with pytest.raises(DamagedError):
+        checkpoints.restore(state)
+  print("done")
+
+
+def test_of_many_damaged_arrays_one_line_is_said(tmp_path):
+  said = run_alone(restore_many_damaged_arrays, tmp_path)
+  assert said == ""
 
 
 class Bomb:

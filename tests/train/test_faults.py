@@ -23,8 +23,8 @@ STEPS = 60
 
 
 def checksums(workdir):
-  path = workdir / "checkpoints" / str(STEPS) / "checksums" / "metadata"
-  return json.loads(path.read_text())
+  path = workdir / "checkpoints" / str(STEPS) / "record" / "metadata"
+  return json.loads(path.read_text())["record"]
 
 
 @pytest.mark.slow

@@ -24,14 +24,15 @@ class TrainBatches:
   """An endless iterator of training batches that can be saved and resumed.
 
   Made by `train_batches`. Its state is the number of examples handed out, over
-  all processes, with the seed and the data's size to know the run by.
+  all processes, with the seed and the data's size and listing, to know the run
+  by.
   """
 
   def __init__(
     self,
     start: Callable[[int], Iterator[Batch]],
     batch_size: int,
-    identity: dict[str, int],
+    identity: dict[str, int | str],
   ):
     self._start = start
     self._batch_size = batch_size
@@ -47,16 +48,33 @@ class TrainBatches:
     self._position += self._batch_size
     return batch
 
-  def state(self) -> dict[str, int]:
+  def state(self) -> dict[str, int | str]:
     """Where the next batch begins; fit for JSON and equal on all processes."""
     return {"position": self._position, **self._identity}
+
+  def check(self, state: Any) -> None:
+    """Raise ValueError unless `state` could be one of this run's batches."""
+    mine = self.state()
+    if not isinstance(state, dict) or state.keys() != mine.keys():
+      raise ValueError(f"the data state is not of {', '.join(mine)}: {state!r}")
+    for name, value in mine.items():
+      if type(state[name]) is not type(value):  # a bool is no int
+        raise ValueError(f"the data state has {name} {state[name]!r}")
+    position = state["position"]
+    if not 0 <= position < 2**63 or position % self._batch_size:
+      raise ValueError(
+        f"the data state has position {position}, not a number of whole "
+        f"batches of {self._batch_size}"
+      )
 
   def restore(self, state: dict[str, Any]) -> None:
     """Go on as the iterator whose `state` this is would have gone on.
 
     Raises:
-      UsageError: the state is of another seed or number of examples.
+      ValueError: it is no state, see `check`.
+      UsageError: the state is of another seed or of other examples.
     """
+    self.check(state)
     for name, mine in self._identity.items():
       if state[name] != mine:
         raise UsageError(
@@ -139,8 +157,8 @@ def train_batches(
   >>> batch = next(batches)
   >>> batch["image"].shape, str(batch["label"].dtype)
   ((32, 8, 8, 3), 'int32')
-  >>> batches.state()
-  {'position': 32, 'seed': 0, 'examples': 100}
+  >>> batches.state()  # doctest: +ELLIPSIS
+  {'position': 32, 'seed': 0, 'examples': 100, 'listing': '...'}
   >>> batches.close()
   """
   share = _share(batch_size, process_index, process_count)
@@ -195,7 +213,9 @@ def train_batches(
     positions = itertools.count(position + process_index * share, batch_size)
     return prefetch(fill, positions, new_batch)
 
-  return TrainBatches(start, batch_size, {"seed": seed, "examples": examples})
+  identity: dict[str, int | str]
+  identity = {"seed": seed, "examples": examples, "listing": source.listing}
+  return TrainBatches(start, batch_size, identity)
 
 
 def eval_batches(

@@ -24,6 +24,7 @@ class Numbered:
   def __init__(self, examples, sleep=0.0):
     self.num_classes = examples
     self._sleep = sleep
+    self.listing = f"{examples} numbers"
 
   def __len__(self):
     return self.num_classes
@@ -135,6 +136,40 @@ def test_a_state_of_other_data_or_seed_is_refused():
     train(Numbered(14)).restore(state)
   with pytest.raises(UsageError, match="seed 3, this run has 4"):
     train(Numbered(13), seed=4).restore(state)
+  others = Numbered(13)
+  others.listing = "13 others"
+  with pytest.raises(UsageError, match="has listing 13 numbers, this run has"):
+    train(others).restore(state)
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    *({"position": p} for p in (-8, 4, 8.0, "8", True, None, [8], 8 * 2**61)),
+    *({"seed": seed} for seed in ("3", 3.0, None, True)),
+    *({"examples": count} for count in ("13", 13.0, None)),
+    *({"listing": listing} for listing in (None, 13, ["13 numbers"])),
+    {"posit": 8},
+  ],
+)
+def test_what_is_no_state_is_refused(change):
+  batches = train(Numbered(13))
+  take(batches, 1)
+  state = batches.state()
+  batches.check(state)
+  with pytest.raises(ValueError, match="data state"):
+    batches.check(state | change)
+  with pytest.raises(ValueError, match="data state"):
+    batches.restore(state | change)
+
+
+@pytest.mark.parametrize(
+  "state",
+  [None, [], [8, 3, 13, "13 numbers"], "position", 8, {}, {"position": 8}],
+)
+def test_a_state_that_is_no_record_is_refused(state):
+  with pytest.raises(ValueError, match="data state"):
+    train(Numbered(13)).check(state)
 
 
 @pytest.mark.parametrize("process_count", [2, 4])

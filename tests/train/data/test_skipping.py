@@ -19,6 +19,7 @@ class Holed:
   mean = std = (1.0, 1.0, 1.0)
   eval_padding = 0
   num_classes = 12
+  listing = "twelve numbers"
 
   def __init__(self, *bad):
     self._bad = bad
