@@ -155,7 +155,11 @@ def _train(
     )
     step = 0
     damaged: list[str] = []
-    restored = checkpoints.restore_latest(placement.unpacked_shapes(state))
+    restored = checkpoints.restore_latest(
+      placement.unpacked_shapes(state),
+      last_step=run.total_steps,
+      check_data=batches.check,
+    )
     if restored:
       step, saved, saved_data, damaged = restored
       state = placement.pack(saved, like=state)
