@@ -97,6 +97,9 @@ class DataConfig:
   and without a path the images in the package."""
   num_classes: Annotated[int, _CLASSES] = 1000
   """Of shards, whose labels are below it; folders and converted data know."""
+  label_offset: Annotated[int | None, Range(0, 2**20)] = None
+  """Label of the first class in the shards' files; None takes 1 for
+  image/class/label, as imagenet_to_gcs writes it, else 0."""
   train_examples: Annotated[int | None, Range(1, 2**30)] = None
   """Use only the first so many training images; None uses all."""
   crop: Literal["resized", "shift", "none"] = "resized"

@@ -60,7 +60,9 @@ def _open_images(
   # Not all machines that use the other sources have its decoders.
   from .images import open_images
 
-  source = open_images(config.path, split, config.num_classes)
+  source = open_images(
+    config.path, split, config.num_classes, label_offset=config.label_offset
+  )
   if split == "train":
     source.keep_first(
       example_count(config.train_examples, len(source), config.path)

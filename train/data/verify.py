@@ -108,8 +108,10 @@ def _examine(images: EncodedImages) -> Iterator[tuple[int, str]]:
       file, label = images.checked(index)
       Picture(file).decode(_SMALLEST)
       return label, ""
-    except (BadExampleError, UsageError) as error:
+    except BadExampleError as error:
       return -1, f"{images.where(index)}: {error}"
+    except UsageError as error:  # a label of no class, with its place
+      return -1, str(error)
 
   return map_in_threads(examine, range(len(images)))
 

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import hashlib
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from array_record.python.array_record_module import (
 )
 
 from ...errors import UsageError, one_line
+from ..formats import RIEGELI, wrong_format
 from ..source import BadExampleError
+from .encoded import StoredImage
 from .example_proto import read_image
-from .sharded import ShardedImages
+from .sharded import ShardedImages, open_shard
 
 _MOST_OPEN = 256  # a process may often have 1,024 files open
 _FOR_READING_ONE = "readahead_buffer_size:0,max_parallelism:0"
@@ -34,6 +37,8 @@ class ArrayRecordImages(ShardedImages):
     num_classes: int,
     class_names: Sequence[str] | None = None,
     whole_listing: str | None = None,
+    *,
+    label_offset: int | None = None,
   ):
     """Count the records.
 
@@ -41,20 +46,35 @@ class ArrayRecordImages(ShardedImages):
       UsageError: a shard cannot be read, is empty or damaged.
     """
     counts = [_count_records(shard) for shard in shards]
-    super().__init__(shards, counts, num_classes, class_names, whole_listing)
+    super().__init__(
+      shards,
+      counts,
+      num_classes,
+      class_names,
+      whole_listing,
+      label_offset=label_offset,
+    )
     self._reader = functools.lru_cache(_MOST_OPEN)(_open)
 
-  def read_record(self, shard: int, record: int) -> tuple[bytes, int]:
-    """The file and the label of a record."""
+  def read_record(self, shard: int, record: int) -> StoredImage:
+    """Read the file and the label of a record."""
     try:
-      (data,) = self._reader(self.shards[shard]).read([record])
-    except (RuntimeError, ValueError, IndexError) as error:
+      (data,) = self._reader(str(self.shards[shard])).read([record])
+    except (OSError, RuntimeError, ValueError, IndexError) as error:
       reason = f"the record is damaged: {one_line(error)}"
       raise BadExampleError(reason) from None
     return read_image(data)
 
 
 def _count_records(shard: Path) -> int:
+  if not isinstance(shard, os.PathLike):
+    raise UsageError(
+      f"{shard}: ArrayRecord shards are read from local disks only; mount the "
+      "bucket or copy them"
+    )
+  with open_shard(shard) as file:
+    if file.read(len(RIEGELI)) != RIEGELI:
+      raise wrong_format(shard, "an ArrayRecord")
   try:
     count = _open(str(shard)).num_records()
   except (OSError, RuntimeError, ValueError) as error:
@@ -62,9 +82,7 @@ def _count_records(shard: Path) -> int:
       f"{shard}: not a whole ArrayRecord: {one_line(error)}"
     ) from None
   if not count:
-    raise UsageError(
-      f"{shard}: no records in it: it is empty, cut short or no ArrayRecord"
-    )
+    raise UsageError(f"{shard}: no records in it: it is empty or cut short")
   return count
 
 

@@ -1,9 +1,14 @@
 """What all data sets of image files have in common."""
 
 import abc
-from collections.abc import Sequence
+import contextlib
+import errno
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from ...errors import UsageError
+from ...errors import UsageError, one_line
 from ..source import (
   IMAGENET_MEAN,
   IMAGENET_STD,
@@ -13,13 +18,43 @@ from ..source import (
 )
 
 
+class StoredImage(NamedTuple):
+  """An image file and its label, as the data set stores them.
+
+  Attributes:
+    file: Bytes of the image file.
+    label: Number in the data set.
+    first: Number that such data sets give their first class, 0 or 1.
+  """
+
+  file: bytes
+  label: int
+  first: int = 0
+
+
+class StoredLabel(NamedTuple):
+  """The label of one example, as the data set stores it.
+
+  Attributes:
+    example: Number of the example in the split.
+    label: Number in the data set.
+    first: Number that such data sets give their first class, 0 or 1.
+  """
+
+  example: int
+  label: int
+  first: int = 0
+
+
 class EncodedImages(abc.ABC):
-  """A `Source` of image files as they are, decoded by who takes them.
+  """A `Source` of image files as they are stored; whoever takes one decodes it.
 
   Args:
-    count: How many there are.
-    num_classes: Labels are below it.
-    class_names: By label, where they are known.
+    count: Number of examples.
+    num_classes: Number of classes.
+    class_names: Names by class, where they are known.
+    label_offset: Label of the first class in the data set; None takes what
+      data sets of this kind have.
   """
 
   mean = IMAGENET_MEAN
@@ -32,9 +67,12 @@ class EncodedImages(abc.ABC):
     count: int,
     num_classes: int,
     class_names: Sequence[str] | None = None,
+    *,
+    label_offset: int | None = None,
   ):
     self._count = count
     self.num_classes = num_classes
+    self.label_offset = label_offset
     self.class_names = None if class_names is None else tuple(class_names)
 
   def keep_first(self, count: int) -> None:
@@ -55,46 +93,130 @@ class EncodedImages(abc.ABC):
     """Hash the examples' files, those that `keep_first` leaves out too."""
 
   @abc.abstractmethod
-  def read(self, index: int) -> tuple[bytes, int]:
-    """The file and the label; BadExampleError where there are none."""
+  def read(self, index: int) -> StoredImage:
+    """Read an example as it is stored; raises BadExampleError without one."""
 
   @abc.abstractmethod
   def where(self, index: int) -> str:
-    """Where an example comes from, for messages."""
+    """Name the place of an example, for messages."""
+
+  def labels(self) -> Iterator[StoredLabel]:
+    """Yield the labels of all examples in order, without decoding an image.
+
+    Examples that cannot be read are left out.
+    """
+    for index in range(len(self)):
+      with contextlib.suppress(BadExampleError):
+        _, label, first = self.read(index)
+        yield StoredLabel(index, label, first)
+
+  def class_of(self, stored: StoredLabel) -> int:
+    """Compute the class, from 0, that a stored label stands for.
+
+    Raises:
+      UsageError: it stands for none; such an example is never skipped, for
+        then all others are likely to be wrong.
+    """
+    example, label, first = stored
+    if self.label_offset is not None:
+      first = self.label_offset
+    if not 0 <= label - first < self.num_classes:
+      raise UsageError(
+        f"{self.where(example)}: label {label} is not one of the "
+        f"{self.num_classes} classes, whose labels are {first} to "
+        f"{first + self.num_classes - 1}{self._cure(label, first)}"
+      )
+    return label - first
+
+  def _cure(self, label: int, first: int) -> str:
+    if label == 0 and first == 1:
+      return "; labels seem to begin at 0, which --data.label-offset 0 says"
+    if label == -1:
+      return "; -1 marks images without a label: use a split that has labels"
+    if self.class_names is not None:
+      return ""
+    cure = "; --data.num-classes sets the number of classes"
+    if label == self.num_classes and first == 0:
+      cure += ", or labels seem to begin at 1, which --data.label-offset 1 says"
+    return cure
 
   def checked(self, index: int) -> tuple[bytes, int]:
-    """As `read`, and BadExampleError where the label is of no class."""
-    data, label = self.read(index)
-    if not 0 <= label < self.num_classes:
-      raise BadExampleError(
-        f"label {label} is not one of the {self.num_classes} classes "
-        f"0 to {self.num_classes - 1}"
-      )
-    return data, label
+    """Read the file and the class, from 0, of an example.
+
+    Raises:
+      BadExampleError: it cannot be read.
+      UsageError: its label is of no class.
+    """
+    file, label, first = self.read(index)
+    return file, self.class_of(StoredLabel(index, label, first))
 
   def __getitem__(self, index: int) -> Example:
-    data, label = self.checked(index)
-    return {"image": data, "label": label}
+    file, label = self.checked(index)
+    return {"image": file, "label": label}
 
 
-def read_file(path: str, offset: int = 0, length: int = -1) -> bytes:
-  """A part of a file, opened for each: a data set has more than may be open.
+def read_file(path: str | Path, offset: int = 0, length: int = -1) -> bytes:
+  """Read a part of a file, which is opened for it: not all can stay open.
+
+  Args:
+    path: A local path, or a `upath.UPath` of a file in remote storage.
+    offset: First byte.
+    length: Number of bytes; negative reads up to the end.
 
   Raises:
-    UsageError: it cannot be read.
-    BadExampleError: it ends before.
+    BadExampleError: the file has gone, cannot be read or ends before.
+
+  >>> from upath import UPath
+  >>> UPath("memory://letters").write_bytes(b"abcdef")
+  6
+  >>> read_file(UPath("memory://letters"), 2, 3)
+  b'cde'
   """
-  try:
-    with open(path, "rb", buffering=0) as file:
-      file.seek(offset)
-      data = file.read(length)
-      # One call may give less, over a network and above 2 GB.
-      while 0 < len(data) < length and (more := file.read(length - len(data))):
-        data += more
-  except OSError as error:
-    raise UsageError(f"{path}: {error.strerror}") from None
+  read = _read_local if isinstance(path, str | os.PathLike) else _read_remote
+  data = read(path, offset, length)
   if length > len(data):
     raise BadExampleError(
       f"the file ends {length - len(data)} bytes before the record does"
     )
   return data
+
+
+def _read_local(path: str | Path, offset: int, length: int) -> bytes:
+  try:
+    with open(path, "rb", buffering=0) as file:
+      # An array of a length beyond the file's end is not made.
+      left = os.fstat(file.fileno()).st_size - offset
+      wanted = left if length < 0 else min(length, left)
+      file.seek(offset)
+      data = file.read(max(wanted, 0))
+      # One call may give less, over a network and above 2 GB.
+      while len(data) < wanted and (more := file.read(wanted - len(data))):
+        data += more
+  except OSError as error:
+    raise BadExampleError(read_error(error)) from None
+  return data
+
+
+def _read_remote(path: Any, offset: int, length: int) -> bytes:
+  if length == 0:
+    return b""
+  end = None if length < 0 else offset + length
+  try:
+    return path.fs.cat_file(path.path, start=offset, end=end)
+  except Exception as error:  # storage clients have errors of their own
+    raise BadExampleError(read_error(error)) from None
+
+
+def read_error(error: Exception) -> str:
+  """Say in one line why a local or remote file cannot be read.
+
+  >>> read_error(FileNotFoundError("/bucket/file"))
+  'cannot be read: No such file or directory'
+  """
+  if isinstance(error, FileNotFoundError):
+    reason = os.strerror(errno.ENOENT)
+  elif isinstance(error, OSError) and error.strerror:
+    reason = error.strerror
+  else:
+    reason = one_line(error) or type(error).__name__
+  return f"cannot be read: {reason}"

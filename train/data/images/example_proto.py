@@ -6,9 +6,10 @@ value. Only what image data sets use is read: the first value of each feature,
 bytes or an integer.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from ..source import BadExampleError
+from .encoded import StoredImage
 
 Features = dict[str, bytes | int]
 """The first value of each feature by name."""
@@ -17,31 +18,58 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _BYTES_LIST, _INT64_LIST = 1, 3
 _MOST_SHIFT = 63
 
-# Of imagenet_to_gcs, whose labels begin at 1, and of TFDS and podscale.
+# The names of the image and the label, and the label of the first class:
+# imagenet_to_gcs; TensorFlow Datasets and podscale.
 _NAMES = (("image/encoded", "image/class/label", 1), ("image", "label", 0))
 
 
-def read_image(record: bytes) -> tuple[bytes, int]:
-  """The file and the label, from 0, of a record.
+def read_image(record: bytes) -> StoredImage:
+  """Read the file and the label of a record.
 
   Args:
-    record: A `tf.train.Example` with "image/encoded" and "image/class/label"
-      from 1, as imagenet_to_gcs writes them, or with "image" and "label" from
-      0, as TensorFlow Datasets and `write_image` do.
+    record: A `tf.train.Example` with "image/encoded" and "image/class/label",
+      whose labels begin at 1 where imagenet_to_gcs wrote them, or with "image"
+      and "label" from 0, as TensorFlow Datasets and `write_image` have them.
 
   Raises:
     BadExampleError: it is not one.
 
   >>> read_image(write_image(b"a file", 3))
-  (b'a file', 3)
+  StoredImage(file=b'a file', label=3, first=0)
   """
-  features = read_features(record)
-  for image, label, first in _NAMES:
-    file, number = features.get(image), features.get(label)
-    if isinstance(file, bytes) and isinstance(number, int):
-      return file, number - first
+  features = _read_features(memoryview(record))
+  for image, name, first in _NAMES:
+    file, label = features.get(image), features.get(name)
+    if isinstance(file, memoryview) and isinstance(label, int):
+      return StoredImage(bytes(file), label, first)
+  raise _no_image(features)
+
+
+def read_label(record: memoryview) -> tuple[int, int]:
+  """Read the label of a record, and the label of the first class.
+
+  The image is not touched, so of a record on disk only a few pages are read.
+
+  Args:
+    record: As for `read_image`.
+
+  Raises:
+    BadExampleError: it has no label.
+
+  >>> read_label(memoryview(write_image(b"a file", 3)))
+  (3, 0)
+  """
+  features = _read_features(record)
+  for image, name, first in _NAMES:
+    label = features.get(name)
+    if image in features and isinstance(label, int):
+      return label, first
+  raise _no_image(features)
+
+
+def _no_image(features: Iterable[str]) -> BadExampleError:
   known = ", ".join(sorted(features)) or "none"
-  raise BadExampleError(
+  return BadExampleError(
     "the record has neither image/encoded and image/class/label nor image and "
     f"label; its features: {known}"
   )
@@ -61,9 +89,18 @@ def read_features(record: bytes) -> Features:
   >>> read_features(write_features({"a": b"x", "b": -1}))
   {'a': b'x', 'b': -1}
   """
-  features: Features = {}
+  features = _read_features(memoryview(record))
+  return {
+    name: bytes(value) if isinstance(value, memoryview) else value
+    for name, value in features.items()
+  }
+
+
+def _read_features(record: memoryview) -> dict[str, memoryview | int]:
+  """Read the features as parts of the record, without a copy."""
+  features: dict[str, memoryview | int] = {}
   try:
-    for _, container in _fields(memoryview(record)):
+    for _, container in _fields(record):
       for _, entry in _fields(_message(container)):
         parts = dict(_fields(_message(entry)))
         value = _first_value(_message(parts.get(2, memoryview(b""))))
@@ -86,12 +123,12 @@ def write_features(features: Mapping[str, bytes | int]) -> bytes:
   return _field(1, entries)
 
 
-def _first_value(feature: memoryview) -> bytes | int | None:
-  """Of a Feature: its bytes or integer, None for floats and empty lists."""
+def _first_value(feature: memoryview) -> memoryview | int | None:
+  """Read a Feature's bytes or integer; None for floats and empty lists."""
   for kind, values in _fields(feature):
     for _, value in _fields(_message(values)):
       if kind == _BYTES_LIST:
-        return bytes(_message(value))
+        return _message(value)
       if kind == _INT64_LIST:
         if isinstance(value, memoryview):  # packed
           value, _ = _read_varint(value, 0)

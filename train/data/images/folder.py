@@ -1,11 +1,12 @@
 """A folder of image files: train/CLASS/*.jpg and val/CLASS/*.jpg."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from ...errors import UsageError
 from ..source import Split, hash_listing
-from .encoded import EncodedImages, read_file
+from .encoded import EncodedImages, StoredImage, StoredLabel, read_file
 
 FOLDERS: dict[Split, str] = {"train": "train", "test": "val"}
 _SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -39,10 +40,15 @@ class ImageFolder(EncodedImages):
       os.path.relpath(path, self._root) for path, _ in self._files
     )
 
-  def read(self, index: int) -> tuple[bytes, int]:
-    """The file as it is, and its class."""
+  def read(self, index: int) -> StoredImage:
+    """Read a file; its label is its class."""
     path, label = self._files[index]
-    return read_file(path), label
+    return StoredImage(read_file(path), label)
+
+  def labels(self) -> Iterator[StoredLabel]:
+    """Yield the classes of all files in order."""
+    for index in range(len(self)):
+      yield StoredLabel(index, self._files[index][1])
 
   def where(self, index: int) -> str:
     """Its path."""

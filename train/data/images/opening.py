@@ -16,7 +16,11 @@ IMAGENET_CLASSES = 1000
 
 
 def open_images(
-  folder: str | Path, split: Split, num_classes: int = IMAGENET_CLASSES
+  folder: str | Path,
+  split: Split,
+  num_classes: int = IMAGENET_CLASSES,
+  *,
+  label_offset: int | None = None,
 ) -> EncodedImages:
   """Open a data set of image files.
 
@@ -26,12 +30,16 @@ def open_images(
       val/CLASS/*.jpg.
     split: "train" or "test".
     num_classes: Of shards without an index; the others say it themselves.
+    label_offset: Label of the first class in shards without an index; None
+      takes 1 for image/class/label, else 0.
 
   Raises:
-    UsageError: the data is missing, not whole, or of no kind known here.
+    UsageError: the data is missing, not whole, of no kind known here, or has
+      classes of its own and a label offset is given.
   """
   folder = Path(folder)
   if (folder / NAME).is_file():
+    _refuse_offset(folder, label_offset)
     return _open_indexed(folder, split)
   shards = find_shards(folder, split)
   # As imagenet_to_gcs leaves them on its own disk.
@@ -40,6 +48,7 @@ def open_images(
       shards = find_shards(inside, split)
   if shards is None:
     if any((folder / name).is_dir() for name in ("train", "val")):
+      _refuse_offset(folder, label_offset)
       return ImageFolder(folder, split)
     raise UsageError(
       f"{folder}: no {split} images in it: neither {NAME}, nor shards such as "
@@ -51,7 +60,17 @@ def open_images(
     "tar": TarImages,
     "tfrecord": TFRecordImages,
   }
-  return opens[shards.kind](shards.paths, num_classes)
+  return opens[shards.kind](
+    shards.paths, num_classes, label_offset=label_offset
+  )
+
+
+def _refuse_offset(folder: Path, label_offset: int | None) -> None:
+  if label_offset is not None:
+    raise UsageError(
+      f"{folder}: class folders and converted data have labels of their own; "
+      f"leave label-offset {label_offset} out"
+    )
 
 
 def _open_indexed(folder: Path, split: Split) -> EncodedImages:

@@ -5,6 +5,7 @@ import pytest
 from podscale.train.data.images.example_proto import (
   read_features,
   read_image,
+  read_label,
   write_features,
   write_image,
 )
@@ -43,14 +44,23 @@ def test_numbers_come_back(number):
 
 def test_long_bytes_come_back():
   file = bytes(range(256)) * 1000
-  assert read_image(write_image(file, 999)) == (file, 999)
+  assert read_image(write_image(file, 999)) == (file, 999, 0)
 
 
 def test_labels_of_imagenet_to_gcs_begin_at_1():
   record = write_features(
     {"image/encoded": b"x", "image/class/label": 1, "image/height": 5}
   )
-  assert read_image(record) == (b"x", 0)
+  assert read_image(record) == (b"x", 1, 1)
+  assert read_label(memoryview(record)) == (1, 1)
+
+
+@pytest.mark.parametrize("features", [{"label": 3}, {"image": b"x"}, {}])
+def test_half_an_example_has_no_label(features):
+  record = write_features(features)
+  for read in (read_image, read_label):
+    with pytest.raises(BadExampleError, match="its features: "):
+      read(memoryview(record))
 
 
 @pytest.mark.parametrize("keep", [1, 2, 5, 9, 12, 14])
