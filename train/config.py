@@ -158,7 +158,7 @@ class ScheduleConfig:
   """The learning rate over time."""
 
   name: Literal["exponential", "polynomial"] = "exponential"
-  lr_per_256: Annotated[float, _POSITIVE_RATE] = 0.016
+  lr_per_256: Annotated[float, Range(1e-12, 1e38)] = 0.016
   """Peak learning rate for a batch of 256; it grows with the batch."""
   warmup_epochs: Annotated[float, Range(0, 10**6)] = 5.0
   decay_rate: Annotated[float, Range(1e-6, 10)] = 0.97
