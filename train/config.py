@@ -92,14 +92,21 @@ class DataConfig:
 
   source: Literal["fashion-mnist", "images", "synthetic"] = "images"
   path: str | None = None
-  """Folder of the data. images: TFRecord, ArrayRecord or tar shards, or train/
-  and val/ with a folder of files for each class; fashion-mnist: its IDX files,
-  and without a path the images in the package."""
-  num_classes: Annotated[int, _CLASSES] = 1000
-  """Of shards, whose labels are below it; folders and converted data know."""
+  """Folder of the data, or a URL such as gs://bucket/folder. images: TFRecord,
+  ArrayRecord or tar shards, or train/ and val/ with a folder of files for each
+  class; fashion-mnist: its IDX files, and without a path the images in the
+  package."""
+  eval_path: str | None = None
+  """images: a folder of other data to evaluate on, with the same classes; its
+  test images are taken, or class folders that lie in it."""
+  num_classes: Annotated[int | None, _CLASSES] = None
+  """Number of classes in shards. None takes what the data says, and 1000 where
+  it says nothing."""
   label_offset: Annotated[int | None, Range(0, 2**20)] = None
   """Label of the first class in the shards' files; None takes 1 for
   image/class/label, as imagenet_to_gcs writes it, else 0."""
+  class_names: str | None = None
+  """A file with the name of each class on a line, in the order of labels."""
   train_examples: Annotated[int | None, Range(1, 2**30)] = None
   """Use only the first so many training images; None uses all."""
   crop: Literal["resized", "shift", "none"] = "resized"

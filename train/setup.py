@@ -10,7 +10,15 @@ from jax.sharding import Mesh
 from ..collectives import MEMBER, group_mesh, group_size_for
 from ..model import EfficientNet, ModelSpec, model_spec
 from .config import Config, DataConfig, ModelConfig
-from .data import AutoAugment, Policy, RandAugment, Source, open_source
+from .data import (
+  AutoAugment,
+  Policy,
+  RandAugment,
+  Source,
+  check_same_classes,
+  open_source,
+  read_class_names,
+)
 from .errors import UsageError
 from .optimizer import Optimizer, make_optimizer
 from .schedule import make_schedule
@@ -67,6 +75,10 @@ def set_up(config: Config) -> Run:
   mesh = make_mesh(config, eval_batch_size)
   train_source = open_source(config.data, "train", spec.resolution)
   test_source = open_source(config.data, "test", spec.resolution)
+  check_same_classes(train_source, test_source)
+  if config.data.class_names is not None:
+    names = read_class_names(config.data.class_names, train_source.num_classes)
+    train_source.class_names = test_source.class_names = names
   steps_per_epoch = len(train_source) / config.batch_size
   total_steps = int(config.epochs * steps_per_epoch)
   if total_steps < 1:

@@ -19,9 +19,16 @@ from .fashion_mnist import FashionMnist, open_fashion_mnist
 from .order import Order, Shuffled, ShuffledInShards
 from .policies import AutoAugment, Policy, RandAugment
 from .prefetch import Batch
-from .registry import open_source
+from .registry import open_source, read_class_names
 from .skipping import Skips
-from .source import IMAGENET_MEAN, IMAGENET_STD, Example, Source, Split
+from .source import (
+  IMAGENET_MEAN,
+  IMAGENET_STD,
+  Example,
+  Source,
+  Split,
+  check_same_classes,
+)
 from .synthetic import Synthetic
 
 __all__ = [
@@ -45,8 +52,10 @@ __all__ = [
   "Synthetic",
   "TrainBatches",
   "augment_on_device",
+  "check_same_classes",
   "eval_batches",
   "open_fashion_mnist",
   "open_source",
+  "read_class_names",
   "train_batches",
 ]

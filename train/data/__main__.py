@@ -175,8 +175,7 @@ def _add_num_classes(parser: argparse.ArgumentParser) -> None:
   parser.add_argument(
     *("--num-classes", "--num_classes"),
     type=whole_number(1, _MOST_CLASSES),
-    default=1000,
-    help="of shards, whose labels are below it; folders know (1000)",
+    help="of shards that do not say it (1000)",
   )
 
 

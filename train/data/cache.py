@@ -34,6 +34,8 @@ class InMemory:
     self.mean = source.mean
     self.std = source.std
     self.eval_padding = source.eval_padding
+    self.description = source.description
+    self.left_out = source.left_out
     self.listing = source.listing
 
   def __len__(self) -> int:

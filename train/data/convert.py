@@ -18,7 +18,7 @@ from .images.shard_files import SPLIT_NAMES
 from .new_folder import make_new_folder
 from .parallel import map_in_threads
 from .skipping import Skips
-from .source import BadExampleError, Split
+from .source import BadExampleError, Split, check_same_classes
 
 _PARTIAL = "index.partial.json"
 _SMALLEST = 8  # the most that a JPEG can be reduced in decoding
@@ -30,7 +30,7 @@ def convert(
   source: Path,
   destination: Path,
   *,
-  num_classes: int,
+  num_classes: int | None,
   examples_per_shard: int,
   skips: Skips,
   console: Console,
@@ -42,7 +42,8 @@ def convert(
   Args:
     source: A folder that `open_images` reads.
     destination: Folder of the shards and the index, new or begun.
-    num_classes: Of shards that do not say it.
+    num_classes: Number of classes in shards; None takes what the data says,
+      and 1000 where it says nothing.
     examples_per_shard: A shard has so many examples of the source, less those
       that are left out; the last of a split may have fewer.
     skips: Counts images that cannot be decoded, which are left out.
@@ -59,6 +60,7 @@ def convert(
   splits = {
     split: open_images(source, split, num_classes) for split in SPLIT_NAMES
   }
+  check_same_classes(splits["train"], splits["test"])
   index = _begin(destination, _plan(source, splits, examples_per_shard), skips)
   _check_written(destination, index, splits)
   with Progress(console=console) as progress:

@@ -51,6 +51,8 @@ class FashionMnist:
   )
   mean = (72.9404,) * 3
   std = (90.0212,) * 3
+  description = "Fashion-MNIST"
+  left_out: tuple[str, ...] = ()
   eval_padding = 0
 
   def __init__(self, images: np.ndarray, labels: np.ndarray):

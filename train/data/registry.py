@@ -1,5 +1,6 @@
 """From settings to a source."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import DataConfig
@@ -34,6 +35,11 @@ def open_source(config: DataConfig, split: Split, resolution: int) -> Source:
   (1000, 10)
   """
   examples = config.train_examples if split == "train" else None
+  if config.eval_path is not None and config.source != "images":
+    raise UsageError(
+      f"data.eval_path {config.eval_path} needs data.source images, not "
+      f"{config.source}"
+    )
   if config.source == "fashion-mnist":
     source: Source = open_fashion_mnist(config.path, split, examples)
   elif config.source == "images":
@@ -58,11 +64,21 @@ def _open_images(
       "other shards, or with train/CLASS/*.jpg and val/CLASS/*.jpg"
     )
   # Not all machines that use the other sources have its decoders.
-  from .images import open_images
+  from .images.finding import find_data
+  from .images.opening import open_evaluation, open_found
 
-  source = open_images(
-    config.path, split, config.num_classes, label_offset=config.label_offset
-  )
+  found = find_data(config.path)
+  if split == "test" and config.eval_path is not None:
+    source = open_evaluation(
+      config.eval_path,
+      found.num_classes or config.num_classes,
+      found.class_names,
+      label_offset=config.label_offset,
+    )
+  else:
+    source = open_found(
+      found, split, config.num_classes, label_offset=config.label_offset
+    )
   if split == "train":
     source.keep_first(
       example_count(config.train_examples, len(source), config.path)
@@ -70,3 +86,24 @@ def _open_images(
   if config.eval_crop == "share":
     source.eval_padding = round(resolution * (1 / _EVAL_SHARE - 1))
   return source
+
+
+def read_class_names(path: str, num_classes: int) -> tuple[str, ...]:
+  """Read the names of the classes, one a line, in the order of their labels.
+
+  Raises:
+    UsageError: the file cannot be read, or has another number of names.
+  """
+  try:
+    lines = Path(path).read_text("utf-8-sig").splitlines()
+  except OSError as error:
+    raise UsageError(f"{path}: {error.strerror}") from None
+  except UnicodeDecodeError as error:
+    raise UsageError(f"{path}: is no text in UTF-8: {error}") from None
+  names = tuple(line.strip() for line in lines if line.strip())
+  if len(names) != num_classes:
+    raise UsageError(
+      f"{path}: has {len(names)} class names, but the data has {num_classes} "
+      "classes; it must have one name a line, by label"
+    )
+  return names

@@ -46,6 +46,10 @@ class Source(Protocol):
   """To subtract from each channel on the device, in 0 to 255."""
   std: tuple[float, float, float]
   """To divide each channel by on the device, in 0 to 255."""
+  description: str
+  """The format and the place, for people."""
+  left_out: tuple[str, ...]
+  """Files beside the images that are not used, for people."""
   eval_padding: int
   """Evaluation at size s cuts the central s / (s + eval_padding) of the short
   side; 0 keeps the whole of a square image."""
@@ -76,6 +80,29 @@ def hash_listing(lines: Iterable[object]) -> str:
   for line in lines:
     digest.update(f"{line}\n".encode(errors="surrogateescape"))
   return digest.hexdigest()
+
+
+def check_same_classes(train: Source, test: Source) -> None:
+  """Check that labels mean the same in both splits.
+
+  Raises:
+    UsageError: the numbers of classes differ, or their names do.
+  """
+  if train.num_classes != test.num_classes:
+    raise UsageError(
+      f"the training images have {train.num_classes} classes, the test images "
+      f"{test.num_classes} ({train.description}; {test.description}); both "
+      "splits must be of one data set, and where shards do not say their "
+      "number of classes num-classes does"
+    )
+  names = zip(train.class_names or (), test.class_names or (), strict=False)
+  for label, (one, other) in enumerate(names):
+    if one != other:
+      raise UsageError(
+        f"class {label} is {one!r} in the training images and {other!r} in the "
+        f"test images ({train.description}; {test.description}); both splits "
+        "must have the same classes in one order"
+      )
 
 
 def example_count(wanted: int | None, available: int, where: object) -> int:

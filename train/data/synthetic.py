@@ -23,6 +23,8 @@ class Synthetic:
   class_names: tuple[str, ...] | None = None
   mean = IMAGENET_MEAN
   std = IMAGENET_STD
+  description = "made-up images"
+  left_out: tuple[str, ...] = ()
   eval_padding = 0
 
   def __init__(

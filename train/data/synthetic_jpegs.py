@@ -19,8 +19,7 @@ from ..errors import UsageError
 from .decode import MOST_PIXELS
 from .images.array_record import write_array_record
 from .images.example_proto import write_features, write_image
-from .images.folder import FOLDERS
-from .images.shard_files import SPLIT_NAMES
+from .images.shard_files import FOLDERS, SPLIT_NAMES
 from .images.tfrecord import write_tfrecord
 from .new_folder import make_new_folder
 from .source import Split

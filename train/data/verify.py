@@ -20,7 +20,7 @@ from .source import BadExampleError, Split
 _SMALLEST = 8
 
 
-def verify(folder: Path, console: Console, *, num_classes: int) -> int:
+def verify(folder: Path, console: Console, *, num_classes: int | None) -> int:
   """Check a data set and print everything that is wrong with it.
 
   Files that `convert` wrote are compared with their checksums. Of other data
@@ -29,7 +29,8 @@ def verify(folder: Path, console: Console, *, num_classes: int) -> int:
   Args:
     folder: A folder that `open_images` reads.
     console: Where the report is printed, and progress shown.
-    num_classes: Of shards that do not say it.
+    num_classes: Number of classes in shards; None takes what the data says,
+      and 1000 where it says nothing.
 
   Returns:
     How many things are wrong.
@@ -71,7 +72,9 @@ def _verify_converted(folder: Path, console: Console) -> int:
   return damaged
 
 
-def _verify_images(folder: Path, console: Console, num_classes: int) -> int:
+def _verify_images(
+  folder: Path, console: Console, num_classes: int | None
+) -> int:
   splits: dict[Split, EncodedImages] = {}
   refused: list[UsageError] = []
   for split in SPLIT_NAMES:

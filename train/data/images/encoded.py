@@ -17,6 +17,9 @@ from ..source import (
   hash_listing,
 )
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+"""What the names of image files end in, in lower case."""
+
 
 class StoredImage(NamedTuple):
   """An image file and its label, as the data set stores them.
@@ -55,8 +58,14 @@ class EncodedImages(abc.ABC):
     class_names: Names by class, where they are known.
     label_offset: Label of the first class in the data set; None takes what
       data sets of this kind have.
+
+  Attributes:
+    description: The format and the place, for people.
+    left_out: Files beside the images that are not used, for people.
   """
 
+  description = ""
+  left_out: tuple[str, ...] = ()
   mean = IMAGENET_MEAN
   std = IMAGENET_STD
   # That of the paper-era EfficientNet (tensorflow/tpu, preprocessing.py).

@@ -1,14 +1,15 @@
 """From a folder to a source: what is in it decides how it is read."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import UsageError
 from ..source import Split
 from .array_record import ArrayRecordImages
 from .encoded import EncodedImages
-from .folder import ImageFolder
+from .finding import KIND_NAMES, FoundData, FoundSplit, find_data
+from .folder import open_class_folders, open_labelled_files
 from .index import NAME, read_index
-from .shard_files import find_shards
 from .tar import TarImages
 from .tfrecord import TFRecordImages
 
@@ -18,7 +19,7 @@ IMAGENET_CLASSES = 1000
 def open_images(
   folder: str | Path,
   split: Split,
-  num_classes: int = IMAGENET_CLASSES,
+  num_classes: int | None = None,
   *,
   label_offset: int | None = None,
 ) -> EncodedImages:
@@ -27,58 +28,120 @@ def open_images(
   Args:
     folder: With an index.json that `convert` wrote and its shards; or TFRecord,
       ArrayRecord or tar shards of both splits; or train/CLASS/*.jpg and
-      val/CLASS/*.jpg.
+      val/CLASS/*.jpg; see `find_data`.
     split: "train" or "test".
-    num_classes: Of shards without an index; the others say it themselves.
-    label_offset: Label of the first class in shards without an index; None
-      takes 1 for image/class/label, else 0.
+    num_classes: Number of classes; None takes what the data says, and 1000
+      where it says nothing, as shards by themselves do.
+    label_offset: Label of the first class in shards and label files; None takes
+      1 for image/class/label, else 0.
 
   Raises:
-    UsageError: the data is missing, not whole, of no kind known here, or has
-      classes of its own and a label offset is given.
+    UsageError: the data is missing, not whole, of no kind known here, says
+      another number of classes, or has classes of its own and a label offset
+      is given.
   """
-  folder = Path(folder)
-  if (folder / NAME).is_file():
-    _refuse_offset(folder, label_offset)
-    return _open_indexed(folder, split)
-  shards = find_shards(folder, split)
-  # As imagenet_to_gcs leaves them on its own disk.
-  for inside in (folder / "train", folder / "validation"):
-    if shards is None and inside.is_dir():
-      shards = find_shards(inside, split)
-  if shards is None:
-    if any((folder / name).is_dir() for name in ("train", "val")):
-      _refuse_offset(folder, label_offset)
-      return ImageFolder(folder, split)
+  return open_found(
+    find_data(folder), split, num_classes, label_offset=label_offset
+  )
+
+
+def open_evaluation(
+  folder: str | Path,
+  num_classes: int | None,
+  class_names: Sequence[str] | None,
+  *,
+  label_offset: int | None = None,
+) -> EncodedImages:
+  """Open another data set than the training images' to evaluate on.
+
+  Args:
+    folder: As `open_images` takes it; class folders may lie in it directly.
+    num_classes: Number of classes of the training images, where it is known.
+    class_names: Their names, where they are known: class folders get their
+      labels.
+    label_offset: As `open_images` has it; class folders need none.
+
+  Raises:
+    UsageError: as `open_images`.
+  """
+  found = find_data(folder, loose="test")
+  where = found.splits.get("test")
+  if where and where.kind in ("folders", "labelled") and class_names:
+    found.class_names = tuple(class_names)
+    found.num_classes = len(class_names)
+  known = found.num_classes if found.num_classes is not None else num_classes
+  if where and where.kind in ("podscale", "folders"):
+    label_offset = None
+  return open_found(found, "test", known, label_offset=label_offset)
+
+
+def open_found(
+  found: FoundData,
+  split: Split,
+  num_classes: int | None = None,
+  *,
+  label_offset: int | None = None,
+) -> EncodedImages:
+  """Open a split of what `find_data` has found; see `open_images`."""
+  if split in found.problems:
+    raise UsageError(found.problems[split])
+  where = found.splits[split]
+  if found.num_classes is not None:
+    if num_classes not in (None, found.num_classes):
+      raise UsageError(
+        f"{found.folder}: has {found.num_classes} classes, but num-classes is "
+        f"{num_classes}; leave it out"
+      )
+    num_classes = found.num_classes
+  if label_offset is not None and where.kind in ("podscale", "folders"):
     raise UsageError(
-      f"{folder}: no {split} images in it: neither {NAME}, nor shards such as "
-      "train-00000-of-01024 (TFRecord), train.array_record-00000-of-00064 or "
-      "train-000000.tar, nor train/CLASS/*.jpg"
+      f"{where.folder}: class folders and converted data have labels of their "
+      f"own; leave label-offset {label_offset} out"
+    )
+  source = _open(
+    found, where, split, num_classes or IMAGENET_CLASSES, label_offset
+  )
+  if source.class_names is None:
+    source.class_names = found.class_names
+  source.description = f"{KIND_NAMES[where.kind]} in {where.folder}"
+  source.left_out = (*found.left_out(), *source.left_out)
+  return source
+
+
+def _open(
+  found: FoundData,
+  where: FoundSplit,
+  split: Split,
+  num_classes: int,
+  label_offset: int | None,
+) -> EncodedImages:
+  shards = [where.folder / name for name in where.shards]
+  if where.kind == "podscale":
+    return _open_indexed(found.folder, split, shards)
+  if where.kind == "folders":
+    return open_class_folders(where.folder, found.class_names)
+  if where.kind == "labelled":
+    assert where.labels is not None
+    return open_labelled_files(
+      where.folder,
+      where.labels,
+      num_classes,
+      found.class_names,
+      label_offset or 0,
     )
   opens = {
     "array_record": ArrayRecordImages,
     "tar": TarImages,
     "tfrecord": TFRecordImages,
   }
-  return opens[shards.kind](
-    shards.paths, num_classes, label_offset=label_offset
-  )
+  return opens[where.kind](shards, num_classes, label_offset=label_offset)
 
 
-def _refuse_offset(folder: Path, label_offset: int | None) -> None:
-  if label_offset is not None:
-    raise UsageError(
-      f"{folder}: class folders and converted data have labels of their own; "
-      f"leave label-offset {label_offset} out"
-    )
-
-
-def _open_indexed(folder: Path, split: Split) -> EncodedImages:
+def _open_indexed(
+  folder: Path, split: Split, paths: Sequence[Path]
+) -> EncodedImages:
   index = read_index(folder)
-  shards = index.splits.get(split)
-  if not shards:
-    raise UsageError(f"{folder / NAME}: has no {split} images")
-  paths = [folder / shard.file for shard in shards]
+  shards = index.splits[split]
   for path, shard in zip(paths, shards, strict=True):
     try:
       size = path.stat().st_size

@@ -1,10 +1,15 @@
 """Paths of data sets: on a disk of this machine, or behind a URL."""
 
 import os
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from ...errors import UsageError, one_line
+
+SYSTEM_FOLDERS = {"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN"}
+"""Folders that systems make, and that are no classes."""
 
 
 class Entry(NamedTuple):
@@ -78,6 +83,33 @@ def list_folder(folder: Path) -> list[Entry]:
   except OSError as error:
     reason = error.strerror or "No such file or directory"
     raise UsageError(f"{folder}: {reason}") from None
+
+
+def visible(entries: Iterable[Entry]) -> list[Entry]:
+  """Leave out hidden files and folders, and those that systems make."""
+  return [
+    entry
+    for entry in entries
+    if entry.name[0] != "." and entry.name not in SYSTEM_FOLDERS
+  ]
+
+
+def file_kind(name: str) -> str:
+  """Return a file's suffix, or its name where it has none.
+
+  >>> file_kind("a.TXT"), file_kind("checksums")
+  ('.txt', 'checksums')
+  """
+  return os.path.splitext(name)[1].lower() or name
+
+
+def counts_by_kind(others: Counter[str]) -> str:
+  """Write how many files there are of each kind.
+
+  >>> counts_by_kind(Counter({".txt": 2, "Thumbs.db": 1}))
+  '2 .txt, 1 Thumbs.db'
+  """
+  return ", ".join(f"{count} {kind}" for kind, count in others.most_common())
 
 
 def _list_remote(folder: Any) -> list[Entry]:

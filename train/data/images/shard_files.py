@@ -1,92 +1,171 @@
-"""Which files of a folder are the shards of a split."""
+"""What the names of shards say: format, split, number and total."""
 
 import re
-from pathlib import Path
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Literal
 
-from ...errors import UsageError
 from ..source import Split
 
-Kind = Literal["array_record", "tar", "tfrecord"]
+ShardKind = Literal["array_record", "parquet", "tar", "tfrecord"]
 
 SPLIT_NAMES: dict[Split, str] = {"train": "train", "test": "validation"}
 """What the shards of a split are called where podscale writes them."""
 
-_SPLIT_WORDS: dict[Split, tuple[str, ...]] = {
+FOLDERS: dict[Split, str] = {"train": "train", "test": "val"}
+"""What the folders of a split are called where podscale writes them."""
+
+SPLIT_WORDS: dict[Split, tuple[str, ...]] = {
   "train": ("train",),
-  "test": ("validation", "val", "test"),
+  "test": ("validation", "val", "valid", "test"),
 }
-_OF = re.compile(r"-(\d+)-of-(\d+)(?=\D*$)")
-_LAST_NUMBER = re.compile(r"(\d+)(?=\D*$)")
+"""What folders and shards of a split are called, the preferred word first."""
+
+_TOTAL = re.compile(r"(\d+)[-_]of[-_](\d+)")
+# Behind the total Hugging Face writes a hash.
+_BARE_TFRECORD = re.compile(r"\d[-_]of[-_]\d+(-[0-9a-f]+)?(\.gz)?$")
+_NOT_SHARDS = (
+  *(".idx", ".index", ".json", ".txt", ".md"),
+  *(".crc", ".sha256", ".md5", ".tmp", ".part"),
+)
+_TAR = (".tar", ".tar.gz", ".tgz")
+_MOST_NAMED = 5
 
 
-class ShardFiles(NamedTuple):
-  """The shards of a split, in order."""
+def shard_kind(name: str) -> ShardKind | None:
+  """Tell the format of a file by its name; None for what is no shard.
 
-  kind: Kind
-  paths: list[Path]
-
-
-def find_shards(folder: Path, split: Split) -> ShardFiles | None:
-  """The shards of a split by their names; None where there is none.
-
-  TFRecord files are called as imagenet_to_gcs does, train-00000-of-01024 and
-  validation-00000-of-00128, or have .tfrecord in their names; ArrayRecord files
-  have .array_record in theirs; tar shards end in .tar.
-
-  Raises:
-    UsageError: the folder cannot be read, a shard is missing, or there are
-      shards of several kinds.
+  >>> shard_kind("train-00000-of-01024"), shard_kind("train-0.tar")
+  ('tfrecord', 'tar')
+  >>> shard_kind("train-00000-of-01024.idx")
   """
-  try:
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-  except OSError as error:
-    raise UsageError(f"{folder}: {error.strerror}") from None
-  by_kind: dict[Kind, list[Path]] = {}
-  for path in files:
-    kind = _kind(path.name)
-    if kind and _is_of(path.name, split):
-      by_kind.setdefault(kind, []).append(path)
-  if len(by_kind) > 1:
-    kinds = " and ".join(sorted(by_kind))
-    raise UsageError(f"{folder}: has {split} shards of several kinds: {kinds}")
-  for kind, paths in by_kind.items():
-    _check_complete(paths)
-    return ShardFiles(kind, paths)
-  return None
-
-
-def _kind(name: str) -> Kind | None:
-  if name.startswith(".") or name.endswith((".tmp", ".json")):
+  lower = name.lower()
+  if lower.startswith(".") or lower.endswith(_NOT_SHARDS):
     return None
-  if ".array_record" in name:
+  if ".array_record" in lower or ".arrayrecord" in lower:
     return "array_record"
-  if name.endswith(".tar"):
+  if lower.endswith(_TAR):
     return "tar"
-  if ".tfrecord" in name or _OF.search(name):
+  if lower.endswith(".parquet"):
+    return "parquet"
+  if ".tfrec" in lower or _BARE_TFRECORD.search(lower):
     return "tfrecord"
   return None
 
 
-def _is_of(name: str, split: Split) -> bool:
+def split_words(name: str, split: Split) -> list[str]:
+  """List the words for a split in a file's name, the preferred one first.
+
+  >>> split_words("imagenet2012-validation.tfrecord-00000-of-00064", "test")
+  ['validation']
+  >>> split_words("train00-400.tfrec", "train")
+  ['train']
+  """
   words = re.split(r"[^a-z]+", name.lower())
-  return any(word in words for word in _SPLIT_WORDS[split])
+  return [word for word in SPLIT_WORDS[split] if word in words]
 
 
-def _check_complete(paths: list[Path]) -> None:
-  """Against the -of-N in the names, or the numbers before and after."""
-  of = [match for path in paths if (match := _OF.search(path.name))]
-  if len(of) == len(paths):
-    numbers = {int(match[1]) for match in of}
-    wanted = set(range(int(of[0][2])))
-  else:
-    found = [_LAST_NUMBER.search(path.stem) for path in paths]
-    numbers = {int(match[1]) for match in found if match}
-    wanted = set(range(max(numbers, default=-1) + 1))
-  missing = sorted(wanted - numbers)
-  if missing:
-    some = ", ".join(map(str, missing[:5])) + ", ..." * (len(missing) > 5)
-    raise UsageError(
-      f"{paths[0].parent}: {len(missing)} of {len(wanted)} shards are missing "
-      f"beside {paths[0].name}: number {some}"
-    )
+def series_problem(names: Sequence[str]) -> str | None:
+  """Say why files are not the whole of one series of shards.
+
+  Args:
+    names: File names of one split and format.
+
+  Returns:
+    The reason in one line, None where they are one series.
+
+  >>> series_problem(["train-00000-of-00002", "train-00001-of-00002"])
+  >>> series_problem(["train-00000-of-00002"])
+  '1 of 2 shards are missing beside train-00000-of-00002: number 1'
+  """
+  with_total = [name for name in names if _TOTAL.search(name)]
+  if not with_total:
+    return _untotalled_problem(names)
+  if len(with_total) < len(names):
+    other = next(name for name in names if name not in with_total)
+    return _two_series(with_total[0], other)
+  numbers: dict[int, str] = {}
+  totals: dict[int, str] = {}
+  for name in names:
+    number, total = (int(part) for part in _TOTAL.findall(name)[-1])
+    totals.setdefault(total, name)
+    if number in numbers and len(totals) == 1:
+      return f"number {number} is there twice: {numbers[number]}, {name}"
+    numbers[number] = name
+  if len(totals) > 1:
+    return _two_series(*list(totals.values())[:2])
+  (total,) = totals
+  first = 1 if 0 not in numbers and total in numbers else 0
+  beyond = [numbers[n] for n in numbers if n >= total + first]
+  if beyond:
+    return f"{beyond[0]} is beyond the total in its name"
+  return _missing(set(numbers), first, total, names[0])
+
+
+def _untotalled_problem(names: Sequence[str]) -> str | None:
+  """Compare names without a total, such as train-000012.tar."""
+  shapes = {re.sub(r"\d+", "#", name): name for name in reversed(names)}
+  if len(shapes) > 1 and any("#" in shape for shape in shapes):
+    return _two_series(*list(shapes.values())[::-1][:2])
+  parts = _numbers(names)
+  if not parts:
+    return None
+  numbers = [number for number, *_ in parts]
+  if len(set(numbers)) < len(names):
+    return _repeated(parts, names)
+  # Padded numbers count from 0, as WebDataset's do; train_1 may be the first.
+  padded = any(text[0] == "0" and len(text) > 1 for text in numbers)
+  found = set(map(int, numbers))
+  first = int(0 not in found and not padded)
+  return _missing(found, first, max(found) + 1 - first, names[0])
+
+
+def _numbers(names: Sequence[str]) -> list[tuple[str, ...]]:
+  """Take from each name its numbers, from the first that differs on."""
+  if len(names) == 1:
+    words = "|".join(sum(SPLIT_WORDS.values(), ()))
+    found = re.search(rf"(?:\b|_)(?:{words})[-_.]?(\d+)|^(\d+)\.", names[0])
+    return [(found[1] or found[2],)] if found else []
+  columns = list(zip(*(re.findall(r"\d+", n) for n in names), strict=True))
+  while columns and len(set(columns[0])) == 1:
+    del columns[0]
+  return list(zip(*columns, strict=True))
+
+
+def _repeated(
+  parts: Sequence[tuple[str, ...]], names: Sequence[str]
+) -> str | None:
+  """Allow repeated numbers only as in 0-0, 0-1, 1-0, 1-1.
+
+  The second number is a writer's in some sets, a count of examples in others.
+  """
+  seconds: dict[str, set[tuple[str, ...]]] = {}
+  for number, *rest in parts:
+    seconds.setdefault(number, set()).add(tuple(rest))
+  if len(set(map(frozenset, seconds.values()))) == 1:
+    return None
+  number = next(n for n, rest in seconds.items() if len(rest) > 1)
+  same = [
+    n for n, (part, *_) in zip(names, parts, strict=True) if part == number
+  ]
+  return f"number {number} is there twice: {same[0]} and {same[1]}"
+
+
+def _missing(
+  numbers: set[int], first: int, total: int, name: str
+) -> str | None:
+  missing = sorted(set(range(first, first + total)) - numbers)
+  if not missing:
+    return None
+  some = ", ".join(map(str, missing[:_MOST_NAMED]))
+  more = ", ..." * (len(missing) > _MOST_NAMED)
+  return (
+    f"{len(missing)} of {total} shards are missing beside {name}: number "
+    f"{some}{more}"
+  )
+
+
+def _two_series(one: str, other: str) -> str:
+  return (
+    f"{one} and {other} are of two series of shards; keep one, the other may "
+    "be twice the same images"
+  )

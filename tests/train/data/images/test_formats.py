@@ -143,7 +143,7 @@ def test_two_formats_in_one_folder_are_refused(tmp_path):
   made(tmp_path, "tfrecord")
   for path in shards(made(tmp_path / "tar", "tar")):
     path.rename(tmp_path / path.name)
-  assert "several kinds: tar and tfrecord" in refusal(tmp_path)
+  assert "several kinds: TFRecord shards and tar shards" in refusal(tmp_path)
 
 
 def test_a_folder_with_nothing_known_says_what_is(tmp_path):
