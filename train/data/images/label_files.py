@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ...errors import UsageError
+from ..source import BadExampleError
 from .encoded import read_file
 from .shard_files import SPLIT_WORDS
 
