@@ -41,9 +41,11 @@ class Stage(NamedTuple):
 def time_input(
   model: str, *, path: str | None, batch_size: int, runs: int
 ) -> list[dict[str, Any]]:
-  """Times each stage from a file to a batch.
+  """Time each stage from a file to a batch.
 
-  The stages take turns, so that what else the machine does falls on all.
+  The stages take turns, so that what else the machine does falls on all. Files
+  of converted data are decoded to the crop's end, others whole; both are timed
+  whatever the data set is, AutoAugment and batches as the data set allows.
 
   Args:
     model: Member of the family, for the resolution.
@@ -81,8 +83,10 @@ def _image_stages(
   import simplejpeg
 
   from ..train.data.augment import NUMBERS, eval_image, train_image
-  from ..train.data.decode import Picture, is_jpeg
+  from ..train.data.decode import Picture
+  from ..train.data.jpeg import is_jpeg
   from ..train.data.policies import AutoAugment, apply_ops
+  from ..train.data.source import Decoding
 
   policy = AutoAugment()
   count = min(_IMAGES, len(source))
@@ -96,21 +100,34 @@ def _image_stages(
     else:
       Picture(files[i]).decode()
 
-  def crop(i: int) -> np.ndarray:
+  def crop(decoding: Decoding, i: int) -> np.ndarray:
     return train_image(
-      *(files[i], drawn[i]), resolution=resolution, crop="resized", flip=True
+      Picture(files[i], decoding),
+      drawn[i],
+      resolution=resolution,
+      crop="resized",
+      flip=True,
     )
 
   def augment(i: int) -> None:
-    apply_ops(crop(i), policy.draw(drawn[i][NUMBERS:]))
+    pixels = crop(source.decoding, i)
+    apply_ops(pixels, policy.draw(drawn[i][NUMBERS:]))
 
   def evaluate(i: int) -> None:
-    eval_image(files[i], resolution, source.eval_padding)
+    picture = Picture(files[i], source.decoding)
+    eval_image(picture, resolution, source.eval_padding)
 
   for name, work in (
     ("whole files decoded", whole),
     ("read", source.__getitem__),
-    ("decode, crop, resize, flip", crop),
+    (
+      "decode, crop, resize, flip",
+      functools.partial(crop, Decoding(verified=False)),
+    ),
+    (
+      "decode to the crop's end, crop, resize, flip",
+      functools.partial(crop, Decoding(verified=True)),
+    ),
     ("decode, crop, resize, flip, AutoAugment", augment),
     ("evaluation's decode, crop, resize", evaluate),
   ):

@@ -117,6 +117,13 @@ class DataConfig:
   eval_crop: Literal["padding", "share"] = "padding"
   """Central part that evaluation takes of images: resolution / (resolution +
   32) of the short side, as in the paper's time, or 0.875 of it."""
+  exif_rotation: bool = False
+  """Turn images as their EXIF orientation says; False leaves them, as
+  TensorFlow does."""
+  strict_jpeg: bool = False
+  """Refuse JPEGs that the decoder warns about. False accepts, as Pillow and
+  TensorFlow do, extraneous bytes between the segments of a header and before
+  the end of an image."""
   augment: Literal["none", "autoaugment", "randaugment"] = "none"
   """After crop and mirror."""
   randaugment_layers: Annotated[int, Range(1, 100)] = 2

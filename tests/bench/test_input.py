@@ -10,7 +10,8 @@ from podscale.train.data import prefetch
 
 STAGES = [
   *("whole files decoded", "whole files decoded", "read", "read"),
-  *("decode, crop, resize, flip", "decode, crop, resize, flip"),
+  *("decode, crop, resize, flip",) * 2,
+  *("decode to the crop's end, crop, resize, flip",) * 2,
   *("decode, crop, resize, flip, AutoAugment",) * 2,
   *("evaluation's decode, crop, resize",) * 2,
   *("batches", "batches, AutoAugment"),
@@ -19,7 +20,7 @@ STAGES = [
 
 def check(rows, batch_size):
   assert [row["stage"] for row in rows] == STAGES
-  assert [row["threads"] for row in rows] == [1, 2] * 5 + [2] * 2
+  assert [row["threads"] for row in rows] == [1, 2] * 6 + [2] * 2
   for row in rows:
     assert len(row["samples_s"]) == 2
     assert row["min_s"] <= row["median_s"] <= row["max_s"]

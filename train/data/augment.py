@@ -11,7 +11,8 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from .decode import Box, Picture
+from .decode import Picture
+from .orientation import Box
 
 Crop = Literal["resized", "shift", "none"]
 
@@ -26,7 +27,7 @@ the shift, then four for each attempt at a crop."""
 
 
 def train_image(
-  image: np.ndarray | bytes,
+  picture: Picture,
   numbers: Sequence[float],
   *,
   resolution: int,
@@ -47,9 +48,8 @@ def train_image(
   models/official/efficientnet/preprocessing.py): crop, resize, flip.
 
   Args:
-    image: uint8 [h, w, 3], or a JPEG or PNG file. Of a JPEG whose crop is twice
-      the resolution and more, what is cropped is decoded at half, see
-      `Picture.resize`.
+    picture: The image; `Picture.resize` says how its pixels are resized, here
+      and in evaluation.
     numbers: `NUMBERS` floats in [0, 1).
     resolution: Height and width of the result, in pixels.
     crop: One of the three above.
@@ -61,21 +61,20 @@ def train_image(
     uint8 [resolution, resolution, 3].
 
   Raises:
-    BadExampleError: the file is not an image.
+    BadExampleError: the file is damaged.
 
-  >>> image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+  >>> picture = Picture(np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
   >>> numbers = [0.9] * NUMBERS
-  >>> same = train_image(image, numbers, resolution=2, crop="none", flip=True)
+  >>> same = train_image(picture, numbers, resolution=2, crop="none", flip=True)
   >>> same[0].tolist()
   [[0, 1, 2], [3, 4, 5]]
   """
-  picture = Picture(image)
   pixels = np.empty((resolution, resolution, 3), np.uint8)
   box = None
   if crop == "resized":
     box = random_crop(picture.height, picture.width, numbers[4:])
-  central = box or _central_box(picture, resolution, eval_padding)
-  picture.resize(central, pixels, reduce=box is not None)
+  box = box or _central_box(picture, resolution, eval_padding)
+  picture.resize(box, pixels)
   if crop == "shift":
     pixels = _shift(pixels, numbers[1], numbers[2])
   if flip and numbers[0] < 0.5:
@@ -84,7 +83,7 @@ def train_image(
 
 
 def eval_image(
-  image: np.ndarray | bytes, resolution: int, eval_padding: int
+  picture: Picture, resolution: int, eval_padding: int
 ) -> np.ndarray:
   """Cut the central square of `resolution / (resolution + eval_padding)`.
 
@@ -93,7 +92,7 @@ def eval_image(
   models/official/efficientnet/preprocessing.py).
 
   Args:
-    image: uint8 [h, w, 3], or a JPEG or PNG file.
+    picture: The image.
     resolution: Height and width of the result, in pixels.
     eval_padding: In pixels of the result; 0 cuts the largest square.
 
@@ -101,15 +100,13 @@ def eval_image(
     uint8 [resolution, resolution, 3].
 
   Raises:
-    BadExampleError: the file is not an image.
+    BadExampleError: the file is damaged.
 
-  >>> eval_image(np.zeros((40, 50, 3), np.uint8), 32, 8).shape
+  >>> eval_image(Picture(np.zeros((40, 50, 3), np.uint8)), 32, 8).shape
   (32, 32, 3)
   """
-  picture = Picture(image)
   pixels = np.empty((resolution, resolution, 3), np.uint8)
-  box = _central_box(picture, resolution, eval_padding)
-  picture.resize(box, pixels, reduce=False)
+  picture.resize(_central_box(picture, resolution, eval_padding), pixels)
   return pixels
 
 

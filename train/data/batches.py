@@ -8,6 +8,7 @@ import numpy as np
 
 from ..errors import UsageError
 from .augment import NUMBERS, Crop, eval_image, train_image
+from .decode import Picture
 from .device_augment import encode_ops
 from .order import Order, Shuffled
 from .policies import Policy, apply_ops
@@ -177,7 +178,7 @@ def train_batches(
       try:
         example = source[i % examples]
         pixels = train_image(
-          example["image"],
+          Picture(example["image"], source.decoding),
           numbers,
           resolution=resolution,
           crop=crop,
@@ -258,7 +259,6 @@ def eval_batches(
   """
   share = _share(batch_size, process_index, process_count)
   examples = len(source)
-
   skips = Skips(0) if skips is None else skips
 
   def fill(part: Batch, position: int) -> None:
@@ -266,7 +266,9 @@ def eval_batches(
       try:
         example = source[position + row]
         part["image"][row] = eval_image(
-          example["image"], resolution, source.eval_padding
+          Picture(example["image"], source.decoding),
+          resolution,
+          source.eval_padding,
         )
         part["label"][row] = example["label"]
       except BadExampleError as error:

@@ -36,6 +36,7 @@ class InMemory:
     self.eval_padding = source.eval_padding
     self.description = source.description
     self.left_out = source.left_out
+    self.decoding = source.decoding
     self.listing = source.listing
 
   def __len__(self) -> int:

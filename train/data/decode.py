@@ -1,42 +1,38 @@
-"""From the bytes of a JPEG or PNG file to the pixels of a part of it."""
-
-import functools
-import struct
-from collections.abc import Callable
+"""From the bytes of an image file to the pixels of a part of it."""
 
 import cv2
 import numpy as np
 
 from ..errors import one_line
-from .jpeg_rows import Rows, find_rows
-from .source import BadExampleError
+from .image_size import KINDS, read_size
+from .jpeg import Jpeg, is_jpeg
+from .orientation import TURNS, Box, jpeg_turn
+from .source import BadExampleError, Decoding
 
 MOST_PIXELS = 100_000_000
 """A larger image is refused before it is decoded: it would take 300 MB."""
 
-Box = tuple[int, int, int, int]
-"""Row and column of the first pixel, height and width."""
-
-_JPEG_START = b"\xff\xd8"
-_PNG_START = b"\x89PNG\r\n\x1a\n"
-_IHDR = struct.Struct(">8x4x4sII")
-# What decoders of all kinds pass over, and some of ImageNet's files have.
-_UNREAD = "extraneous bytes before marker"
-_HARMLESS = (_UNREAD, "Invalid SOS parameters")
+_DEFAULT = Decoding()
 
 
 class Picture:
   """An image whose size is known before it is decoded.
 
+  A file is known by its content, not by its name: ImageNet has a PNG that is
+  called .JPEG. Grey, CMYK and 16-bit images become 8 bits of red, green and
+  blue. An animated WebP gives its first frame. Files that are no JPEG are
+  decoded at once.
+
   Args:
-    image: Pixels, uint8 [h, w, 3], or a JPEG or PNG file.
+    image: Pixels, uint8 [h, w, 3], or a JPEG, PNG, WebP or BMP file.
+    decoding: How to decode a file.
 
   Attributes:
-    height: In pixels.
-    width: In pixels.
+    height: Number of rows, in pixels.
+    width: Number of columns, in pixels.
 
   Raises:
-    BadExampleError: neither a JPEG nor a PNG file, or over 100 megapixels.
+    BadExampleError: no image file, a damaged one, or over 100 megapixels.
 
   >>> import simplejpeg
   >>> jpeg = simplejpeg.encode_jpeg(np.zeros((600, 900, 3), np.uint8))
@@ -44,62 +40,68 @@ class Picture:
   >>> picture.height, picture.width
   (600, 900)
   >>> square = np.empty((224, 224, 3), np.uint8)
-  >>> picture.resize((0, 100, 600, 600), square, reduce=True)
+  >>> picture.resize((0, 100, 600, 600), square)
   >>> int(square.max())
   0
   """
 
-  def __init__(self, image: np.ndarray | bytes):
-    self._image = image
-    self._by_turbo = False
+  def __init__(
+    self,
+    image: np.ndarray | bytes,
+    decoding: Decoding = _DEFAULT,
+  ):
+    self._turn = TURNS[1]
+    self._image: np.ndarray | Jpeg
     if isinstance(image, np.ndarray):
-      self.height, self.width = image.shape[:2]
-      return
-    if is_jpeg(image):
-      self.height, self.width, colours, _ = _jpeg_header(image)
-      self._by_turbo = colours not in ("CMYK", "YCCK")
-    else:
-      self.height, self.width = _png_size(image)
-    if self.height * self.width > MOST_PIXELS:
-      raise BadExampleError(
-        f"{self.width} x {self.height} pixels, more than the {MOST_PIXELS:,} "
-        "allowed"
+      self._image = image
+    elif is_jpeg(image):
+      self._image = Jpeg(
+        image, strict=decoding.strict, verified=decoding.verified
       )
+      _check_size(self._image.height, self._image.width)
+      if decoding.exif_rotation:
+        self._turn = jpeg_turn(image)
+    else:
+      self._image = _decode_by_opencv(image, decoding.exif_rotation)
+    self.height, self.width = _size(self._image)
+    if self._turn.swap:
+      self.height, self.width = self.width, self.height
 
-  def resize(self, box: Box, out: np.ndarray, *, reduce: bool) -> None:
-    """The pixels in a box, made a square; bicubic, and clipped to 8 bits.
+  def resize(self, box: Box, out: np.ndarray) -> None:
+    """Resize the pixels in a box to a square; bicubic, and clipped to 8 bits.
 
-    Without antialiasing, as TensorFlow's, but with half-pixel centres.
+    The cubic is Keys' with a = -0.75, between pixels' centres, without
+    antialiasing. A JPEG is decoded at a half, a quarter or an eighth where its
+    box still has the resolution each way: that averages fine detail, which else
+    would be aliased, and moves the box' edges by up to half of a reduced pixel.
+
+    TensorFlow 1's `resize_bicubic` has the same cubic between pixels' corners,
+    so its result lies half a pixel of the result further up and left, less half
+    a pixel of the box; `tf.image.resize(method="bicubic")` has a = -0.5 between
+    centres. Tests measure the distance to both.
 
     Args:
       box: Within the image.
       out: uint8 [resolution, resolution, 3], is written.
-      reduce: Whether a JPEG may be decoded at a half, a quarter or an eighth,
-        where the box still has `resolution` pixels each way. Its edges then
-        move by up to half of one of those. Without detail finer than that the
-        result is the same to a level in the mean; finer detail is averaged,
-        where else it would be aliased.
 
     Raises:
       BadExampleError: see `decode`.
     """
-    pixels = self._cut(box, len(out) if reduce else None)
+    pixels = self._cut(box, len(out))
     if pixels.shape == out.shape:
       out[:] = pixels
     else:
       cv2.resize(pixels, out.shape[:2], out, interpolation=cv2.INTER_CUBIC)
+    if self._turn != TURNS[1]:
+      out[:] = self._turn.apply(out.copy())
 
   def decode(self, reduction: int = 1) -> np.ndarray:
-    """All pixels.
-
-    A file is known by its content, not by its name: ImageNet has a PNG that is
-    called .JPEG. Grey, CMYK and 16-bit images become 8 bits of red, green and
-    blue; an orientation in EXIF is left alone, as TensorFlow leaves it.
+    """Decode all pixels.
 
     Args:
       reduction: 1, 2, 4 or 8: decode a JPEG at so much less of its height and
-        width, rounded up, which averages and takes less time. Other files, and
-        JPEGs in CMYK, are whole.
+        width, rounded up, which averages and takes less time. Other files are
+        whole.
 
     Returns:
       uint8 [h, w, 3].
@@ -109,72 +111,18 @@ class Picture:
     """
     if isinstance(self._image, np.ndarray):
       return self._image
-    if not self._by_turbo:
-      return _decode_by_opencv(self._image)
-    return _decode_by_turbo(self._image, self.height, self.width, reduction)
+    return self._turn.apply(self._image.decode(reduction))
 
-  def _cut(self, box: Box, least: int | None) -> np.ndarray:
-    """The pixels in a box, reduced as far as `least` each way allow."""
-    by = _reduction(box, least) if least and self._by_turbo else 1
+  def _cut(self, box: Box, least: int) -> np.ndarray:
+    """Cut a box out, reduced to no less than `least` each way, not turned."""
+    box = self._turn.undo(box, self.height, self.width)
+    if isinstance(self._image, np.ndarray):
+      y, x, height, width = box
+      return self._image[y : y + height, x : x + width]
+    by = _reduction(box, least)
     y, x, height, width = (round(side / by) for side in box)
-    pixels = self._decode_down_to((y + height) * by, by)
+    pixels = self._image.decode_down_to((y + height) * by, by)
     return pixels[y : y + height, x : x + width]
-
-  def _decode_down_to(self, rows: int, reduction: int) -> np.ndarray:
-    """At least the first rows, of the whole image, reduced."""
-    if isinstance(self._image, bytes) and self._by_turbo:
-      found = find_rows(self._image)
-      # One more: the colours of some rows are interpolated with those below.
-      if found and (height := found.needed(rows + reduction)) < self.height:
-        return _decode_rows(self._image, found, height, self.width, reduction)
-    return self.decode(reduction)
-
-
-def _decode_rows(
-  jpeg: bytes, rows: Rows, height: int, width: int, reduction: int
-) -> np.ndarray:
-  """The first rows of a JPEG, a whole number of units."""
-  pixels = np.empty((height // reduction, -(-width // reduction), 3), np.uint8)
-  decode = _turbo(rows.cut(jpeg, height), height, width, reduction)
-  try:
-    decode(buffer=pixels)
-  except ValueError as error:
-    # Only its first complaint is told, and after all rows: where it is of
-    # bytes that are not read, those of the rows that follow, nothing was wrong.
-    if _UNREAD not in str(error):
-      raise _not_decoded(error) from None
-  return pixels
-
-
-def _decode_by_turbo(
-  jpeg: bytes, height: int, width: int, reduction: int
-) -> np.ndarray:
-  decode = _turbo(jpeg, height, width, reduction)
-  try:
-    return decode()
-  except ValueError as error:
-    if not any(text in str(error) for text in _HARMLESS):
-      raise _not_decoded(error) from None
-  return decode(strict=False)
-
-
-def _turbo(
-  jpeg: bytes | bytearray, height: int, width: int, reduction: int
-) -> Callable[..., np.ndarray]:
-  # Late: machines that train on arrays need no JPEG decoder.
-  import simplejpeg
-
-  return functools.partial(
-    simplejpeg.decode_jpeg,
-    jpeg,
-    min_height=-(-height // reduction),
-    min_width=-(-width // reduction),
-    min_factor=reduction,
-  )
-
-
-def _not_decoded(error: Exception) -> BadExampleError:
-  return BadExampleError(f"cannot decode the JPEG: {one_line(error)}")
 
 
 def _reduction(box: Box, least: int) -> int:
@@ -182,31 +130,25 @@ def _reduction(box: Box, least: int) -> int:
   return next((by for by in (8, 4, 2) if shortest >= by * least), 1)
 
 
-def is_jpeg(data: bytes) -> bool:
-  """Whether a file begins as a JPEG does."""
-  # Not simplejpeg.is_jpeg, which wants the end of the file to be right, too.
-  return data.startswith(_JPEG_START)
+def _size(image: np.ndarray | Jpeg) -> tuple[int, int]:
+  if isinstance(image, Jpeg):
+    return image.height, image.width
+  return image.shape[0], image.shape[1]
 
 
-def _jpeg_header(data: bytes) -> tuple[int, int, str, str]:
-  import simplejpeg  # late, as above
-
-  try:
-    return simplejpeg.decode_jpeg_header(data)
-  except (ValueError, KeyError) as error:
-    raise BadExampleError(f"no JPEG header: {one_line(error)}") from None
+def _check_size(height: int, width: int) -> None:
+  if height * width > MOST_PIXELS:
+    raise BadExampleError(
+      f"{width} x {height} pixels, more than the {MOST_PIXELS:,} allowed"
+    )
 
 
-def _png_size(data: bytes) -> tuple[int, int]:
-  if data.startswith(_PNG_START) and len(data) >= _IHDR.size:
-    kind, width, height = _IHDR.unpack_from(data)
-    if kind == b"IHDR" and width and height:
-      return height, width
-  raise BadExampleError("neither a JPEG nor a whole PNG file")
-
-
-def _decode_by_opencv(data: bytes) -> np.ndarray:
-  flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+def _decode_by_opencv(data: bytes, exif_rotation: bool) -> np.ndarray:
+  size = read_size(data)
+  _check_size(*size)
+  flags = cv2.IMREAD_COLOR
+  if not exif_rotation:
+    flags |= cv2.IMREAD_IGNORE_ORIENTATION
   try:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
   except cv2.error as error:
@@ -214,5 +156,10 @@ def _decode_by_opencv(data: bytes) -> np.ndarray:
       f"cannot decode the image: {one_line(error)}"
     ) from None
   if image is None:
-    raise BadExampleError("neither a JPEG nor a whole PNG file")
+    raise BadExampleError(f"truncated, damaged, or not a {KINDS} file")
+  if image.shape[:2] not in (size, size[::-1]):
+    raise BadExampleError(
+      f"the header says {size[1]} x {size[0]} pixels, there are "
+      f"{image.shape[1]} x {image.shape[0]}"
+    )
   return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)

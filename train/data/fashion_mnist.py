@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import UsageError
 from .idx import read_idx
-from .source import Example, Split, example_count, hash_listing
+from .source import Decoding, Example, Split, example_count, hash_listing
 
 ARCHIVE = Path(__file__).with_name("fashion_mnist.npz")
 """First 10,000 training and 2,000 test images, in the package."""
@@ -54,6 +54,7 @@ class FashionMnist:
   description = "Fashion-MNIST"
   left_out: tuple[str, ...] = ()
   eval_padding = 0
+  decoding = Decoding()
 
   def __init__(self, images: np.ndarray, labels: np.ndarray):
     """Of images uint8 [n, 28, 28] and labels uint8 [n]."""

@@ -7,20 +7,20 @@ decoded down to there and no further; each row above is as it was.
 import struct
 from typing import NamedTuple
 
-_BASELINE = (0xFFC0, 0xFFC1)  # one pass over the image, Huffman-coded
-_START_OF_SCAN = 0xFFDA
-_FIRST_MARK, _LAST_MARK = 0xFF00, 0xFFFF
-_SEGMENT = struct.Struct(">HH")
+from .jpeg_segments import BASELINE, Segment, header_segments
+
 _FRAME = struct.Struct(">BHHB")  # bits, height, width, components
+_COMPONENT = 3  # bytes: its name, its sampling, its table
 _BLOCK = 8
+_MOST_SAMPLING = 4
 
 
 class Rows(NamedTuple):
   """Where the height of a JPEG is written, and what it counts in.
 
   Attributes:
-    offset: Of the two bytes in the file.
-    height: In pixels.
+    offset: Place of the two bytes in the file.
+    height: Number of rows, in pixels.
     unit: Rows that are coded together.
   """
 
@@ -29,7 +29,7 @@ class Rows(NamedTuple):
   unit: int
 
   def needed(self, rows: int) -> int:
-    """The height to be written where the first `rows` are needed.
+    """Return the height to write where the first `rows` are needed.
 
     >>> Rows(0, 375, 16).needed(100), Rows(0, 375, 16).needed(370)
     (112, 375)
@@ -37,40 +37,40 @@ class Rows(NamedTuple):
     return min(-(-rows // self.unit) * self.unit, self.height)
 
   def cut(self, jpeg: bytes, height: int) -> bytearray:
-    """The file with another height."""
+    """Return the file with another height."""
     data = bytearray(jpeg)
     struct.pack_into(">H", data, self.offset, height)
     return data
 
 
 def find_rows(jpeg: bytes) -> Rows | None:
-  """Reads a JPEG's header; None where its rows cannot be cut.
+  """Find where a JPEG's height is written.
 
-  That is: where it is coded in several passes, or its header is not clean, as
-  what a decoder says of it is then not about the end of the rows.
+  Args:
+    jpeg: Any bytes; nothing is raised for those that are no JPEG.
+
+  Returns:
+    The place; None where the rows cannot be cut: in a file whose image is coded
+    in several passes, and in one whose header is damaged.
   """
-  frame = None
-  at = 2
-  while at + _SEGMENT.size < len(jpeg):
-    mark, length = _SEGMENT.unpack_from(jpeg, at)
-    if mark in _BASELINE:
-      frame = at + _SEGMENT.size
-    elif mark == _START_OF_SCAN:
-      return _rows(jpeg, frame, jpeg[at + _SEGMENT.size])
-    elif not _FIRST_MARK < mark < _LAST_MARK:
-      return None
-    at += 2 + length
-  return None
+  found = header_segments(jpeg)
+  frames = [segment for segment in found if segment.marker in BASELINE]
+  return _rows(jpeg, frames[0], found[-1]) if len(frames) == 1 else None
 
 
-def _rows(jpeg: bytes, frame: int | None, in_scan: int) -> Rows | None:
-  if frame is None:
+def _rows(jpeg: bytes, frame: Segment, scan: Segment) -> Rows | None:
+  first = frame.body + _FRAME.size
+  if first > frame.end or scan.body == scan.end:
     return None
-  _, height, _, components = _FRAME.unpack_from(jpeg, frame)
-  if in_scan != components:  # another scan follows, with the same rows
+  _, height, _, components = _FRAME.unpack_from(jpeg, frame.body)
+  samplings = [
+    sampling & 15 for sampling in jpeg[first + 1 : frame.end : _COMPONENT]
+  ]
+  whole = len(samplings) == components and height > 0
+  if not whole or not all(1 <= down <= _MOST_SAMPLING for down in samplings):
     return None
-  first = frame + _FRAME.size + 1
-  samplings = jpeg[first : first + 3 * components : 3]
-  down = max((sampling & 15 for sampling in samplings), default=1)
+  if jpeg[scan.body] != components:  # another scan follows, with the same rows
+    return None
   # A single component is coded block by block, whatever its sampling says.
-  return Rows(frame + 1, height, _BLOCK * (down if components > 1 else 1))
+  down = max(samplings) if components > 1 else 1
+  return Rows(frame.body + 1, height, _BLOCK * down)

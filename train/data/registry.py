@@ -1,6 +1,7 @@
 """From settings to a source."""
 
 from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..config import DataConfig
@@ -85,6 +86,11 @@ def _open_images(
     )
   if config.eval_crop == "share":
     source.eval_padding = round(resolution * (1 / _EVAL_SHARE - 1))
+  source.decoding = replace(
+    source.decoding,
+    strict=config.strict_jpeg,
+    exif_rotation=config.exif_rotation,
+  )
   return source
 
 

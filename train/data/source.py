@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Literal, Protocol, TypedDict
 
 import numpy as np
@@ -25,10 +26,26 @@ class Example(TypedDict):
   """One image and its class."""
 
   image: np.ndarray | bytes
-  """uint8 [h, w, 3], red, green, blue; or a JPEG or PNG file, which is decoded
-  when it is known how much of it is wanted."""
+  """uint8 [h, w, 3], red, green, blue; or an image file as `Picture` takes it,
+  which is decoded when it is known how much of it is wanted."""
   label: int
   """In [0, num_classes)."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+  """How image files are decoded."""
+
+  strict: bool = False
+  """Refuse every JPEG that libjpeg warns of. Else bytes are accepted that it
+  passes over in the header and at the end of the image, as Pillow and
+  TensorFlow accept them."""
+  exif_rotation: bool = False
+  """Turn images as their EXIF orientation says; TensorFlow leaves them."""
+  verified: bool = False
+  """The files were decoded strictly before, and a checksum is compared when one
+  is read. A JPEG is then decoded down to the last row that is needed; others
+  are decoded whole, for damage below that row is not seen."""
 
 
 class Source(Protocol):
@@ -53,6 +70,8 @@ class Source(Protocol):
   eval_padding: int
   """Evaluation at size s cuts the central s / (s + eval_padding) of the short
   side; 0 keeps the whole of a square image."""
+  decoding: Decoding
+  """How to decode the files."""
 
   @property
   def listing(self) -> str:

@@ -2,7 +2,14 @@
 
 import numpy as np
 
-from .source import IMAGENET_MEAN, IMAGENET_STD, Example, Split, hash_listing
+from .source import (
+  IMAGENET_MEAN,
+  IMAGENET_STD,
+  Decoding,
+  Example,
+  Split,
+  hash_listing,
+)
 
 _PATTERNS, _TRAIN, _TEST = range(3)
 _GRID = 4
@@ -26,6 +33,7 @@ class Synthetic:
   description = "made-up images"
   left_out: tuple[str, ...] = ()
   eval_padding = 0
+  decoding = Decoding()
 
   def __init__(
     self,

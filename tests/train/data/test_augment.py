@@ -9,6 +9,7 @@ from podscale.train.data.augment import (
   random_crop,
   train_image,
 )
+from podscale.train.data.decode import Picture
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(1, 256, (32, 32, 3), dtype=np.uint8)
@@ -19,18 +20,24 @@ def numbers(flip=0.9, y=0.5, x=0.5):
 
 
 def test_none_leaves_an_image_of_the_right_size_as_it_is():
-  out = train_image(IMAGE, numbers(), resolution=32, crop="none", flip=True)
+  out = train_image(
+    Picture(IMAGE), numbers(), resolution=32, crop="none", flip=True
+  )
   np.testing.assert_array_equal(out, IMAGE)
 
 
 @pytest.mark.parametrize("u", [0.0, 0.25, 0.499])
 def test_flip_mirrors_left_to_right(u):
-  out = train_image(IMAGE, numbers(u), resolution=32, crop="none", flip=True)
+  out = train_image(
+    Picture(IMAGE), numbers(u), resolution=32, crop="none", flip=True
+  )
   np.testing.assert_array_equal(out, np.flip(IMAGE, axis=1))
 
 
 def test_flip_can_be_left_out():
-  out = train_image(IMAGE, numbers(0), resolution=32, crop="none", flip=False)
+  out = train_image(
+    Picture(IMAGE), numbers(0), resolution=32, crop="none", flip=False
+  )
   np.testing.assert_array_equal(out, IMAGE)
 
 
@@ -38,7 +45,11 @@ def test_flip_can_be_left_out():
 @pytest.mark.parametrize("u_x", [0.0, 0.5, 0.8, 0.999])
 def test_shift_is_pad_and_cut(u_y, u_x):
   out = train_image(
-    IMAGE, numbers(y=u_y, x=u_x), resolution=32, crop="shift", flip=False
+    Picture(IMAGE),
+    numbers(y=u_y, x=u_x),
+    resolution=32,
+    crop="shift",
+    flip=False,
   )
   padded = np.pad(IMAGE, ((4, 4), (4, 4), (0, 0)))
   cuts = [
@@ -54,7 +65,9 @@ def test_shift_is_pad_and_cut(u_y, u_x):
 
 def test_shift_of_a_tiny_image_does_nothing():
   image = IMAGE[:4, :4]
-  out = train_image(image, numbers(), resolution=4, crop="shift", flip=False)
+  out = train_image(
+    Picture(image), numbers(), resolution=4, crop="shift", flip=False
+  )
   np.testing.assert_array_equal(out, image)
 
 
@@ -100,8 +113,10 @@ def test_a_crop_that_is_hardly_ever_found_is_central():
   # 2x200: all 10 attempts give less than a tenth of the area.
   image = RNG.integers(0, 256, (2, 200, 3), dtype=np.uint8)
   assert random_crop(2, 200, [0.5] * 40) is None
-  out = train_image(image, numbers(), resolution=4, crop="resized", flip=False)
-  np.testing.assert_array_equal(out, eval_image(image, 4, 0))
+  out = train_image(
+    Picture(image), numbers(), resolution=4, crop="resized", flip=False
+  )
+  np.testing.assert_array_equal(out, eval_image(Picture(image), 4, 0))
 
 
 def test_a_crop_is_resized_to_its_part_of_the_image():
@@ -111,7 +126,9 @@ def test_a_crop_is_resized_to_its_part_of_the_image():
   draw = [0.9, 0.9, 0.9, 0.9, 0.5, 0.2, 0.5, 0.999] + [0.5] * (NUMBERS - 8)
   y, x, height, width = random_crop(80, 80, draw[4:])
   assert x + width == 80 and x >= 40
-  out = train_image(image, draw, resolution=16, crop="resized", flip=False)
+  out = train_image(
+    Picture(image), draw, resolution=16, crop="resized", flip=False
+  )
   assert out.shape == (16, 16, 3) and (out == 255).all()
 
 
@@ -128,9 +145,9 @@ def test_a_crop_is_resized_to_its_part_of_the_image():
 def test_evaluation_cuts_the_centre(h, w, resolution, padding, y, x, size):
   image = np.zeros((h, w, 3), np.uint8)
   image[y : y + size, x : x + size] = 255
-  assert (eval_image(image, resolution, padding) == 255).all()
+  assert (eval_image(Picture(image), resolution, padding) == 255).all()
   image[y, x] = 0
-  assert (eval_image(image, resolution, padding) != 255).any()
+  assert (eval_image(Picture(image), resolution, padding) != 255).any()
 
 
 def bicubic(image, size):
@@ -156,7 +173,7 @@ def bicubic(image, size):
 def test_resizing_is_bicubic_and_clipped(size):
   want = bicubic(IMAGE, size)
   assert want.min() < -5 and want.max() > 260
-  out = eval_image(IMAGE, size, 0)
+  out = eval_image(Picture(IMAGE), size, 0)
   # OpenCV has weights of 11 bits for uint8: an error of 2**-12 in each of 16
   # products with up to 255, and half a unit of rounding.
   atol = 16 * 255 * 2.0**-12 + 0.5

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from podscale.train.data import eval_batches, train_batches
+from podscale.train.data.source import Decoding
 from podscale.train.errors import UsageError
 
 SIZE = 8
@@ -20,6 +21,7 @@ class Numbered:
   class_names = None
   mean = std = (1.0, 1.0, 1.0)
   eval_padding = 0
+  decoding = Decoding()
 
   def __init__(self, examples, sleep=0.0):
     self.num_classes = examples

@@ -1,16 +1,24 @@
-"""Image files of all kinds, whole and broken, decoded in full and in part."""
+"""Image files of all kinds, whole and broken, and boxes of them."""
 
 import io
+import math
 import struct
 
 import cv2
+import matplotlib.cbook
 import numpy as np
 import pytest
 import simplejpeg
 from PIL import Image
 
+from podscale.train.data.augment import (
+  NUMBERS,
+  eval_image,
+  random_crop,
+  train_image,
+)
 from podscale.train.data.decode import MOST_PIXELS, Picture
-from podscale.train.data.source import BadExampleError
+from podscale.train.data.source import BadExampleError, Decoding
 from podscale.train.data.synthetic_jpegs import synthetic_jpeg
 
 
@@ -23,9 +31,9 @@ def image_size(image):
   return picture.height, picture.width
 
 
-def crop_and_resize(image, box, resolution, *, reduce):
+def crop_and_resize(image, box, resolution):
   out = np.empty((resolution, resolution, 3), np.uint8)
-  Picture(image).resize(box, out, reduce=reduce)
+  Picture(image).resize(box, out)
   return out
 
 
@@ -40,6 +48,22 @@ def saved(image, kind="JPEG", **options):
 
 def flat(colour=(200, 100, 50), size=(40, 30), mode="RGB"):
   return Image.new(mode, size, colour)
+
+
+OTHERS = {
+  kind + str(options): saved(
+    Image.fromarray(decode(synthetic_jpeg(0, 0, width=61, height=47))),
+    *(kind,),
+    **options,
+  )
+  for kind, options in (
+    ("PNG", {}),
+    ("WEBP", {}),
+    ("WEBP", {"lossless": True}),
+    ("BMP", {}),
+  )
+}
+DAMAGED = list(OTHERS)
 
 
 def test_sizes_are_read_from_the_header():
@@ -60,6 +84,13 @@ def test_sizes_are_read_from_the_header():
     (saved(flat(40_000, mode="I;16"), "PNG"), (156, 156, 156)),
     # What is left of white under each ink, times that under black.
     (saved(flat((200, 100, 50, 10), mode="CMYK")), (53, 149, 197)),
+    (saved(flat(), "WEBP", lossless=True), (200, 100, 50)),
+    (
+      saved(flat((200, 100, 50, 7), mode="RGBA"), "WEBP", lossless=True),
+      (200, 100, 50),
+    ),
+    (saved(flat(), "BMP"), (200, 100, 50)),
+    (saved(flat(99, mode="L"), "BMP"), (99, 99, 99)),
     (saved(flat(size=(1, 1))), (200, 100, 50)),
     (saved(flat(size=(10_000, 1))), (200, 100, 50)),
   ],
@@ -74,34 +105,25 @@ def test_all_kinds_become_three_channels(file, want):
   )
 
 
-def test_orientation_is_left_alone():
-  exif = Image.Exif()
-  exif[0x0112] = 6  # turned by a quarter
-  assert decode(saved(flat(), exif=exif)).shape == (30, 40, 3)
-
-
 def test_a_png_named_jpg_is_known_by_its_content():
   assert decode(saved(flat(), "PNG"))[0, 0].tolist() == [200, 100, 50]
-
-
-def test_what_decoders_pass_over_is_passed_over():
-  whole = decode(PHOTO)
-  extra = PHOTO[:-2] + b"abc" + PHOTO[-2:]
-  np.testing.assert_array_equal(decode(extra), whole)
-  np.testing.assert_array_equal(decode(PHOTO + b"behind the end"), whole)
 
 
 @pytest.mark.parametrize(
   "file, reason",
   [
-    (b"", "neither a JPEG nor a whole PNG"),
-    (b"GIF89a" + bytes(100), "neither a JPEG nor a whole PNG"),
-    (PHOTO[:2], "no JPEG header"),
-    (PHOTO[:300], "no JPEG header"),
+    (b"", "not a JPEG, PNG, WebP or BMP file: it begins with b''"),
+    (b"GIF89a" + bytes(100), "it begins with b'GIF89a"),
+    (PHOTO[:2], "cannot read the JPEG's header"),
+    (PHOTO[:300], "cannot read the JPEG's header"),
     (PHOTO[: len(PHOTO) // 2], "Premature end"),
     (PHOTO[:-100], "Premature end"),
-    (saved(flat(), "PNG")[:20], "neither a JPEG nor a whole PNG"),
-    (saved(flat(), "PNG")[:-30], "neither a JPEG nor a whole PNG"),
+    (saved(flat(), "PNG")[:20], "ends in its header"),
+    (saved(flat(), "PNG")[:-30], "truncated"),
+    (saved(flat(), "WEBP")[:20], "ends in its header"),
+    (saved(flat(), "WEBP")[:-30], "truncated"),
+    (saved(flat(), "BMP")[:20], "ends in its header"),
+    (saved(flat(), "BMP")[:-30], "truncated"),
   ],
 )
 def test_what_cannot_be_decoded_has_a_reason_in_one_line(file, reason, capfd):
@@ -140,9 +162,9 @@ def test_reduced_sizes_are_rounded_up(reduction, size):
 
 def test_a_box_is_cut_out():
   whole = decode(PHOTO)
-  first = crop_and_resize(PHOTO, (10, 20, 300, 300), 300, reduce=True)
+  first = crop_and_resize(PHOTO, (10, 20, 300, 300), 300)
   np.testing.assert_array_equal(first, whole[10:310, 20:320])
-  second = crop_and_resize(PHOTO, (40, 70, 300, 300), 300, reduce=False)
+  second = crop_and_resize(PHOTO, (40, 70, 300, 300), 300)
   np.testing.assert_array_equal(second, whole[40:340, 70:370])
   # What was cut first is not written over.
   np.testing.assert_array_equal(first, whole[10:310, 20:320])
@@ -151,8 +173,8 @@ def test_a_box_is_cut_out():
 def test_a_box_of_pixels_and_of_their_file_are_the_same():
   box = (10, 20, 447, 600)  # 447 pixels are not twice 224
   np.testing.assert_array_equal(
-    crop_and_resize(PHOTO, box, 224, reduce=True),
-    crop_and_resize(decode(PHOTO), box, 224, reduce=True),
+    crop_and_resize(PHOTO, box, 224),
+    crop_and_resize(decode(PHOTO), box, 224),
   )
 
 
@@ -160,9 +182,8 @@ def test_a_box_of_pixels_and_of_their_file_are_the_same():
 def test_without_fine_detail_a_reduced_box_is_the_same_to_a_level(box):
   smooth = cv2.GaussianBlur(decode(PHOTO), (0, 0), 4)
   file = simplejpeg.encode_jpeg(smooth, quality=98)
-  whole, reduced = (
-    crop_and_resize(file, box, 224, reduce=r).astype(int) for r in (False, True)
-  )
+  reduced = crop_and_resize(file, box, 224).astype(int)
+  whole = crop_and_resize(decode(file), box, 224)
   assert np.abs(reduced - whole).mean() < 1.0
 
 
@@ -174,22 +195,16 @@ def test_fine_detail_is_averaged(box):
     (224, 224),
     interpolation=cv2.INTER_AREA,
   )
-  whole, reduced = (
-    np.abs(crop_and_resize(PHOTO, box, 224, reduce=r).astype(int) - average)
-    for r in (False, True)
+  reduced, whole = (
+    np.abs(crop_and_resize(image, box, 224).astype(int) - average)
+    for image in (PHOTO, decode(PHOTO))
   )
   assert reduced.mean() < whole.mean() / 2
 
 
-def test_a_large_jpeg_in_cmyk_is_not_reduced():
-  file = saved(flat((200, 100, 50, 10), size=(100, 100), mode="CMYK"))
-  pixels = crop_and_resize(file, (60, 60, 40, 40), 10, reduce=True)
-  np.testing.assert_allclose(pixels[5, 5], (53, 149, 197), atol=2)
-
-
 def test_large_images():
   file = saved(flat(size=(2000, 1500)))
-  pixels = crop_and_resize(file, (0, 0, 1000, 1000), 600, reduce=True)
+  pixels = crop_and_resize(file, (0, 0, 1000, 1000), 600)
   assert pixels.shape == (600, 600, 3)
   np.testing.assert_allclose(pixels[300, 300], (200, 100, 50), atol=2)
 
@@ -200,60 +215,138 @@ def test_a_jpeg_without_colour_subsampling():
   assert np.abs(decode(file).astype(int) - pixels).mean() < 2
 
 
-def noise(width, height, seed=0):
-  """What no two rows have in common, so that a wrong one is seen."""
-  draw = np.random.default_rng(seed)
-  return Image.fromarray(draw.integers(0, 256, (height, width, 3), np.uint8))
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "BMP"])
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "RGBA"])
+def test_other_formats_are_as_pillow_reads_them(kind, mode):
+  image = Image.fromarray(decode(synthetic_jpeg(0, 0, width=61, height=47)))
+  options = {"lossless": True} if kind == "WEBP" else {}
+  if mode == "RGBA":
+    image.putalpha(image.convert("L"))
+  file = saved(image.convert(mode), kind, **options)
+  want = Image.open(io.BytesIO(file))
+  assert image_size(file) == (want.height, want.width)
+  np.testing.assert_array_equal(decode(file), np.asarray(want.convert("RGB")))
 
 
-@pytest.mark.parametrize("reduction", [1, 2, 4, 8])
+@pytest.mark.parametrize("file", DAMAGED, ids=str)
+def test_a_damaged_file_is_refused_or_read_as_pillow_reads_it(file):
+  """WebP and BMP have no checksums: what Pillow reads is the most there is."""
+  draw = np.random.default_rng(0)
+  whole = OTHERS[file]
+  want = np.asarray(Image.open(io.BytesIO(whole)).convert("RGB"))
+  for _ in range(60):
+    at, bit = int(draw.integers(len(whole))), 1 << int(draw.integers(8))
+    data = bytearray(whole)
+    data[at] ^= bit
+    try:
+      pixels = decode(bytes(data))
+    except BadExampleError as error:
+      assert "\n" not in str(error)
+      continue
+    if not np.array_equal(pixels, want):
+      again = Image.open(io.BytesIO(data))
+      np.testing.assert_array_equal(pixels, np.asarray(again.convert("RGB")))
+  for end in range(0, len(whole), 101):
+    with pytest.raises(BadExampleError):
+      decode(whole[:end])
+
+
+def test_an_animated_webp_gives_its_first_frame():
+  first, second = flat((200, 100, 50)), flat((1, 2, 3))
+  file = saved(
+    first, "WEBP", save_all=True, append_images=[second], lossless=True
+  )
+  assert Image.open(io.BytesIO(file)).n_frames == 2
+  assert (decode(file) == (200, 100, 50)).all()
+
+
+@pytest.mark.parametrize("verified", [False, True])
 @pytest.mark.parametrize(
-  "options",
+  "size, resolution",
+  [((500, 375), 224), ((1024, 683), 224), ((683, 1024), 100), ((300, 300), 64)],
+)
+def test_training_and_evaluation_resize_alike(size, resolution, verified):
+  file = synthetic_jpeg(0, 1, width=size[0], height=size[1])
+  picture = Picture(file, Decoding(verified=verified))
+  evaluated = eval_image(picture, resolution, 32)
+  numbers = numbers_of_the_centre(*size, resolution)
+  trained = train_image(
+    picture, numbers, resolution=resolution, crop="resized", flip=False
+  )
+  np.testing.assert_array_equal(trained, evaluated)
+
+
+def numbers_of_the_centre(width, height, resolution):
+  """The random numbers that give the crop that evaluation takes."""
+  side = resolution * min(width, height) // (resolution + 32)
+  low = math.sqrt(0.08 * height * width)
+  tallest = min(height, width)
+  draw = [
+    (1 - 3 / 4) / (4 / 3 - 3 / 4),
+    (side - low) / (tallest - low),
+    ((height - side + 1) // 2 + 0.5) / (height - side + 1),
+    ((width - side + 1) // 2 + 0.5) / (width - side + 1),
+  ]
+  y, x, *sides = random_crop(height, width, draw)
+  assert sides == [side, side]
+  assert (y, x) == ((height - side + 1) // 2, (width - side + 1) // 2)
+  return [0.9] * 4 + draw + [0.5] * (NUMBERS - 8)
+
+
+def tensorflow_bicubic(pixels, size, *, a, corners):
+  """Resize as TensorFlow's CPU kernel does (core/kernels/image/resize_bicubic).
+
+  Version 1 (`corners`) has a = -0.75, and output pixel i is at i * n / size;
+  `half_pixel_centers` has a = -0.5, and the weights inside add up to 1.
+  """
+
+  def weight(t):
+    t = abs(t)
+    if t <= 1:
+      return (a + 2) * t**3 - (a + 3) * t**2 + 1
+    return a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a if t < 2 else 0.0
+
+  def matrix(n):
+    weights = np.zeros((size, n))
+    for row in range(size):
+      place = row * n / size if corners else (row + 0.5) * n / size - 0.5
+      for tap in range(math.floor(place) - 1, math.floor(place) + 3):
+        if corners or 0 <= tap < n:
+          weights[row, min(max(tap, 0), n - 1)] += weight(place - tap)
+    return weights / weights.sum(axis=1, keepdims=True)
+
+  h, w = pixels.shape[:2]
+  got = np.einsum(
+    *("yi,xj,ijc->yxc", matrix(h), matrix(w), pixels.astype(float)),
+    optimize=True,
+  )
+  return got.clip(0, 255)
+
+
+def decibels(one, other):
+  error = np.mean((one.astype(float) - other) ** 2)
+  return 10 * math.log10(255**2 / error)
+
+
+@pytest.mark.parametrize(
+  "box, corners, centres",
   [
-    {"subsampling": "4:2:0"},
-    {"subsampling": "4:2:2"},
-    {"subsampling": "4:4:4"},
-    {"subsampling": "4:2:0", "restart_marker_rows": 1},
-    {"subsampling": "4:2:0", "progressive": True},
+    ((0, 0, 512, 512), 25, 30),  # decoded at a half
+    ((44, 0, 440, 440), 25, 45),
+    ((100, 100, 300, 280), 34, 45),
+    ((100, 100, 200, 200), 40, 45),
   ],
 )
-def test_rows_above_a_cut_are_those_of_the_whole_image(options, reduction):
-  jpeg = saved(noise(83, 211), quality=90, **options)
-  picture = Picture(jpeg)
-  whole = picture.decode(reduction)
-  heights = set()
-  for rows in range(1, 211, 3):
-    pixels = picture._decode_down_to(rows, reduction)
-    heights.add(len(pixels))
-    least = -(-rows // reduction)
-    np.testing.assert_array_equal(pixels[:least], whole[:least])
-  # Coded in several passes it is decoded whole.
-  assert (len(heights) == 1) == ("progressive" in options)
-
-
-def test_grey_is_cut_as_well():
-  picture = Picture(saved(noise(40, 100).convert("L")))
-  pixels = picture._decode_down_to(10, 1)
-  assert pixels.shape == (16, 40, 3)
-  np.testing.assert_array_equal(pixels, picture.decode()[:16])
-
-
-def test_a_cut_does_not_hide_that_a_file_is_truncated():
-  jpeg = saved(noise(83, 211), quality=90)
-  box = (0, 0, 60, 60)
-  assert len(Picture(jpeg)._decode_down_to(60, 1)) == 64
-  for broken in (
-    jpeg[: len(jpeg) // 8],  # in the rows that are needed
-    jpeg[: len(jpeg) // 2],  # below them
+def test_distance_to_tensorflows_bicubic(box, corners, centres):
+  """The README has the range over this photograph and two others."""
+  with matplotlib.cbook.get_sample_data("grace_hopper.jpg") as file:
+    photograph = file.read()
+  got = crop_and_resize(photograph, box, 224)
+  y, x, h, w = box
+  pixels = decode(photograph)[y : y + h, x : x + w]
+  for kind, least in (
+    ({"a": -0.75, "corners": True}, corners),
+    ({"a": -0.5, "corners": False}, centres),
   ):
-    with pytest.raises(BadExampleError, match="cannot decode the JPEG"):
-      crop_and_resize(broken, box, 32, reduce=False)
-
-
-def test_bytes_among_the_rows_that_are_needed_are_passed_over():
-  """As in a whole image, and not taken for the rows that are not read."""
-  jpeg = saved(noise(83, 211), quality=90, restart_marker_rows=1)
-  at = jpeg.index(b"\xff\xd1")  # at the second row of units
-  odd = jpeg[:at] + b"abc" + jpeg[at:]
-  got = Picture(odd)._decode_down_to(100, 1)[:100]
-  np.testing.assert_array_equal(got, Picture(odd).decode()[:100])
+    distance = decibels(got, tensorflow_bicubic(pixels, 224, **kind))
+    assert least <= distance < least + 6

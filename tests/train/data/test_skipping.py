@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from podscale.train.data import Skips, eval_batches, train_batches
-from podscale.train.data.source import BadExampleError
+from podscale.train.data.source import BadExampleError, Decoding
 from podscale.train.errors import UsageError
 
 SIZE = 4
@@ -18,6 +18,7 @@ class Holed:
   class_names = None
   mean = std = (1.0, 1.0, 1.0)
   eval_padding = 0
+  decoding = Decoding()
   num_classes = 12
   listing = "twelve numbers"
 

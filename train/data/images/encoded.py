@@ -13,6 +13,7 @@ from ..source import (
   IMAGENET_MEAN,
   IMAGENET_STD,
   BadExampleError,
+  Decoding,
   Example,
   hash_listing,
 )
@@ -70,6 +71,7 @@ class EncodedImages(abc.ABC):
   std = IMAGENET_STD
   # That of the paper-era EfficientNet (tensorflow/tpu, preprocessing.py).
   eval_padding = 32
+  decoding = Decoding()
 
   def __init__(
     self,

@@ -46,6 +46,8 @@ class Index:
   """None where an earlier version of podscale wrote the index."""
   skipped: dict[str, str] = field(default_factory=dict)
   """The reason for each example that was left out, by its place."""
+  strict: bool = False
+  """Whether every JPEG was decoded without a warning."""
 
   def examples(self, split: Split) -> int:
     """Count the examples of a split."""
@@ -78,6 +80,7 @@ def read_index(folder: Path, name: str = NAME) -> Index:
       splits=splits,
       origin=Origin(**record["origin"]) if record.get("origin") else None,
       skipped=record.get("skipped", {}),
+      strict=record.get("strict") is True,
     )
   except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
     raise UsageError(f"{path}: not an index of podscale's: {error!r}") from None

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import UsageError
-from ..source import Split
+from ..source import Decoding, Split
 from .array_record import ArrayRecordImages
 from .encoded import EncodedImages
 from .finding import KIND_NAMES, FoundData, FoundSplit, find_data
@@ -160,4 +160,5 @@ def _open_indexed(
       raise UsageError(
         f"{path}: has {count} records where {NAME} has {shard.examples}"
       )
+  source.decoding = Decoding(verified=index.strict)
   return source
