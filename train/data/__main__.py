@@ -46,6 +46,7 @@ def _convert(args: argparse.Namespace, console: Console) -> int:
     _local(args.destination),
     num_classes=args.num_classes,
     examples_per_shard=args.examples_per_shard,
+    strict_jpeg=args.strict_jpeg,
     skips=skips,
     console=console,
   )
@@ -65,7 +66,12 @@ def _verify(args: argparse.Namespace, console: Console) -> int:
   from .images.paths import as_path
   from .verify import verify
 
-  wrong = verify(as_path(args.folder), console, num_classes=args.num_classes)
+  wrong = verify(
+    as_path(args.folder),
+    console,
+    num_classes=args.num_classes,
+    strict_jpeg=args.strict_jpeg,
+  )
   return 1 if wrong else 0
 
 
@@ -133,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     default=0,
     help="leave out up to so many images that cannot be decoded (0)",
   )
+  _add_strict_jpeg(add)
 
   add = commands.add_parser(
     "verify",
@@ -143,6 +150,7 @@ def _parser() -> argparse.ArgumentParser:
   add.set_defaults(run=_verify)
   add.add_argument("folder", help="folder or URL of the data set")
   _add_num_classes(add)
+  _add_strict_jpeg(add)
 
   from .synthetic_jpegs import LIMITS, Layout
 
@@ -169,6 +177,16 @@ def _parser() -> argparse.ArgumentParser:
       help=f"{what} ({default})",
     )
   return parser
+
+
+def _add_strict_jpeg(parser: argparse.ArgumentParser) -> None:
+  parser.add_argument(
+    *("--strict-jpeg", "--strict_jpeg"),
+    action=argparse.BooleanOptionalAction,
+    default=True,
+    help="refuse every JPEG that its decoder warns about; without it, accept "
+    "what training accepts (on)",
+  )
 
 
 def _add_num_classes(parser: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ from .images.shard_files import SPLIT_NAMES
 from .new_folder import make_new_folder
 from .parallel import map_in_threads
 from .skipping import Skips
-from .source import BadExampleError, Split, check_same_classes
+from .source import BadExampleError, Decoding, Split, check_same_classes
 
 _PARTIAL = "index.partial.json"
 _SMALLEST = 8  # the most that a JPEG can be reduced in decoding
@@ -32,6 +32,7 @@ def convert(
   *,
   num_classes: int | None,
   examples_per_shard: int,
+  strict_jpeg: bool = True,
   skips: Skips,
   console: Console,
 ) -> Index:
@@ -46,6 +47,8 @@ def convert(
       and 1000 where it says nothing.
     examples_per_shard: A shard has so many examples of the source, less those
       that are left out; the last of a split may have fewer.
+    strict_jpeg: Refuse every JPEG that libjpeg warns of; only then does
+      training decode the converted JPEGs in part.
     skips: Counts images that cannot be decoded, which are left out.
     console: Where progress is shown.
 
@@ -61,7 +64,9 @@ def convert(
     split: open_images(source, split, num_classes) for split in SPLIT_NAMES
   }
   check_same_classes(splits["train"], splits["test"])
-  index = _begin(destination, _plan(source, splits, examples_per_shard), skips)
+  index = _begin(
+    destination, _plan(source, splits, examples_per_shard, strict_jpeg), skips
+  )
   _check_written(destination, index, splits)
   with Progress(console=console) as progress:
     bar = progress.add_task("converting", total=sum(map(len, splits.values())))
@@ -71,7 +76,7 @@ def convert(
       for number, each in enumerate(wanted):
         if number >= len(shards):
           path = destination / _name(split, number, len(wanted))
-          shards.append(_write_shard(path, images, each, skips))
+          shards.append(_write_shard(path, images, each, index.strict, skips))
           index.skipped.update(skips.reasons)
           write_index(destination, index, _PARTIAL)
         progress.advance(bar, len(each))
@@ -83,7 +88,9 @@ def convert(
   return _finish(destination, index)
 
 
-def _plan(source: Path, splits: Splits, examples_per_shard: int) -> Index:
+def _plan(
+  source: Path, splits: Splits, examples_per_shard: int, strict_jpeg: bool
+) -> Index:
   """Make the index of a conversion that has no shards yet."""
   train = splits["train"]
   return Index(
@@ -96,6 +103,7 @@ def _plan(source: Path, splits: Splits, examples_per_shard: int) -> Index:
       examples={split: len(images) for split, images in splits.items()},
       listing={split: each.whole_listing for split, each in splits.items()},
     ),
+    strict=strict_jpeg,
   )
 
 
@@ -121,7 +129,7 @@ def _begin(destination: Path, plan: Index, skips: Skips) -> Index:
 
 def _difference(begun: Index, plan: Index) -> str:
   """Name what an earlier call had otherwise; "" if nothing."""
-  for name in ("num_classes", "class_names", "examples_per_shard"):
+  for name in ("num_classes", "class_names", "examples_per_shard", "strict"):
     was, now = getattr(begun, name), getattr(plan, name)
     if was != now:
       return f"settings: {name} {was}, this has {now}"
@@ -181,12 +189,12 @@ def _name(split: Split, number: int, count: int) -> str:
 
 
 def _write_shard(
-  path: Path, images: EncodedImages, wanted: range, skips: Skips
+  path: Path, images: EncodedImages, wanted: range, strict: bool, skips: Skips
 ) -> Shard:
   """Write a shard, or no file if all of its examples are left out."""
   beside = path.with_name(path.name + ".tmp")
   try:
-    count = write_array_record(beside, _records(images, wanted, skips))
+    count = write_array_record(beside, _records(images, wanted, strict, skips))
     if not count:
       return Shard(path.name, 0, 0, "")
     shard = Shard(path.name, count, beside.stat().st_size, sha256(beside))
@@ -197,12 +205,14 @@ def _write_shard(
 
 
 def _records(
-  images: EncodedImages, wanted: range, skips: Skips
+  images: EncodedImages, wanted: range, strict: bool, skips: Skips
 ) -> Iterator[bytes]:
+  decoding = Decoding(strict=strict)
+
   def record(index: int) -> bytes | None:
     try:
       file, label = images.checked(index)
-      Picture(file).decode(_SMALLEST)
+      Picture(file, decoding).decode(_SMALLEST)
       return write_image(file, label)
     except BadExampleError as error:
       skips.add(images.where(index), error)

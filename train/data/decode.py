@@ -75,10 +75,10 @@ class Picture:
     box still has the resolution each way: that averages fine detail, which else
     would be aliased, and moves the box' edges by up to half of a reduced pixel.
 
-    TensorFlow 1's `resize_bicubic` has the same cubic between pixels' corners,
-    so its result lies half a pixel of the result further up and left, less half
-    a pixel of the box; `tf.image.resize(method="bicubic")` has a = -0.5 between
-    centres. Tests measure the distance to both.
+    TensorFlow 1's `resize_bicubic` has the same cubic between the corners of
+    pixels, a shift by half of what one pixel of the result is longer than one
+    of the box; `tf.image.resize` has a = -0.5 between the centres. README.md
+    has the distances.
 
     Args:
       box: Within the image.

@@ -15,12 +15,18 @@ from .images.encoded import EncodedImages
 from .images.index import NAME, Shard, read_index
 from .images.shard_files import SPLIT_NAMES
 from .parallel import map_in_threads
-from .source import BadExampleError, Split
+from .source import BadExampleError, Decoding, Split
 
 _SMALLEST = 8
 
 
-def verify(folder: Path, console: Console, *, num_classes: int | None) -> int:
+def verify(
+  folder: Path,
+  console: Console,
+  *,
+  num_classes: int | None,
+  strict_jpeg: bool = True,
+) -> int:
   """Check a data set and print everything that is wrong with it.
 
   Files that `convert` wrote are compared with their checksums. Of other data
@@ -31,6 +37,8 @@ def verify(folder: Path, console: Console, *, num_classes: int | None) -> int:
     console: Where the report is printed, and progress shown.
     num_classes: Number of classes in shards; None takes what the data says,
       and 1000 where it says nothing.
+    strict_jpeg: Count every JPEG that libjpeg warns of as damaged; without it,
+      those that training refuses.
 
   Returns:
     How many things are wrong.
@@ -40,7 +48,7 @@ def verify(folder: Path, console: Console, *, num_classes: int | None) -> int:
   """
   if (folder / NAME).is_file():
     return _verify_converted(folder, console)
-  return _verify_images(folder, console, num_classes)
+  return _verify_images(folder, console, num_classes, strict_jpeg)
 
 
 def _verify_converted(folder: Path, console: Console) -> int:
@@ -73,7 +81,7 @@ def _verify_converted(folder: Path, console: Console) -> int:
 
 
 def _verify_images(
-  folder: Path, console: Console, num_classes: int | None
+  folder: Path, console: Console, num_classes: int | None, strict_jpeg: bool
 ) -> int:
   splits: dict[Split, EncodedImages] = {}
   refused: list[UsageError] = []
@@ -92,7 +100,7 @@ def _verify_images(
     bar = progress.add_task("verifying", total=total)
     for split, images in splits.items():
       labels: collections.Counter[int] = collections.Counter()
-      for label, problem in _examine(images):
+      for label, problem in _examine(images, Decoding(strict=strict_jpeg)):
         if problem:
           _print(console, problem)
           damaged += 1
@@ -103,13 +111,15 @@ def _verify_images(
   return damaged
 
 
-def _examine(images: EncodedImages) -> Iterator[tuple[int, str]]:
+def _examine(
+  images: EncodedImages, decoding: Decoding
+) -> Iterator[tuple[int, str]]:
   """Yield the label of each example, and what is wrong with it or ""."""
 
   def examine(index: int) -> tuple[int, str]:
     try:
       file, label = images.checked(index)
-      Picture(file).decode(_SMALLEST)
+      Picture(file, decoding).decode(_SMALLEST)
       return label, ""
     except BadExampleError as error:
       return -1, f"{images.where(index)}: {error}"
