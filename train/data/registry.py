@@ -1,7 +1,7 @@
 """From settings to a source."""
 
-from pathlib import Path
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import DataConfig

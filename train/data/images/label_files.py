@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...errors import UsageError
 from ..source import BadExampleError
-from .encoded import read_file
+from .encoded import IMAGE_SUFFIXES, read_file
 from .shard_files import SPLIT_WORDS
 
 SYNSET_MAPPING = "LOC_synset_mapping.txt"
@@ -169,6 +169,4 @@ def _stem(file: str) -> str:
   """Take the last part of a path, without a suffix of images."""
   name = file.rpartition("/")[2]
   stem, _, suffix = name.rpartition(".")
-  return (
-    stem if suffix.lower() in ("jpg", "jpeg", "png", "webp", "bmp") else name
-  )
+  return stem if f".{suffix.lower()}" in IMAGE_SUFFIXES else name

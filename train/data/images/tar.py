@@ -12,10 +12,10 @@ from typing import Any, BinaryIO, NamedTuple, cast
 
 from ...errors import UsageError, one_line
 from ..formats import wrong_format
-from .encoded import StoredImage, StoredLabel, read_file
+from .encoded import IMAGE_SUFFIXES, StoredImage, StoredLabel, read_file
 from .sharded import ShardedImages, open_shard
 
-_IMAGES = ("jpg", "jpeg", "png")
+_IMAGES = tuple(suffix[1:] for suffix in IMAGE_SUFFIXES)
 _LABEL = "cls"
 _JSON = "json"
 _BLOCK = tarfile.BLOCKSIZE
@@ -41,9 +41,9 @@ class TarImages(ShardedImages):
   """The images of tar shards, read in place: nothing is unpacked to disk.
 
   A sample is the members whose names are alike up to the last part's first dot:
-  one ending in .jpg, .jpeg or .png, and its label from 0: a member ending in
-  .cls, which holds the number, or in .json, an object whose "label" is the
-  number. Others are left out.
+  an image, known by its suffix, and its label from 0: a member ending in .cls,
+  which holds the number, or in .json, an object whose "label" is the number.
+  Others are left out.
   """
 
   def __init__(
