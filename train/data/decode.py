@@ -7,12 +7,17 @@ from ..errors import one_line
 from .image_size import KINDS, read_size
 from .jpeg import Jpeg, is_jpeg
 from .orientation import TURNS, Box, jpeg_turn
+from .png_checksums import START as PNG_START
+from .png_checksums import check_png
 from .source import BadExampleError, Decoding
 
 MOST_PIXELS = 100_000_000
 """A larger image is refused before it is decoded: it would take 300 MB."""
 
 _DEFAULT = Decoding()
+
+# What OpenCV prints of a damaged file, the error says.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 class Picture:
@@ -146,6 +151,8 @@ def _check_size(height: int, width: int) -> None:
 def _decode_by_opencv(data: bytes, exif_rotation: bool) -> np.ndarray:
   size = read_size(data)
   _check_size(*size)
+  if data.startswith(PNG_START):
+    check_png(data)
   flags = cv2.IMREAD_COLOR
   if not exif_rotation:
     flags |= cv2.IMREAD_IGNORE_ORIENTATION

@@ -2,11 +2,11 @@
 
 import struct
 
+from .png_checksums import START as PNG_START
 from .source import BadExampleError
 
 KINDS = "JPEG, PNG, WebP or BMP"
 
-_PNG = b"\x89PNG\r\n\x1a\n"
 _RIFF, _WEBP = b"RIFF", b"WEBP"
 _BMP = b"BM"
 _OS2_HEADER = 12  # bytes; its sizes have 16 bits, those of all others 32
@@ -21,7 +21,7 @@ def read_size(data: bytes) -> tuple[int, int]:
   Raises:
     BadExampleError: no such file, or no whole header.
   """
-  if data.startswith(_PNG):
+  if data.startswith(PNG_START):
     read = _png_size
   elif data.startswith(_RIFF) and data[8:12] == _WEBP:
     read = _webp_size

@@ -119,7 +119,11 @@ def test_a_png_named_jpg_is_known_by_its_content():
     (PHOTO[: len(PHOTO) // 2], "Premature end"),
     (PHOTO[:-100], "Premature end"),
     (saved(flat(), "PNG")[:20], "ends in its header"),
-    (saved(flat(), "PNG")[:-30], "truncated"),
+    (saved(flat(), "PNG")[:-30], "PNG file is truncated"),
+    (
+      saved(flat(), "PNG").replace(b"IDATx", b"IDATy"),
+      "b'IDAT' at byte 33 has",
+    ),
     (saved(flat(), "WEBP")[:20], "ends in its header"),
     (saved(flat(), "WEBP")[:-30], "truncated"),
     (saved(flat(), "BMP")[:20], "ends in its header"),
@@ -130,6 +134,7 @@ def test_what_cannot_be_decoded_has_a_reason_in_one_line(file, reason, capfd):
   with pytest.raises(BadExampleError, match=reason) as error:
     decode(file)
   assert "\n" not in str(error.value)
+  assert capfd.readouterr() == ("", "")  # nor does a library print anything
 
 
 def test_a_bomb_is_refused_before_it_is_decoded():
