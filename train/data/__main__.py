@@ -45,6 +45,7 @@ def _convert(args: argparse.Namespace, console: Console) -> int:
     as_path(args.source),
     _local(args.destination),
     num_classes=args.num_classes,
+    label_offset=args.label_offset,
     examples_per_shard=args.examples_per_shard,
     strict_jpeg=args.strict_jpeg,
     skips=skips,
@@ -70,6 +71,7 @@ def _verify(args: argparse.Namespace, console: Console) -> int:
     as_path(args.folder),
     console,
     num_classes=args.num_classes,
+    label_offset=args.label_offset,
     strict_jpeg=args.strict_jpeg,
   )
   return 1 if wrong else 0
@@ -126,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
   add.set_defaults(run=_convert)
   add.add_argument("source", help="folder or URL of the data set")
   add.add_argument("destination", help="new or begun folder")
-  _add_num_classes(add)
+  _add_labels(add)
   add.add_argument(
     *("--examples-per-shard", "--examples_per_shard"),
     type=whole_number(1, _MOST_EXAMPLES),
@@ -149,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
   )
   add.set_defaults(run=_verify)
   add.add_argument("folder", help="folder or URL of the data set")
-  _add_num_classes(add)
+  _add_labels(add)
   _add_strict_jpeg(add)
 
   from .synthetic_jpegs import LIMITS, Layout
@@ -189,11 +191,18 @@ def _add_strict_jpeg(parser: argparse.ArgumentParser) -> None:
   )
 
 
-def _add_num_classes(parser: argparse.ArgumentParser) -> None:
+def _add_labels(parser: argparse.ArgumentParser) -> None:
+  # With the names that the training command line has, which messages name.
   parser.add_argument(
-    *("--num-classes", "--num_classes"),
+    *("--num-classes", "--num_classes", "--data.num-classes"),
     type=whole_number(1, _MOST_CLASSES),
-    help="of shards that do not say it (1000)",
+    help="number of classes in shards that do not say it (1000)",
+  )
+  parser.add_argument(
+    *("--label-offset", "--label_offset", "--data.label-offset"),
+    type=whole_number(0, _MOST_CLASSES),
+    help="label of the first class in shards and label files (1 for "
+    "image/class/label, else 0)",
   )
 
 

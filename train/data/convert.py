@@ -14,6 +14,7 @@ from .images.array_record import ArrayRecordImages, sha256, write_array_record
 from .images.encoded import EncodedImages
 from .images.example_proto import write_image
 from .images.index import NAME, Index, Origin, Shard, read_index, write_index
+from .images.labels import check_labels
 from .images.shard_files import SPLIT_NAMES
 from .new_folder import make_new_folder
 from .parallel import map_in_threads
@@ -23,6 +24,11 @@ from .source import BadExampleError, Decoding, Split, check_same_classes
 _PARTIAL = "index.partial.json"
 _SMALLEST = 8  # the most that a JPEG can be reduced in decoding
 
+_SETTINGS = (
+  *("num_classes", "class_names", "examples_per_shard"),
+  *("strict", "label_offset"),
+)
+
 Splits = Mapping[Split, EncodedImages]
 
 
@@ -30,7 +36,8 @@ def convert(
   source: Path,
   destination: Path,
   *,
-  num_classes: int | None,
+  num_classes: int | None = None,
+  label_offset: int | None = None,
   examples_per_shard: int,
   strict_jpeg: bool = True,
   skips: Skips,
@@ -45,6 +52,8 @@ def convert(
     destination: Folder of the shards and the index, new or begun.
     num_classes: Number of classes in shards; None takes what the data says,
       and 1000 where it says nothing.
+    label_offset: Label of the first class in shards and label files; None takes
+      what their format has. The labels that are written begin at 0.
     examples_per_shard: A shard has so many examples of the source, less those
       that are left out; the last of a split may have fewer.
     strict_jpeg: Refuse every JPEG that libjpeg warns of; only then does
@@ -56,17 +65,33 @@ def convert(
     The index written.
 
   Raises:
-    UsageError: the source cannot be used, the destination holds something else
-      or was begun from other data, there are too many bad images, or a split
-      has no others.
+    UsageError: the source cannot be used, a label is of no class, the
+      destination holds something else or was begun from other data, there are
+      too many bad images, or a split has no others.
   """
   splits = {
-    split: open_images(source, split, num_classes) for split in SPLIT_NAMES
+    split: open_images(source, split, num_classes, label_offset=label_offset)
+    for split in SPLIT_NAMES
   }
   check_same_classes(splits["train"], splits["test"])
-  index = _begin(
-    destination, _plan(source, splits, examples_per_shard, strict_jpeg), skips
+  with console.status("checking all labels"):
+    labels = sorted(check_labels(*splits.values()))
+  train = splits["train"]
+  plan = Index(
+    num_classes=train.num_classes,
+    class_names=train.class_names and list(train.class_names),
+    examples_per_shard=examples_per_shard,
+    splits={split: [] for split in splits},
+    origin=Origin(
+      path=str(source),
+      examples={split: len(images) for split, images in splits.items()},
+      listing={split: each.whole_listing for split, each in splits.items()},
+      labels=[*labels[:1], *labels[-1:]],
+    ),
+    strict=strict_jpeg,
+    label_offset=label_offset,
   )
+  index = _begin(destination, plan, skips)
   _check_written(destination, index, splits)
   with Progress(console=console) as progress:
     bar = progress.add_task("converting", total=sum(map(len, splits.values())))
@@ -86,25 +111,6 @@ def convert(
           f"remove {destination} to begin again"
         )
   return _finish(destination, index)
-
-
-def _plan(
-  source: Path, splits: Splits, examples_per_shard: int, strict_jpeg: bool
-) -> Index:
-  """Make the index of a conversion that has no shards yet."""
-  train = splits["train"]
-  return Index(
-    num_classes=train.num_classes,
-    class_names=train.class_names and list(train.class_names),
-    examples_per_shard=examples_per_shard,
-    splits={split: [] for split in splits},
-    origin=Origin(
-      path=str(source),
-      examples={split: len(images) for split, images in splits.items()},
-      listing={split: each.whole_listing for split, each in splits.items()},
-    ),
-    strict=strict_jpeg,
-  )
 
 
 def _begin(destination: Path, plan: Index, skips: Skips) -> Index:
@@ -129,7 +135,7 @@ def _begin(destination: Path, plan: Index, skips: Skips) -> Index:
 
 def _difference(begun: Index, plan: Index) -> str:
   """Name what an earlier call had otherwise; "" if nothing."""
-  for name in ("num_classes", "class_names", "examples_per_shard", "strict"):
+  for name in _SETTINGS:
     was, now = getattr(begun, name), getattr(plan, name)
     if was != now:
       return f"settings: {name} {was}, this has {now}"

@@ -1,7 +1,9 @@
 """Whether a data set is whole: every file read, every image decoded."""
 
-import collections
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -9,34 +11,40 @@ from rich.progress import Progress
 
 from ..errors import UsageError
 from .decode import Picture
-from .images import open_images
 from .images.array_record import sha256
-from .images.encoded import EncodedImages
+from .images.encoded import EncodedImages, read_error
+from .images.finding import FoundData, find_data
 from .images.index import NAME, Shard, read_index
+from .images.labels import check_labels
+from .images.opening import open_found
 from .images.shard_files import SPLIT_NAMES
 from .parallel import map_in_threads
 from .source import BadExampleError, Decoding, Split
 
-_SMALLEST = 8
+_Open = Callable[[FoundData, Split], EncodedImages]
+_SMALLEST = 8  # the most that a JPEG can be reduced in decoding
 
 
 def verify(
   folder: Path,
   console: Console,
   *,
-  num_classes: int | None,
+  num_classes: int | None = None,
+  label_offset: int | None = None,
   strict_jpeg: bool = True,
 ) -> int:
   """Check a data set and print everything that is wrong with it.
 
   Files that `convert` wrote are compared with their checksums. Of other data
-  every record is read and decoded.
+  every record is read and decoded, and its label checked.
 
   Args:
     folder: A folder that `open_images` reads.
     console: Where the report is printed, and progress shown.
     num_classes: Number of classes in shards; None takes what the data says,
       and 1000 where it says nothing.
+    label_offset: Label of the first class in shards and label files; None takes
+      what their format has.
     strict_jpeg: Count every JPEG that libjpeg warns of as damaged; without it,
       those that training refuses.
 
@@ -46,69 +54,109 @@ def verify(
   Raises:
     UsageError: there is no data set in the folder.
   """
-  if (folder / NAME).is_file():
-    return _verify_converted(folder, console)
-  return _verify_images(folder, console, num_classes, strict_jpeg)
+  found = find_data(folder)
+  report = _Report(console)
+  if (found.folder / NAME).is_file():
+    _verify_converted(found.folder, report)
+  elif found.splits:
+    open_part = partial(
+      open_found, num_classes=num_classes, label_offset=label_offset
+    )
+    _verify_images(found, open_part, Decoding(strict=strict_jpeg), report)
+  else:
+    raise UsageError(next(iter(found.problems.values())))
+  return len(report.problems)
 
 
-def _verify_converted(folder: Path, console: Console) -> int:
+class _Report:
+  """Prints what is wrong, each thing once, and what is not."""
+
+  def __init__(self, console: Console):
+    self.console = console
+    self.problems: set[str] = set()
+
+  def add(self, problem: object) -> None:
+    """Print a problem that is not known yet."""
+    line = str(problem)
+    if line not in self.problems:
+      self.problems.add(line)
+      self.say(line)
+
+  def say(self, line: str) -> None:
+    """Print a line as it is."""
+    self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _verify_converted(folder: Path, report: _Report) -> None:
   index = read_index(folder)
   shards = [shard for each in index.splits.values() for shard in each]
 
-  def damage(shard: Shard) -> str | None:
+  def damage(shard: Shard) -> str:
     path = folder / shard.file
     try:
       found = sha256(path)
     except OSError as error:
-      return f"{path}: {error.strerror}"
+      return f"{path}: {read_error(error)}"
     if found != shard.sha256:
       return (
         f"{path}: damaged: its SHA-256 is {found}, {NAME} has {shard.sha256}"
       )
-    return None
+    return ""
 
-  damaged = 0
-  with Progress(console=console) as progress:
+  with Progress(console=report.console) as progress:
     found = map_in_threads(damage, shards)
     for problem in progress.track(found, len(shards), description="verifying"):
       if problem:
-        _print(console, problem)
-        damaged += 1
-  _print(
-    console, f"{len(shards) - damaged} of {len(shards)} shards are as written"
-  )
-  return damaged
+        report.add(problem)
+  whole = len(shards) - len(report.problems)
+  report.say(f"{whole} of {len(shards)} shards are as written")
 
 
 def _verify_images(
-  folder: Path, console: Console, num_classes: int | None, strict_jpeg: bool
-) -> int:
-  splits: dict[Split, EncodedImages] = {}
-  refused: list[UsageError] = []
+  found: FoundData, open_part: _Open, decoding: Decoding, report: _Report
+) -> None:
+  """Read the data shard by shard, so that each is named that cannot be."""
   for split in SPLIT_NAMES:
-    try:
-      splits[split] = open_images(folder, split, num_classes)
-    except UsageError as error:
-      refused.append(error)
-  if not splits:
-    raise refused[0]
-  for refusal in refused:
-    _print(console, str(refusal))
-  damaged = len(refused)
-  total = sum(map(len, splits.values()))
-  with Progress(console=console) as progress:
-    bar = progress.add_task("verifying", total=total)
-    for split, images in splits.items():
-      labels: collections.Counter[int] = collections.Counter()
-      for label, problem in _examine(images, Decoding(strict=strict_jpeg)):
-        if problem:
-          _print(console, problem)
-          damaged += 1
-        else:
-          labels[label] += 1
-        progress.advance(bar)
-      _print(console, f"{split}: {_summary(labels, images)}")
-  return damaged
+    if split in found.problems:
+      report.add(found.problems[split])
+      continue
+    classes: Counter[int] = Counter()
+    examples = num_classes = 0
+    parts = _parts(found, split)
+    with Progress(console=report.console) as progress:
+      bar = progress.add_task(f"verifying {split}", total=len(parts))
+      for done, part in enumerate(parts, 1):
+        try:
+          images = open_part(part, split)
+        except UsageError as error:
+          report.add(error)
+          continue
+        examples += len(images)
+        num_classes = images.num_classes
+        for label, problem in _examine(images, decoding):
+          if problem:
+            report.add(problem)
+          else:
+            classes[label] += 1
+          progress.advance(bar, 1 / len(images))
+        progress.update(bar, completed=done)
+    report.say(f"{split}: {_summary(classes, examples, num_classes)}")
+  try:
+    with report.console.status("checking all labels"):
+      check_labels(*(open_part(found, split) for split in found.splits))
+  except UsageError as error:
+    report.add(error)
+
+
+def _parts(found: FoundData, split: Split) -> list[FoundData]:
+  """Cut a split into its shards."""
+  where = found.splits[split]
+  if not where.shards:
+    return [found]
+  return [
+    replace(found, splits={split: replace(where, shards=[shard])})
+    for shard in where.shards
+  ]
 
 
 def _examine(
@@ -129,17 +177,13 @@ def _examine(
   return map_in_threads(examine, range(len(images)))
 
 
-def _summary(labels: collections.Counter[int], images: EncodedImages) -> str:
-  whole = labels.total()
-  text = f"{whole:,} of {len(images):,} images are whole"
-  if not whole:
+def _summary(classes: Counter[int], examples: int, num_classes: int) -> str:
+  text = f"{classes.total():,} of {examples:,} images are whole"
+  if not classes:
     return text
-  least, most = min(labels.values()), max(labels.values())
+  counts = sorted({min(classes.values()), max(classes.values())})
+  each = " to ".join(f"{count:,}" for count in counts)
   return (
-    f"{text}; {len(labels):,} of {images.num_classes:,} classes, with "
-    f"{least:,} to {most:,} images each; labels {min(labels)} to {max(labels)}"
+    f"{text}; {len(classes):,} of {num_classes:,} classes, {min(classes)} to "
+    f"{max(classes)}, have {each} images each"
   )
-
-
-def _print(console: Console, line: str) -> None:
-  console.print(line, highlight=False, markup=False, soft_wrap=True)

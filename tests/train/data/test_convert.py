@@ -6,11 +6,13 @@ import json
 import pytest
 from full_disk import files_up_to
 from rich.console import Console
+from upath import UPath
 
 from podscale.train.data import Skips
 from podscale.train.data import convert as module
 from podscale.train.data.convert import convert
 from podscale.train.data.images import open_images
+from podscale.train.data.images.index import read_index
 from podscale.train.data.synthetic_jpegs import synthesize
 from podscale.train.errors import UsageError
 
@@ -69,6 +71,51 @@ def test_a_converted_data_set_is_the_same(tmp_path, console, layout):
   assert after.num_classes == CLASSES
   names = [f"class-{c:04d}" for c in range(CLASSES)]
   assert after.class_names == (tuple(names) if layout == "folder" else None)
+
+
+@pytest.mark.parametrize("offset, labels", [(0, [1, 2, 3]), (1, [0, 1, 2])])
+def test_labels_begin_at_0_in_what_is_written(
+  tmp_path, console, offset, labels
+):
+  source, destination = made(tmp_path / "source"), tmp_path / "converted"
+  with pytest.raises(UsageError, match="may begin at 0 or at 1"):
+    converted(source, destination, console, num_classes=4)
+  assert not destination.exists()
+  index = converted(
+    source, destination, console, num_classes=4, label_offset=offset
+  )
+  assert (index.label_offset, index.origin.labels) == (offset, [1, 3])
+  assert read_index(destination) == index
+  for split in COUNTS:
+    found = {example["label"] for example in contents(destination, split)}
+    assert sorted(found) == labels
+
+
+@pytest.mark.parametrize("layout", ["array-record", "tar", "tfrecord"])
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_label_of_no_class_is_refused_before_anything_is_written(
+  tmp_path, console, layout, split
+):
+  """Skips do not cover it."""
+  counts = COUNTS | {split: 12}
+  source, destination = tmp_path / "source", tmp_path / "converted"
+  synthesize(source, layout, examples=counts, classes=4, width=24, height=18)
+  with pytest.raises(
+    UsageError, match=r"record \d+: label \d is not one of the 3"
+  ):
+    converted(source, destination, console, Skips(100))
+  assert not destination.exists()
+
+
+def test_data_behind_a_url_is_converted(tmp_path, console):
+  local, remote = made(tmp_path / "a"), UPath("memory://converted")
+  remote.mkdir(parents=True, exist_ok=True)
+  for path in local.iterdir():
+    (remote / path.name).write_bytes(path.read_bytes())
+  converted(remote, tmp_path / "b", console)
+  converted(local, tmp_path / "c", console)
+  for path in (tmp_path / "c").glob("*_record"):
+    assert (tmp_path / "b" / path.name).read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize("whole", [0, 2])
@@ -136,7 +183,9 @@ def refused(source, destination, console, **settings):
   "change, named",
   [
     ({"examples_per_shard": 5}, "examples_per_shard 4, this has 5"),
-    ({"num_classes": 4}, "num_classes 3, this has 4"),
+    ({"num_classes": 4, "label_offset": 1}, "num_classes 3, this has 4"),
+    ({"label_offset": 1}, "label_offset None, this has 1"),
+    ({"strict_jpeg": False}, "strict True, this has False"),
   ],
 )
 def test_other_settings_do_not_go_on(

@@ -93,7 +93,7 @@ def test_no_folder_can_be_made_there(tmp_path, refused, command, kind):
     path.write_text("mine")
   if kind == "below a file":
     path = path / "folder"
-  words = {"synthesize": SMALL, "convert": []}[command]
+  words = {"synthesize": SMALL, "convert": ["--label-offset=1"]}[command]
   source = [tmp_path / "source"] if command == "convert" else []
   assert str(path) in refused(command, *source, path, *words)
 
@@ -102,7 +102,9 @@ NUMBERS = [
   ("convert", "--num-classes", 1, 2**20),
   ("convert", "--examples-per-shard", 1, 2**31 - 1),
   ("convert", "--skip-bad", 0, 2**31 - 1),
+  ("convert", "--label-offset", 0, 2**20),
   ("verify", "--num-classes", 1, 2**20),
+  ("verify", "--label-offset", 0, 2**20),
   *(
     ("synthesize", f"--{name}", 1, most)
     for name, most in synthetic_jpegs.LIMITS.items()

@@ -4,6 +4,7 @@ import os
 import signal
 
 import pytest
+from upath import UPath
 
 from podscale.train.data.__main__ import main
 from podscale.train.data.images import open_images
@@ -18,6 +19,10 @@ LAYOUTS = ["array-record", "folder", "tar", "tfrecord"]
 def made(folder, layout):
   synthesize(folder, layout, examples=COUNTS, classes=CLASSES, **SIZE)
   return folder
+
+
+def flags(layout):
+  return [] if layout == "folder" else ["--num-classes", str(CLASSES)]
 
 
 @pytest.fixture
@@ -54,15 +59,13 @@ def damage(folder, split, numbers):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_whole_set_is_counted(tmp_path, verified, layout):
-  code, report, errors = verified(
-    made(tmp_path, layout), "--num-classes", str(CLASSES)
-  )
+  code, report, errors = verified(made(tmp_path, layout), *flags(layout))
   assert (code, errors) == (0, [])
   assert report == [
-    "train: 11 of 11 images are whole; 3 of 3 classes, with 3 to 4 images "
-    "each; labels 0 to 2",
-    "test: 5 of 5 images are whole; 3 of 3 classes, with 1 to 2 images each; "
-    "labels 0 to 2",
+    "train: 11 of 11 images are whole; 3 of 3 classes, 0 to 2, have 3 to 4 "
+    "images each",
+    "test: 5 of 5 images are whole; 3 of 3 classes, 0 to 2, have 1 to 2 images "
+    "each",
   ]
 
 
@@ -73,7 +76,7 @@ def test_a_whole_set_is_counted(tmp_path, verified, layout):
 def test_every_damaged_image_is_listed(tmp_path, verified, layout, train, test):
   folder = made(tmp_path, layout)
   wanted = [*damage(folder, "train", train), *damage(folder, "test", test)]
-  code, report, errors = verified(folder)
+  code, report, errors = verified(folder, *flags(layout))
   assert (code, errors) == (1, [])
   listed = [line for line in report if "images are whole" not in line]
   assert len(listed) == len(wanted)
@@ -102,11 +105,62 @@ def test_where_one_split_cannot_be_opened_the_other_is_read(tmp_path, verified):
   folder = made(tmp_path, "tfrecord")
   (folder / "train-00001-of-00002").unlink()
   (where,) = damage(folder, "test", [3])
-  code, report, errors = verified(folder)
-  assert (code, errors) == (1, [])
+  code, report, errors = verified(folder, "--num-classes", "3")
+  assert (code, errors, len(report)) == (1, [], 3)
   assert "1 of 2 shards are missing" in report[0]
   assert report[1].startswith(f"{where}: ")
   assert report[2].startswith("test: 4 of 5 images are whole")
+
+
+@pytest.mark.parametrize("layout", ["array-record", "tar", "tfrecord"])
+def test_every_shard_that_cannot_be_opened_is_listed(
+  tmp_path, verified, layout
+):
+  """And the others are read."""
+  folder = tmp_path / "source"
+  synthesize(folder, layout, examples=COUNTS, classes=3, shards=5, **SIZE)
+  (where,) = damage(folder, "train", [7])  # in the fourth of 2, 2, 2, 2, 3
+  first, _, third, *_ = sorted(folder.glob("train*"))
+  *_, last = sorted(folder.glob("validation*"))
+  first.write_bytes(b"")
+  third.write_bytes(b"\x7f" + third.read_bytes()[1:-5_000])
+  last.write_bytes(last.read_bytes()[:10])
+  code, report, errors = verified(folder, "--num-classes", "3")
+  assert (code, errors, len(report)) == (1, [], 6)
+  for line, place in zip(report, [first, third, where], strict=False):
+    assert line.startswith(str(place))
+  assert report[3].startswith("train: 6 of 7 images are whole")
+  assert report[4].startswith(str(last))
+  assert report[5].startswith("test: 4 of 4 images are whole")
+
+
+@pytest.mark.parametrize("layout", ["array-record", "tar", "tfrecord"])
+def test_every_label_of_no_class_is_listed_once(tmp_path, verified, layout):
+  folder = made(tmp_path, layout)
+  source = open_images(folder, "train", CLASSES)
+  code, report, errors = verified(folder, "--num-classes", "2")
+  assert (code, errors) == (1, [])
+  listed = [line for line in report if "is not one of the 2 classes" in line]
+  assert [line.split(": ")[0] for line in listed[:3]] == [
+    source.where(i) for i in (2, 5, 8)
+  ]
+  assert len(listed) == 4 == len(report) - 2  # one more in the other split
+  assert "train: 8 of 11 images are whole; 2 of 2 classes" in report[3]
+
+
+def test_labels_that_may_begin_at_0_or_at_1_are_a_problem(tmp_path, verified):
+  """No file says it, and training would take one for the other."""
+  folder = made(tmp_path, "tfrecord")
+  code, report, _ = verified(folder)
+  assert (code, len(report)) == (1, 3)
+  assert "--data.label-offset 0 or 1" in report[2]
+  for flag in ("--data.label-offset", "--label-offset"):
+    code, report, _ = verified(folder, flag, "1")
+    assert (code, len(report)) == (0, 2)
+    assert "3 of 1,000 classes, 0 to 2, have" in report[0]
+  code, report, _ = verified(folder, "--label-offset", "0")
+  assert (code, len(report)) == (0, 2)
+  assert "3 of 1,000 classes, 1 to 3, have" in report[0]
 
 
 @pytest.mark.parametrize("layout", ["array-record", "tar", "tfrecord"])
@@ -134,7 +188,7 @@ def test_every_damaged_shard_of_a_converted_set_is_listed(
   code, report, errors = verified(folder)
   assert (code, errors) == (1, [])
   assert report[0].startswith(f"{first}: damaged: its SHA-256 is ")
-  assert report[1] == f"{gone}: No such file or directory"
+  assert report[1] == f"{gone}: cannot be read: No such file or directory"
   assert report[2].startswith(f"{last}: damaged: its SHA-256 is ")
   assert report[3:] == ["3 of 6 shards are as written"]
 
@@ -146,6 +200,17 @@ def test_where_there_is_no_data_set_one_line_says_so(tmp_path, verified, name):
   code, report, errors = verified(tmp_path / name)
   assert (code, report, len(errors)) == (2, [], 1)
   assert str(tmp_path / name) in errors[0]
+
+
+def test_data_behind_a_url_is_read(tmp_path, verified):
+  local, remote = made(tmp_path / "a", "tar"), UPath("memory://verified")
+  where = damage(local, "test", [2])[0]
+  remote.mkdir(parents=True, exist_ok=True)
+  for path in local.iterdir():
+    (remote / path.name).write_bytes(path.read_bytes())
+  code, report, errors = verified(remote, "--num-classes", "3")
+  assert (code, errors, len(report)) == (1, [], 3)
+  assert report[1].startswith(where.replace(str(local), str(remote)))
 
 
 def test_ctrl_c_is_one_line(tmp_path, capsys):

@@ -32,6 +32,8 @@ class Origin:
   examples: dict[Split, int]
   listing: dict[Split, str]
   """`EncodedImages.whole_listing` of each split."""
+  labels: Sequence[int] = ()
+  """Lowest and highest label in its files, both splits together."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,9 @@ class Index:
   """The reason for each example that was left out, by its place."""
   strict: bool = False
   """Whether every JPEG was decoded without a warning."""
+  label_offset: int | None = None
+  """Label of the first class in the origin's files, where it was given; the
+  labels in the shards begin at 0."""
 
   def examples(self, split: Split) -> int:
     """Count the examples of a split."""
@@ -81,6 +86,7 @@ def read_index(folder: Path, name: str = NAME) -> Index:
       origin=Origin(**record["origin"]) if record.get("origin") else None,
       skipped=record.get("skipped", {}),
       strict=record.get("strict") is True,
+      label_offset=record.get("label_offset"),
     )
   except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
     raise UsageError(f"{path}: not an index of podscale's: {error!r}") from None

@@ -29,7 +29,7 @@ def as_path(text: str | Path) -> Path:
 
   Args:
     text: A local path, or a URL such as "gs://bucket/folder" whose protocol
-      fsspec knows.
+      fsspec knows; a path is returned as it is.
 
   Returns:
     A `pathlib.Path`, or for a URL a `upath.UPath`, which has the same methods
@@ -41,7 +41,9 @@ def as_path(text: str | Path) -> Path:
   >>> as_path("images/train").name
   'train'
   """
-  if isinstance(text, Path) or "://" not in text:
+  if not isinstance(text, str):
+    return text
+  if "://" not in text:
     return Path(text)
   protocol = text.partition("://")[0]
   if protocol in ("file", "local"):
