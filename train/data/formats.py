@@ -12,6 +12,9 @@ _SHOWN = 16
 RIEGELI = b"\x83\xaf\x70\xd1\x0d\x88\x4a\x3f"
 """The first bytes of an ArrayRecord, whose container is Riegeli's."""
 
+PARQUET = b"PAR1"
+"""The first bytes of a Parquet file."""
+
 # First bytes, at which offset, what they mark, and what to do about it.
 _FORMATS: tuple[tuple[bytes, int, str, str], ...] = (
   (b"\x1f\x8b", 0, "compressed with gzip", "decompress it first: gunzip"),
@@ -25,7 +28,7 @@ _FORMATS: tuple[tuple[bytes, int, str, str], ...] = (
   (b"\xfd7zXZ\x00", 0, "compressed with xz", "decompress it first: unxz"),
   (b"\x04\x22\x4d\x18", 0, "compressed with lz4", "decompress it first: unlz4"),
   (b"PK\x03\x04", 0, "a zip archive", "unpack it first: unzip"),
-  (b"PAR1", 0, "a Parquet file", "rename it to end in .parquet"),
+  (PARQUET, 0, "a Parquet file", "rename it to end in .parquet"),
   (
     RIEGELI,
     0,

@@ -10,6 +10,7 @@ from .encoded import EncodedImages
 from .finding import KIND_NAMES, FoundData, FoundSplit, find_data
 from .folder import open_class_folders, open_labelled_files
 from .index import NAME, read_index
+from .parquet import ParquetImages
 from .tar import TarImages
 from .tfrecord import TFRecordImages
 
@@ -101,6 +102,11 @@ def open_found(
   source = _open(
     found, where, split, num_classes or IMAGENET_CLASSES, label_offset
   )
+  if num_classes not in (None, source.num_classes):
+    raise UsageError(
+      f"{where.folder}: its shards have {source.num_classes} class names, but "
+      f"num-classes is {num_classes}; leave it out"
+    )
   if source.class_names is None:
     source.class_names = found.class_names
   source.description = f"{KIND_NAMES[where.kind]} in {where.folder}"
@@ -131,6 +137,7 @@ def _open(
     )
   opens = {
     "array_record": ArrayRecordImages,
+    "parquet": ParquetImages,
     "tar": TarImages,
     "tfrecord": TFRecordImages,
   }
