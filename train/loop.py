@@ -28,6 +28,7 @@ from .data import (
   ShuffledInShards,
   Skips,
   TrainBatches,
+  describe,
   eval_batches,
   train_batches,
 )
@@ -180,6 +181,8 @@ def _train(
     for line in damaged:
       log.message(f"{line}; put aside, the one before is used")
     log.message(_banner(config, run, workdir, step))
+    for line in describe(run.train_source, run.test_source):
+      log.message(line)
     watch = stack.enter_context(
       Watch(lambda text: log.message(text, everywhere=True))
     )

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from podscale.train.config import BatchNormConfig, DataConfig, ModelConfig
+from podscale.train.data.synthetic_jpegs import synthesize
 from podscale.train.errors import UsageError
 from podscale.train.presets import get_preset
 from podscale.train.setup import set_up
@@ -84,3 +85,87 @@ def test_a_truncated_data_file_is_named(tmp_path):
   data = DataConfig(source="fashion-mnist", path=str(tmp_path))
   with pytest.raises(UsageError, match="train-images-idx3-ubyte"):
     set_up(smoke(data=data))
+
+
+def image_set(folder, layout, classes=3):
+  synthesize(
+    folder,
+    layout,
+    examples={"train": 70, "test": 8},
+    classes=classes,
+    width=8,
+    height=8,
+  )
+  return folder
+
+
+@pytest.mark.parametrize("layout", ["tfrecord", "array-record", "tar"])
+def test_splits_of_different_classes_are_refused(tmp_path, layout):
+  image_set(tmp_path / "data", layout, classes=10)
+  for path in (tmp_path / "data").glob("validation*"):
+    path.unlink()
+  val = image_set(tmp_path / "other", "folder") / "val"
+  val.rename(tmp_path / "data" / "val")
+  data = DataConfig(path=str(tmp_path / "data"), num_classes=10)
+  with pytest.raises(UsageError) as error:
+    set_up(smoke(data=data))
+  assert "the training images have 10 classes, the test images 3" in str(
+    error.value
+  )
+
+
+@pytest.mark.parametrize("layout", ["folder", "tar"])
+@pytest.mark.parametrize("count", [2, 3])
+def test_another_sets_classes_are_those_of_the_training_images(
+  tmp_path, layout, count
+):
+  image_set(tmp_path / "own", "folder")
+  image_set(tmp_path / "other", layout, classes=count)
+  data = DataConfig(
+    path=str(tmp_path / "own"), eval_path=str(tmp_path / "other")
+  )
+  run = set_up(smoke(data=data))
+  assert run.train_source.num_classes == run.test_source.num_classes == 3
+  assert len(run.test_source) == 8
+
+
+def test_other_class_names_are_refused(tmp_path):
+  own, other = tmp_path / "own", tmp_path / "other"
+  image_set(own, "array-record")
+  image_set(other, "array-record")
+  for folder, names in ((own, "a\nb\nc\n"), (other, "a\nc\nb\n")):
+    (folder / "label.labels.txt").write_text(names)
+  data = DataConfig(path=str(own), eval_path=str(other))
+  with pytest.raises(UsageError, match="class 1 is 'b' in the training .*'c'"):
+    set_up(smoke(data=data))
+
+
+def test_class_names_from_a_file(tmp_path):
+  image_set(tmp_path / "data", "tar")
+  names = tmp_path / "names.txt"
+  names.write_text("tench, Tinca tinca\ngoldfish\n\ngreat white shark\n")
+  data = DataConfig(
+    path=str(tmp_path / "data"), num_classes=3, class_names=str(names)
+  )
+  run = set_up(smoke(data=data))
+  want = ("tench, Tinca tinca", "goldfish", "great white shark")
+  assert run.train_source.class_names == run.test_source.class_names == want
+
+
+@pytest.mark.parametrize(
+  "text, message",
+  [
+    (b"a\nb\n", "has 2 class names, but the data has 3 classes"),
+    (b"\xff\xfe", "is no text in UTF-8"),
+    (None, "No such file or directory"),
+  ],
+)
+def test_class_names_that_do_not_fit_are_refused(tmp_path, text, message):
+  image_set(tmp_path / "data", "folder")
+  names = tmp_path / "names.txt"
+  if text is not None:
+    names.write_bytes(text)
+  data = DataConfig(path=str(tmp_path / "data"), class_names=str(names))
+  with pytest.raises(UsageError) as error:
+    set_up(smoke(data=data))
+  assert str(names) in str(error.value) and message in str(error.value)

@@ -28,6 +28,7 @@ from .source import (
   Source,
   Split,
   check_same_classes,
+  describe,
 )
 from .synthetic import Synthetic
 
@@ -53,6 +54,7 @@ __all__ = [
   "TrainBatches",
   "augment_on_device",
   "check_same_classes",
+  "describe",
   "eval_batches",
   "open_fashion_mnist",
   "open_source",

@@ -63,6 +63,18 @@ def _convert(args: argparse.Namespace, console: Console) -> int:
   return 0
 
 
+def _inspect(args: argparse.Namespace, console: Console) -> int:
+  from .inspect import inspect
+
+  wrong = inspect(
+    args.folder,
+    console,
+    num_classes=args.num_classes,
+    label_offset=args.label_offset,
+  )
+  return 1 if wrong else 0
+
+
 def _verify(args: argparse.Namespace, console: Console) -> int:
   from .images.paths import as_path
   from .verify import verify
@@ -119,6 +131,15 @@ def _parser() -> argparse.ArgumentParser:
     prog=_PROGRAM, description="Data sets of image files.", allow_abbrev=False
   )
   commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+  add = commands.add_parser(
+    "inspect",
+    help="say what a folder is taken for, and whether it can be trained on",
+    allow_abbrev=False,
+  )
+  add.set_defaults(run=_inspect)
+  add.add_argument("folder", help="folder or URL of the data set")
+  _add_labels(add)
 
   add = commands.add_parser(
     "convert",

@@ -13,6 +13,7 @@ from .synthetic import Synthetic
 
 if TYPE_CHECKING:
   from .images.encoded import EncodedImages
+  from .images.finding import FoundData
 
 # TensorFlow's EfficientNet since 2021-11 (tensorflow/tpu, preprocessing.py).
 _EVAL_SHARE = 0.875
@@ -80,6 +81,9 @@ def _open_images(
     source = open_found(
       found, split, config.num_classes, label_offset=config.label_offset
     )
+  source.description += _first_label(source)
+  if split == "test":
+    _check_evaluation_labels(config, found, source)
   if split == "train":
     source.keep_first(
       example_count(config.train_examples, len(source), config.path)
@@ -92,6 +96,43 @@ def _open_images(
     exif_rotation=config.exif_rotation,
   )
   return source
+
+
+def _first_label(source: "EncodedImages") -> str:
+  """Say where labels do not begin at 0, or begin where a setting says."""
+  stored = next(iter(source.labels()), None)
+  if source.label_offset is None and not (stored and stored.first):
+    return ""
+  first = stored.first if source.label_offset is None and stored else 0
+  return f", labels from {source.label_offset or first}"
+
+
+def _check_evaluation_labels(
+  config: DataConfig, found: "FoundData", test: "EncodedImages"
+) -> None:
+  """Check all labels of the test images before a run, and not at its end.
+
+  Labels of another beginning than assumed are seen here too: at either end of
+  the classes one is out of range, or it is not known where they begin.
+
+  Raises:
+    UsageError: a label is of no class, or its class is not known.
+  """
+  from .images.labels import check_labels
+  from .images.opening import open_found
+
+  if test.labels_are_classes:
+    return
+  try:
+    check_labels(test)
+  except UsageError:
+    if config.eval_path is not None:
+      raise
+    # The last class may be among the training images only.
+    train = open_found(
+      found, "train", config.num_classes, label_offset=config.label_offset
+    )
+    check_labels(test, train)
 
 
 def read_class_names(path: str, num_classes: int) -> tuple[str, ...]:

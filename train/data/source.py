@@ -124,6 +124,25 @@ def check_same_classes(train: Source, test: Source) -> None:
       )
 
 
+def describe(train: Source, test: Source) -> list[str]:
+  """Say in three lines what a run trains and evaluates on.
+
+  >>> from podscale.train.data import Synthetic
+  >>> for line in describe(Synthetic(64, 8), Synthetic(16, 8)):
+  ...   print(line)
+  train: 64 images of 10 classes: made-up images
+  test: 16 images of 10 classes: made-up images
+  left out: nothing
+  """
+  lines = [
+    f"{split}: {len(source):,} images of {source.num_classes:,} classes: "
+    f"{source.description}"
+    for split, source in (("train", train), ("test", test))
+  ]
+  left_out = dict.fromkeys((*train.left_out, *test.left_out))
+  return [*lines, f"left out: {'; '.join(left_out) or 'nothing'}"]
+
+
 def example_count(wanted: int | None, available: int, where: object) -> int:
   """How many of the `available` examples to use; None wants all of them.
 

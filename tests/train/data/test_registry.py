@@ -11,6 +11,9 @@ from podscale.train.data import (
   Synthetic,
   open_source,
 )
+from podscale.train.data.images.example_proto import write_features
+from podscale.train.data.images.tfrecord import write_tfrecord
+from podscale.train.data.synthetic_jpegs import synthesize, synthetic_jpeg
 from podscale.train.errors import UsageError
 
 
@@ -57,3 +60,102 @@ def test_what_cannot_be_opened_is_told_in_one_line(config, message):
   with pytest.raises(UsageError, match=message) as error:
     open_source(config, "train", 32)
   assert "\n" not in str(error.value)
+
+
+JPEG = synthetic_jpeg(0, 0, width=8, height=8)
+
+
+def images(folder, layout, **settings):
+  synthesize(
+    folder,
+    layout,
+    examples={"train": 9, "test": 6},
+    classes=3,
+    width=8,
+    height=8,
+  )
+  return DataConfig(path=str(folder), **settings)
+
+
+def test_evaluation_on_another_set(tmp_path):
+  other = tmp_path / "other" / "class-0002"
+  other.mkdir(parents=True)
+  (other / "0.jpg").write_bytes(JPEG)
+  config = images(tmp_path / "own", "folder", eval_path=str(other.parent))
+  train = open_source(config, "train", 32)
+  test = open_source(config, "test", 32)
+  assert (len(train), len(test)) == (9, 1)
+  assert test[0]["label"] == 2 and test.num_classes == 3
+  assert test.class_names == train.class_names
+  assert test.description == f"class folders in {other.parent}"
+
+
+def test_evaluation_on_other_shards(tmp_path):
+  synthesize(
+    tmp_path / "other",
+    "tar",
+    examples={"train": 3, "test": 3},
+    classes=3,
+    width=8,
+    height=8,
+  )
+  config = images(
+    tmp_path / "own",
+    "tfrecord",
+    num_classes=3,
+    eval_path=str(tmp_path / "other"),
+  )
+  test = open_source(config, "test", 32)
+  assert (len(test), test.num_classes) == (3, 3)
+
+
+def test_evaluation_on_another_set_is_for_images():
+  with pytest.raises(UsageError, match="eval_path x needs data.source images"):
+    open_source(DataConfig(source="synthetic", eval_path="x"), "test", 32)
+
+
+def labelled(path, labels, name="image/class/label"):
+  image = "image/encoded" if "/" in name else "image"
+  write_tfrecord(
+    path, (write_features({image: JPEG, name: label}) for label in labels)
+  )
+
+
+@pytest.mark.parametrize("cache", [False, True])
+@pytest.mark.parametrize(
+  "name, train, test, message",
+  [
+    # All of them would be the class below.
+    ("image/class/label", [1, 2], [0, 1, 2], "labels seem to begin at 0"),
+    ("image/class/label", [1, 2], [1, 2], "may begin at 0 or at 1"),
+    ("image/class/label", [1, 2], [1, 2, 4], "label 4 is not one of the 3"),
+    ("label", [0, 1], [-1, -1], "-1 marks images without a label"),
+    ("label", [0, 1], [0, 3], "label 3 is not one of the 3 classes"),
+  ],
+)
+def test_evaluation_labels_are_checked_before_training(
+  tmp_path, name, train, test, message, cache
+):
+  labelled(tmp_path / "train-00000-of-00001", train, name)
+  labelled(tmp_path / "validation-00000-of-00001", test, name)
+  config = DataConfig(path=str(tmp_path), num_classes=3, cache=cache)
+  with pytest.raises(UsageError, match=message):
+    open_source(config, "test", 32)
+
+
+def test_the_last_class_may_be_in_the_training_images_only(tmp_path):
+  labelled(tmp_path / "train-00000-of-00001", [1, 2, 3])
+  labelled(tmp_path / "validation-00000-of-00001", [1, 2])
+  config = DataConfig(path=str(tmp_path), num_classes=3)
+  test = open_source(config, "test", 32)
+  assert [test[i]["label"] for i in range(2)] == [0, 1]
+  assert test.description.endswith(", labels from 1")
+
+
+def test_an_offset_settles_where_labels_begin(tmp_path):
+  labelled(tmp_path / "train-00000-of-00001", [1, 2])
+  labelled(tmp_path / "validation-00000-of-00001", [1, 2])
+  config = DataConfig(path=str(tmp_path), num_classes=3, label_offset=0)
+  test = open_source(config, "test", 32)
+  assert [test[i]["label"] for i in range(2)] == [1, 2]
+  assert test.description.endswith(", labels from 0")

@@ -63,10 +63,12 @@ class EncodedImages(abc.ABC):
   Attributes:
     description: The format and the place, for people.
     left_out: Files beside the images that are not used, for people.
+    labels_are_classes: Whether opening has checked that labels are classes.
   """
 
   description = ""
   left_out: tuple[str, ...] = ()
+  labels_are_classes = False
   mean = IMAGENET_MEAN
   std = IMAGENET_STD
   # That of the paper-era EfficientNet (tensorflow/tpu, preprocessing.py).

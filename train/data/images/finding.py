@@ -93,6 +93,7 @@ class FoundData:
     problems: Why a split cannot be opened, with the cure.
     class_names: Names by label, where the data says them.
     num_classes: Number of classes, where the data says it.
+    classes_from: What says it.
     ignored: File names that are left out, by reason.
   """
 
@@ -101,6 +102,7 @@ class FoundData:
   problems: dict[Split, str] = field(default_factory=dict)
   class_names: tuple[str, ...] | None = None
   num_classes: int | None = None
+  classes_from: str = ""
   ignored: dict[str, list[str]] = field(default_factory=dict)
 
   def ignore(self, names: Iterable[str], reason: str) -> None:
@@ -197,7 +199,7 @@ def _holds_data(entries: Sequence[Entry]) -> bool:
 
 def _find_converted(found: FoundData) -> None:
   index = read_index(found.folder)
-  found.num_classes = index.num_classes
+  found.num_classes, found.classes_from = index.num_classes, NAME
   if index.class_names is not None:
     found.class_names = tuple(index.class_names)
   for split, words in SPLIT_WORDS.items():
@@ -410,11 +412,13 @@ def _find_classes(found: FoundData, outer: Path) -> None:
   train = found.splits.get("train")
   if train and train.kind == "folders":
     found.class_names = tuple(class_folders(train.folder))
+    found.classes_from = f"the folders in {train.folder.name}/"
   else:
     _read_tfds(found)
     mapping = _beside(found.folder, outer, SYNSET_MAPPING)
     if mapping and found.class_names is None:
       found.class_names = read_synset_mapping(mapping)
+      found.classes_from = mapping.name
   if found.class_names is not None:
     found.num_classes = len(found.class_names)
 
@@ -429,6 +433,7 @@ def _read_tfds(found: FoundData) -> None:
   names = found.folder / "label.labels.txt"
   if names.is_file():
     found.class_names = tuple(line for line in read_lines(names) if line)
+    found.classes_from = names.name
   path = found.folder / "features.json"
   if not path.is_file():
     return
@@ -440,6 +445,7 @@ def _read_tfds(found: FoundData) -> None:
     found.num_classes = int(number.get("numClasses", number.get("num_classes")))
   except (ValueError, TypeError, KeyError, AttributeError):
     return  # its labels are of another kind; the readers say so
+  found.classes_from = found.classes_from or path.name
   if found.class_names and len(found.class_names) != found.num_classes:
     raise UsageError(
       f"{names}: has {len(found.class_names)} names, but {path.name} beside it "

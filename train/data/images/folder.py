@@ -33,6 +33,8 @@ class ImageFiles(EncodedImages):
     ignored: How many other files there are, by suffix.
   """
 
+  labels_are_classes = True
+
   def __init__(
     self,
     folder: Path,

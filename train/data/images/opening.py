@@ -168,4 +168,5 @@ def _open_indexed(
         f"{path}: has {count} records where {NAME} has {shard.examples}"
       )
   source.decoding = Decoding(verified=index.strict)
+  source.labels_are_classes = True  # `convert` has read them all
   return source
