@@ -16,7 +16,7 @@ MOST_PIXELS = 100_000_000
 
 _DEFAULT = Decoding()
 
-# What OpenCV prints of a damaged file, the error says.
+# Else OpenCV prints of a damaged file what the error says.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
@@ -25,8 +25,8 @@ class Picture:
 
   A file is known by its content, not by its name: ImageNet has a PNG that is
   called .JPEG. Grey, CMYK and 16-bit images become 8 bits of red, green and
-  blue. An animated WebP gives its first frame. Files that are no JPEG are
-  decoded at once.
+  blue. An animation gives its first frame. Files other than JPEGs are decoded
+  at once.
 
   Args:
     image: Pixels, uint8 [h, w, 3], or a JPEG, PNG, WebP or BMP file.

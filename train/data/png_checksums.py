@@ -1,4 +1,7 @@
-"""The checksums of a PNG file, compared before libpng prints of them."""
+"""The checksums of a PNG file.
+
+libpng compares them too, but prints to the terminal.
+"""
 
 import struct
 import zlib

@@ -256,13 +256,31 @@ def test_a_damaged_file_is_refused_or_read_as_pillow_reads_it(file):
       decode(whole[:end])
 
 
-def test_an_animated_webp_gives_its_first_frame():
-  first, second = flat((200, 100, 50)), flat((1, 2, 3))
+def animated(kind, **options):
+  frames = [flat((200, 100, 50)), flat((1, 2, 3))]
   file = saved(
-    first, "WEBP", save_all=True, append_images=[second], lossless=True
+    frames[0], kind, save_all=True, append_images=frames[1:], **options
   )
   assert Image.open(io.BytesIO(file)).n_frames == 2
+  return file
+
+
+@pytest.mark.parametrize(
+  "file", [animated("WEBP", lossless=True), animated("PNG")]
+)
+def test_an_animation_gives_its_first_frame(file):
   assert (decode(file) == (200, 100, 50)).all()
+
+
+def test_a_first_frame_smaller_than_its_image_is_as_pillow_reads_it():
+  file = bytearray(animated("WEBP", lossless=True))
+  file[24:30] = struct.pack("<HBHB", 59, 0, 49, 0)  # 60 x 50 pixels
+  frame = file.index(b"ANMF") + 8
+  file[frame : frame + 6] = struct.pack("<HBHB", 2, 0, 3, 0)  # at (4, 6)
+  pixels = decode(bytes(file))
+  want = np.asarray(Image.open(io.BytesIO(file)).convert("RGB"))
+  assert want.shape == (50, 60, 3) and want[6, 4].tolist() == [200, 100, 50]
+  np.testing.assert_array_equal(pixels, want)
 
 
 @pytest.mark.parametrize("verified", [False, True])

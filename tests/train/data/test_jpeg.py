@@ -105,9 +105,12 @@ def test_inks_are_reduced_as_colours_are(reduction):
   np.testing.assert_allclose(pixels[0, 0], (53, 149, 197), atol=2)
 
 
-def test_inks_are_as_pillow_reads_them():
+@pytest.mark.parametrize("transform", [0, 2])  # CMYK, and YCCK
+def test_inks_are_as_pillow_reads_them(transform):
   """Which computes c * k / 255, rounded; here it is c * k / 256, downwards."""
-  file = saved(INKS)
+  file = bytearray(saved(INKS))
+  file[file.index(b"Adobe") + 11] = transform
+  file = bytes(file)
   got = Jpeg(file).decode().astype(int)
   np.testing.assert_allclose(got, as_pillow(file), atol=2)
 

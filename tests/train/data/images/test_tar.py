@@ -62,6 +62,12 @@ def refusal(path, data):
   return message
 
 
+@pytest.mark.parametrize("suffix", ["jpeg", "JPG", "png", "webp", "bmp"])
+def test_images_of_all_kinds(path, suffix):
+  path.write_bytes(archive([(f"a.{suffix}", JPEG), ("a.cls", b"1")]))
+  assert TarImages([path], 2)[0] == {"image": JPEG, "label": 1}
+
+
 def test_labels_and_files(path):
   path.write_bytes(archive())
   source = TarImages([path], 2)
