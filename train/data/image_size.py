@@ -2,6 +2,7 @@
 
 import struct
 
+from .formats import describe_format
 from .png_checksums import START as PNG_START
 from .source import BadExampleError
 
@@ -28,7 +29,11 @@ def read_size(data: bytes) -> tuple[int, int]:
   elif data.startswith(_BMP):
     read = _bmp_size
   else:
-    raise BadExampleError(f"not a {KINDS} file: it begins with {data[:8]!r}")
+    found = describe_format(data[:512])
+    raise BadExampleError(
+      f"not a {KINDS} file: it "
+      + (f"is {found}" if found else f"begins with {data[:8]!r}")
+    )
   try:
     height, width = read(data)
   except struct.error:

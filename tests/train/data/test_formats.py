@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from upath import UPath
 
+from podscale.train.data.decode import Picture
 from podscale.train.data.formats import describe_format, wrong_format
 from podscale.train.data.images.array_record import (
   ArrayRecordImages,
@@ -17,6 +18,7 @@ from podscale.train.data.images.array_record import (
 )
 from podscale.train.data.images.tar import TarImages
 from podscale.train.data.images.tfrecord import TFRecordImages, write_tfrecord
+from podscale.train.data.source import BadExampleError
 from podscale.train.data.synthetic_jpegs import synthetic_jpeg
 from podscale.train.errors import UsageError
 
@@ -116,6 +118,17 @@ def test_a_format_that_is_damaged_is_not_called_another(tmp_path):
   path.write_bytes(data)
   with pytest.raises(UsageError, match="damaged at byte 0, or not a tar file"):
     TarImages([path], 10)
+
+
+@pytest.mark.parametrize("found", [f for f in WRITERS if "JPEG" not in f])
+def test_images_that_are_none_are_named(tmp_path, found):
+  path = tmp_path / "0.jpg"
+  WRITERS[found](path)
+  with pytest.raises(BadExampleError) as error:
+    Picture(path.read_bytes()).decode()
+  message = str(error.value)
+  assert message.startswith(f"not a JPEG, PNG, WebP or BMP file: it is {found}")
+  assert "\n" not in message
 
 
 def test_an_empty_file_is_called_so(tmp_path):
