@@ -6,14 +6,21 @@ operations go through the same computation, and nothing depends on which
 operations were drawn but numbers.
 """
 
-import math
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .image_ops import FILL, LARGEST, ONE, OPS, SNAP, Op, fixed, whole_pixels
+from .image_ops import (
+  FILL,
+  GREY_WEIGHTS,
+  LARGEST,
+  OPS,
+  SMOOTHING,
+  Op,
+  rotation,
+)
 
 _ID = {name: i for i, name in enumerate(OPS)}
 _IDENTITY = len(OPS)
@@ -57,9 +64,8 @@ def augment_on_device(
 ) -> jax.Array:
   """Apply each image's operations; to be called under `jax.jit`.
 
-  Equal to `image_ops.apply_op` in every bit where the factors of blends are
-  multiples of 0.002, as for all levels with at most one decimal. For other
-  factors up to 6 a few levels in a million are one higher or lower.
+  Equal to `image_ops.apply_op`, and so to TensorFlow 1.15, in every bit: tried
+  on a CPU; nothing here leaves roundings to the compiler.
 
   Args:
     images: uint8 [n, s, s, 3], s at most `image_ops.LARGEST`.
@@ -90,17 +96,20 @@ def augment_on_device(
 
 
 def _numbers(op: Op) -> tuple[float, float, float]:
-  # Coordinates are whole numbers, so that no rounding of the device counts.
-  match op.name:
-    case "Rotate":
-      radians = math.radians(op.value)
-      return fixed(math.cos(radians)), fixed(math.sin(radians)), 0
-    case "ShearX" | "ShearY":
-      return fixed(op.value), 0, 0
-    case "TranslateX" | "TranslateY":
-      return whole_pixels(op.value), 0, 0
-    case _:
-      return op.value, op.y, op.x
+  if op.name == "Rotate":
+    cos, sin = rotation(op.value)
+    return float(cos), float(sin), 0
+  return op.value, op.y, op.x
+
+
+def _product(a: jax.Array, b: jax.Array | np.float32) -> jax.Array:
+  """Multiply, rounding the product before anything is added to it.
+
+  A compiler joins a product and a sum into one operation that rounds once,
+  where TensorFlow rounds twice. The bound, far above every product here, keeps
+  the two apart.
+  """
+  return jnp.minimum(a * b, 2.0**30)
 
 
 def _apply(image: jax.Array, op: jax.Array, values: jax.Array) -> jax.Array:
@@ -116,12 +125,14 @@ def _look_up(op: jax.Array, value: jax.Array, plane: jax.Array) -> jax.Array:
   plane = plane.astype(jnp.int32)
   value = value.astype(jnp.int32)
   levels = jnp.arange(256)
+  shift = jnp.minimum((8 - value) % 256, 7)
   tables = {
     "AutoContrast": _stretching(plane),
     "Equalize": _equalizing(plane),
     "Invert": 255 - levels,
-    "Posterize": levels & (256 - (256 >> value)),
-    "Solarize": jnp.where(levels < value, levels, 255 - levels),
+    # TensorFlow makes numbers of bits and thresholds uint8.
+    "Posterize": levels >> shift << shift,
+    "Solarize": jnp.where(levels < value % 256, levels, 255 - levels),
     "SolarizeAdd": jnp.where(levels < 128, levels + value, levels),
   }
   table = jnp.select(
@@ -146,25 +157,33 @@ def _equalizing(plane: jax.Array) -> jax.Array:
 
 
 def _move(image: jax.Array, op: jax.Array, values: jax.Array) -> jax.Array:
-  """Apply those that move pixels: a gather, by places in 1/65536 pixels."""
-  first, second = values[0].astype(jnp.int32), values[1].astype(jnp.int32)
+  """Apply those that move pixels: a gather from the nearest places."""
 
-  def where(name: str, value: jax.Array, otherwise: jax.Array | int = 0):
+  def where(name: str, value: jax.Array, otherwise: jax.Array | float = 0.0):
     return jnp.where(op == _ID[name], value, otherwise)
 
-  last = len(image) - 1
-  cos, sin = where("Rotate", first, ONE), where("Rotate", second)
+  last = jnp.float32(len(image) - 1)
+  cos, sin = where("Rotate", values[0], 1.0), where("Rotate", values[1])
   # The centre stays where it is.
-  offset_x = (last * (ONE - cos + sin) + ONE) // 2
-  offset_y = (last * (ONE - cos - sin) + ONE) // 2
-  offset_x += where("TranslateX", first) * ONE
-  offset_y += where("TranslateY", first) * ONE
-  y, x = jnp.arange(last + 1)[:, None], jnp.arange(last + 1)[None]
-  from_x = cos * x + (where("ShearX", first) - sin) * y + offset_x >> 16
-  from_y = (where("ShearY", first) + sin) * x + cos * y + offset_y >> 16
-  moved = image[from_y.clip(0, last), from_x.clip(0, last)]
-  inside = (from_y.clip(0, last) == from_y) & (from_x.clip(0, last) == from_x)
-  return jnp.where(inside[..., None], moved, jnp.uint8(FILL))
+  offset_x = (last - (_product(cos, last) - _product(sin, last))) / 2
+  offset_y = (last - (_product(sin, last) + _product(cos, last))) / 2
+  offset_x += where("TranslateX", values[0])
+  offset_y += where("TranslateY", values[0])
+  places = jnp.arange(len(image), dtype=jnp.float32)
+  y, x = places[:, None], places[None]
+  from_x = _product(cos, x) + _product(where("ShearX", values[0], -sin), y)
+  from_y = _product(where("ShearY", values[0], sin), x) + _product(cos, y)
+  row, inside_rows = _nearest(from_y + offset_y, len(image))
+  column, inside_columns = _nearest(from_x + offset_x, len(image))
+  inside = inside_rows & inside_columns
+  return jnp.where(inside[..., None], image[row, column], jnp.uint8(FILL))
+
+
+def _nearest(place: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+  """Round halves away from zero; return what is in range and whether it was."""
+  nearest = jax.lax.round(place).astype(jnp.int32)
+  clipped = nearest.clip(0, size - 1)
+  return clipped, clipped == nearest
 
 
 def _factor(op: jax.Array, value: jax.Array) -> jax.Array:
@@ -189,30 +208,39 @@ def _degenerate(image: jax.Array, op: jax.Array) -> jax.Array:
 
 
 def _grey(image: jax.Array) -> jax.Array:
-  r, g, b = (image[..., channel].astype(jnp.int32) for channel in range(3))
-  grey = (2989 * r + 5870 * g + 1140 * b) * 511 // 5_100_000
+  shares = _product(image.astype(jnp.float32), np.float32(1 / 255))
+  red, green, blue = (
+    _product(shares[..., channel], weight)
+    for channel, weight in enumerate(GREY_WEIGHTS)
+  )
+  grey = (red + green + blue) * np.float32(255.5)
   return jnp.broadcast_to(grey[..., None], image.shape).astype(jnp.uint8)
 
 
 def _smooth(image: jax.Array) -> jax.Array:
-  if len(image) < 3:
+  size = len(image)
+  if size < 3:
     return image
-  wide = image.astype(jnp.int32)
-  rows = wide[:-2] + wide[1:-1] + wide[2:]
-  box = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
-  inner = (box + 4 * wide[1:-1, 1:-1]) // 13
+  wide = image.astype(jnp.float32)
+  neighbour, centre = (_product(wide, weight) for weight in SMOOTHING)
+  inner = jnp.zeros((size - 2, size - 2, 3), jnp.float32)
+  # The order counts: each sum is rounded.
+  for y in range(3):
+    for x in range(3):
+      products = centre if y == x == 1 else neighbour
+      inner += products[y : y + size - 2, x : x + size - 2]
   return image.at[1:-1, 1:-1].set(inner.astype(jnp.uint8))
 
 
 def _blend(a: jax.Array, b: jax.Array, factor: jax.Array) -> jax.Array:
   a, b = a.astype(jnp.float32), b.astype(jnp.float32)
-  return (a + factor * (b - a) + SNAP).clip(0, 255).astype(jnp.uint8)
+  return (a + _product(factor, b - a)).clip(0, 255).astype(jnp.uint8)
 
 
 def _fill(image: jax.Array, op: jax.Array, values: jax.Array) -> jax.Array:
   size = len(image)
   half = jnp.where(op == _ID["Cutout"], values[0], 0).astype(jnp.int32)
-  centre = (values[1:] * size).astype(jnp.int32)
+  centre = jnp.minimum((values[1:] * size).astype(jnp.int32), size - 1)
   places = jnp.arange(size)
   rows = (centre[0] - half <= places) & (places < centre[0] + half)
   columns = (centre[1] - half <= places) & (places < centre[1] + half)

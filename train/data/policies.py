@@ -153,9 +153,9 @@ def _value(name: str, level: float, reach: int, negated: float) -> float:
     case "TranslateX" | "TranslateY":
       return sign * share * reach
     case "Posterize":
-      return min(int(share * 4), 8)
+      return int(share * 4)
     case "Solarize":
-      return min(int(share * 256), 256)
+      return int(share * 256)
     case "SolarizeAdd":
       return int(share * 110)
     case "Color" | "Contrast" | "Brightness" | "Sharpness":

@@ -1,9 +1,19 @@
-"""Each operation against its formula in plain NumPy, and known small images."""
+"""Each operation against TensorFlow's results, its formula and by hand."""
 
+import fractions
 import math
 
 import numpy as np
 import pytest
+from tensorflow_record import (
+  CASES,
+  LEVELS,
+  PHOTOGRAPHS,
+  RECORD,
+  crc32,
+  op_of,
+  photograph,
+)
 
 from podscale.train.data.image_ops import OPS, Op, apply_op
 
@@ -11,15 +21,15 @@ RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (37, 41, 3), dtype=np.uint8)
 # Few levels, and none of the extreme ones.
 NARROW = RNG.integers(90, 140, (37, 41, 3), dtype=np.uint8)
-LEVELS = np.arange(256)
+LEVELS_OF_GREY = np.arange(256)
 
 STRENGTHS = {
   "AutoContrast": [0],
   "Equalize": [0],
   "Invert": [0],
   "Rotate": [-27.0, 5.5],
-  "Posterize": [0, 2, 8],
-  "Solarize": [0, 100, 256],
+  "Posterize": [0, 2, 8, 12],
+  "Solarize": [0, 100, 256, 768],
   "Color": [0.0, 0.28, 1.9],
   "Contrast": [0.0, 0.28, 1.9],
   "Brightness": [0.0, 0.28, 1.9],
@@ -47,14 +57,35 @@ def grey_levels(image):
   return image[0, :, 0].tolist()
 
 
-def blend(a, b, percent):
-  """Exact, for a factor in hundredths."""
-  a, b = a.astype(int), b.astype(int)
-  return ((100 * a + percent * (b - a)) // 100).clip(0, 255)
+def blend(a, b, factor):
+  """In float32, each step rounded, as TensorFlow."""
+  a, b = a.astype(np.float32), b.astype(np.float32)
+  return (a + np.float32(factor) * (b - a)).clip(0, 255).astype(np.uint8)
 
 
 def test_there_are_sixteen_in_the_order_of_tensorflow():
   assert list(OPS) == list(STRENGTHS)
+
+
+def test_the_record_has_every_operation_both_signs_and_reaches():
+  signs = {"Rotate": 2, "ShearX": 2, "ShearY": 2}
+  signs |= {"TranslateX": 4, "TranslateY": 4}
+  names = [case.split()[0] for case in CASES]
+  assert {name: names.count(name) for name in OPS} == {
+    name: signs.get(name, 1) for name in OPS
+  }
+  assert set(names) == set(OPS)
+  for name in PHOTOGRAPHS:
+    assert list(RECORD[name]) == CASES
+    assert {len(by_level) for by_level in RECORD[name].values()} == {31}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
+def test_every_level_gives_what_tensorflow_gives(name, case):
+  image = photograph(name)
+  got = [crc32(apply_op(image, op_of(case, level))) for level in LEVELS]
+  assert got == RECORD[name][case]
 
 
 @pytest.mark.parametrize("name", OPS)
@@ -82,7 +113,6 @@ def test_tiny_images_are_no_error(name, h, w):
     ("Rotate", 0.0),
     ("Rotate", -0.0),
     ("Posterize", 8),
-    ("Solarize", 256),
     ("Color", 1.0),
     ("Contrast", 1.0),
     ("Brightness", 1.0),
@@ -114,7 +144,7 @@ def test_invert():
   np.testing.assert_array_equal(run("Invert"), 255 - IMAGE.astype(int))
 
 
-@pytest.mark.parametrize("bits", range(9))
+@pytest.mark.parametrize("bits", range(1, 9))
 def test_posterize_keeps_the_upper_bits(bits):
   step = 2 ** (8 - bits)
   np.testing.assert_array_equal(
@@ -122,10 +152,27 @@ def test_posterize_keeps_the_upper_bits(bits):
   )
 
 
-@pytest.mark.parametrize("threshold", [0, 1, 51, 128, 255, 256])
+# AutoAugment's level 2 and RandAugment's from 22.5 on: D1 of the trials.
+@pytest.mark.parametrize("bits", [0, 9, 12, 40])
+def test_posterize_to_no_bits_or_over_eight_keeps_one(bits):
+  want = np.where(IMAGE < 128, 0, 128)
+  np.testing.assert_array_equal(run("Posterize", bits), want)
+
+
+@pytest.mark.parametrize("threshold", [0, 1, 51, 128, 255])
 def test_solarize(threshold):
   image = IMAGE.astype(int)
   want = np.where(image < threshold, image, 255 - image)
+  np.testing.assert_array_equal(run("Solarize", threshold), want)
+
+
+# Level 10 inverts everything, level 17 has 179: D2 of the trials.
+@pytest.mark.parametrize(
+  "threshold, wrapped", [(256, 0), (257, 1), (435, 179), (768, 0), (2560, 0)]
+)
+def test_thresholds_of_solarize_are_modulo_256(threshold, wrapped):
+  image = IMAGE.astype(int)
+  want = np.where(image < wrapped, image, 255 - image)
   np.testing.assert_array_equal(run("Solarize", threshold), want)
 
 
@@ -191,34 +238,38 @@ def test_equalize_by_hand():
   assert grey_levels(run("Equalize", image=image)) == want
 
 
-PERCENTS = [0, 10, 28, 46, 64, 82, 100, 118, 136, 154, 172, 190, 514]
+# Those of levels 0 to 30, and some that no level has.
+FACTORS = [level / 10 * 1.8 + 0.1 for level in range(31)] + [0.0, 0.333, 19.0]
 
 
-@pytest.mark.parametrize("percent", PERCENTS)
-def test_brightness(percent):
-  want = blend(np.zeros_like(IMAGE), IMAGE, percent)
-  np.testing.assert_array_equal(run("Brightness", percent / 100), want)
+@pytest.mark.parametrize("factor", FACTORS)
+def test_brightness(factor):
+  want = blend(np.zeros_like(IMAGE), IMAGE, factor)
+  np.testing.assert_array_equal(run("Brightness", factor), want)
 
 
-@pytest.mark.parametrize("percent", PERCENTS)
+@pytest.mark.parametrize("factor", FACTORS)
 @pytest.mark.parametrize(
-  "h, w, mean", [(37, 41, 5), (15, 17, 0), (256, 256, 255)]
+  "h, w, mean", [(37, 41, 5), (15, 17, 0), (256, 256, 255), (300, 299, 255)]
 )
-def test_contrast_takes_the_number_of_pixels_for_the_mean(percent, h, w, mean):
+def test_contrast_takes_the_number_of_pixels_for_the_mean(factor, h, w, mean):
   image = RNG.integers(0, 256, (h, w, 3), dtype=np.uint8)
-  want = blend(np.full_like(image, mean), image, percent)
-  np.testing.assert_array_equal(run("Contrast", percent / 100, image), want)
+  want = blend(np.full_like(image, mean), image, factor)
+  np.testing.assert_array_equal(run("Contrast", factor, image), want)
 
 
 def grey(image):
-  weighted = image.astype(int) @ [2989, 5870, 1140]
-  return (weighted * 511 // 5_100_000)[..., None]
+  share = image.astype(np.float32) * np.float32(1 / 255)
+  red, green, blue = np.moveaxis(share, -1, 0)
+  weighted = red * np.float32(0.2989) + green * np.float32(0.587)
+  weighted += blue * np.float32(0.114)
+  return (weighted * np.float32(255.5)).astype(np.uint8)[..., None]
 
 
-@pytest.mark.parametrize("percent", PERCENTS)
-def test_color(percent):
-  want = blend(np.broadcast_to(grey(IMAGE), IMAGE.shape), IMAGE, percent)
-  np.testing.assert_array_equal(run("Color", percent / 100), want)
+@pytest.mark.parametrize("factor", FACTORS)
+def test_color(factor):
+  want = blend(np.broadcast_to(grey(IMAGE), IMAGE.shape), IMAGE, factor)
+  np.testing.assert_array_equal(run("Color", factor), want)
 
 
 def test_grey_levels_stay_grey():
@@ -226,75 +277,88 @@ def test_grey_levels_stay_grey():
   np.testing.assert_array_equal(run("Color", 0.0, image), image)
 
 
-def test_grey_is_that_of_float32_but_for_a_few_colours_in_a_million():
+def test_grey_of_a_million_colours():
   image = RNG.integers(0, 256, (1000, 1000, 3), dtype=np.uint8)
-  share = image.astype(np.float32) * np.float32(1 / 255)
-  r, g, b = np.moveaxis(share, -1, 0)
-  weighted = r * np.float32(0.2989) + g * np.float32(0.587)
-  weighted += b * np.float32(0.114)
-  want = (weighted * np.float32(255.5)).astype(np.uint8)
-  off = np.abs(run("Color", 0.0, image)[..., 0].astype(int) - want)
-  # Over all 2**24 colours it is 1.4e-5 of them.
-  assert off.max() <= 1 and off.mean() < 5e-5
+  want = np.broadcast_to(grey(image), image.shape)
+  np.testing.assert_array_equal(run("Color", 0.0, image), want)
 
 
 def smoothed(image):
-  out = image.astype(int)
+  one, five = np.float32(1) / np.float32(13), np.float32(5) / np.float32(13)
+  out = image.copy()
   for y in range(1, image.shape[0] - 1):
     for x in range(1, image.shape[1] - 1):
-      patch = image[y - 1 : y + 2, x - 1 : x + 2].astype(int)
-      out[y, x] = (patch.sum((0, 1)) + 4 * patch[1, 1]) // 13
+      total = np.zeros(3, np.float32)
+      for i in range(9):
+        pixel = image[y - 1 + i // 3, x - 1 + i % 3].astype(np.float32)
+        total += pixel * (five if i == 4 else one)
+      out[y, x] = total.astype(np.uint8)
   return out
 
 
-@pytest.mark.parametrize("percent", PERCENTS)
-def test_sharpness(percent):
-  want = blend(smoothed(IMAGE), IMAGE, percent)
-  np.testing.assert_array_equal(run("Sharpness", percent / 100), want)
+SMOOTHED = smoothed(IMAGE)
 
 
-def test_sharpness_leaves_what_is_flat():
-  for level in range(256):
-    image = np.full((4, 5, 3), level, np.uint8)
-    np.testing.assert_array_equal(run("Sharpness", 0.0, image), image)
+@pytest.mark.parametrize("factor", FACTORS)
+def test_sharpness(factor):
+  want = blend(SMOOTHED, IMAGE, factor)
+  np.testing.assert_array_equal(run("Sharpness", factor), want)
 
 
-@pytest.mark.parametrize("percent", [10, 64, 118, 172, 514])
-def test_blends_of_all_pairs_of_levels(percent):
-  factor = np.float32(percent / 100)
-  differ = 0
+@pytest.mark.parametrize("h, w", [(3, 9000), (700, 13), (401, 41)])
+def test_large_images_are_smoothed_as_small_ones(h, w):
+  image = RNG.integers(0, 256, (h, min(w, 2048), 3), dtype=np.uint8)
+  whole = run("Sharpness", 0.0, image)
+  for first in range(h - 2):
+    rows = run("Sharpness", 0.0, image[first : first + 3])
+    np.testing.assert_array_equal(whole[first + 1], rows[1])
+  np.testing.assert_array_equal(whole[[0, -1]], image[[0, -1]])
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+def test_blends_of_all_pairs_of_levels(factor):
   for mean in range(1, 256):
     # Contrast blends with the number of pixels over 256.
-    image = np.broadcast_to(LEVELS[:, None, None], (256, mean, 3))
-    out = run("Contrast", percent / 100, image.astype(np.uint8))
-    a, b = np.full(256, mean), LEVELS
-    np.testing.assert_array_equal(out[:, 0, 0], blend(a, b, percent))
-    a, b = a.astype(np.float32), b.astype(np.float32)
-    rounded = (a + factor * (b - a)).clip(0, 255).astype(int)
-    assert np.abs(rounded - out[:, 0, 0]).max() <= 1
-    differ += (rounded != out[:, 0, 0]).sum()
-  # TensorFlow's float32 falls a level below the exact whole number at times.
-  assert differ / 65536 < 0.002
+    image = np.broadcast_to(LEVELS_OF_GREY[:, None, None], (256, mean, 3))
+    out = run("Contrast", factor, image.astype(np.uint8))
+    want = blend(np.full(256, mean), LEVELS_OF_GREY, factor)
+    np.testing.assert_array_equal(out[:, 0, 0], want)
 
 
-def gathered(image, places):
-  """Pixel (x, y) from places(x, y), in 1/65536 pixels; 128 outside."""
+def gathered(image, to_x, to_y):
+  """Pixel (x, y) from the nearest to `to_x` and `to_y` . (x, y, 1), or 128."""
   h, w = image.shape[:2]
   out = np.full_like(image, 128)
   for y in range(h):
     for x in range(w):
-      from_x, from_y = ((int(p) + 32768) >> 16 for p in places(x, y))
+      from_x, from_y = (
+        nearest(
+          np.float32(a) * np.float32(x)
+          + np.float32(b) * np.float32(y)
+          + np.float32(c)
+        )
+        for a, b, c in (to_x, to_y)
+      )
       if 0 <= from_x < w and 0 <= from_y < h:
         out[y, x] = image[from_y, from_x]
   return out
 
 
-@pytest.mark.parametrize("slope", [-0.9, -0.3, -0.01, 0.06, 0.27, 3.0])
+def nearest(place):
+  """Halves go away from zero, as C's `round` has it."""
+  exact = fractions.Fraction(float(place))
+  whole = math.floor(abs(exact) + fractions.Fraction(1, 2))
+  return whole if exact > 0 else -whole
+
+
+SLOPES = [s * level / 10 * 0.3 for level in (1, 5, 10, 30) for s in (-1, 1)]
+
+
+@pytest.mark.parametrize("slope", [*SLOPES, 0.5, -0.5, 3.0])
 def test_shears(slope):
-  k = round(slope * 65536)
-  want = gathered(IMAGE, lambda x, y: (65536 * x + k * y, 65536 * y))
+  want = gathered(IMAGE, (1, slope, 0), (0, 1, 0))
   np.testing.assert_array_equal(run("ShearX", slope), want)
-  want = gathered(IMAGE, lambda x, y: (65536 * x, 65536 * y + k * x))
+  want = gathered(IMAGE, (1, 0, 0), (slope, 1, 0))
   np.testing.assert_array_equal(run("ShearY", slope), want)
 
 
@@ -302,10 +366,9 @@ def test_shears(slope):
   "pixels", [-1000.0, -41.0, -37.0, -36.0, -10.5, 0.4, 0.5, 7.0, 40.0, 750.0]
 )
 def test_translations(pixels):
-  k = round(pixels * 65536)
-  want = gathered(IMAGE, lambda x, y: (65536 * x + k, 65536 * y))
+  want = gathered(IMAGE, (1, 0, pixels), (0, 1, 0))
   np.testing.assert_array_equal(run("TranslateX", pixels), want)
-  want = gathered(IMAGE, lambda x, y: (65536 * x, 65536 * y + k))
+  want = gathered(IMAGE, (1, 0, 0), (0, 1, pixels))
   np.testing.assert_array_equal(run("TranslateY", pixels), want)
 
 
@@ -318,20 +381,32 @@ def test_a_positive_translation_moves_left_or_up():
   assert grey_levels(out) == [2, 3, 4, 128]
 
 
+def test_halves_go_away_from_zero():
+  image = row(1, 2, 3, 4)
+  assert grey_levels(run("TranslateX", 0.5, image)) == [2, 3, 4, 128]
+  # From -0.5, 0.5, 1.5 and 2.5.
+  assert grey_levels(run("TranslateX", -0.5, image)) == [128, 2, 3, 4]
+
+
+def test_the_number_below_a_half_goes_to_zero():
+  below = float(np.nextafter(np.float32(0.5), np.float32(0)))
+  for pixels in (below, -below):
+    image = row(1, 2)
+    out = grey_levels(run("TranslateX", pixels, image))
+    # At x = 1 the sum is rounded to 1.5, or is -below + 1.
+    assert out == ([1, 128] if pixels > 0 else [1, 2])
+
+
 @pytest.mark.parametrize("degrees", [-90.0, -30.0, -24.0, 0.1, 3.0, 21.0, 84.0])
 def test_rotate(degrees):
-  cos = round(math.cos(math.radians(degrees)) * 65536)
-  sin = round(math.sin(math.radians(degrees)) * 65536)
-  h, w = IMAGE.shape[:2]
-
-  def places(x, y):
-    # About the centre, whose place in half pixels is (w - 1, h - 1).
-    right, down = 2 * x - (w - 1), 2 * y - (h - 1)
-    from_x = cos * right - sin * down + 65536 * (w - 1)
-    from_y = sin * right + cos * down + 65536 * (h - 1)
-    return from_x // 2, from_y // 2
-
-  np.testing.assert_array_equal(run("Rotate", degrees), gathered(IMAGE, places))
+  radians = np.float32(degrees) * np.float32(math.pi / 180)
+  cos, sin = np.float32(math.cos(radians)), np.float32(math.sin(radians))
+  right, down = np.float32(40), np.float32(36)
+  # About the centre.
+  offset_x = (right - (cos * right - sin * down)) / np.float32(2)
+  offset_y = (down - (sin * right + cos * down)) / np.float32(2)
+  want = gathered(IMAGE, (cos, -sin, offset_x), (sin, cos, offset_y))
+  np.testing.assert_array_equal(run("Rotate", degrees), want)
 
 
 @pytest.mark.parametrize("degrees, turns", [(90.0, 1), (180.0, 2), (-90.0, -1)])
@@ -352,8 +427,10 @@ def test_rotate_is_that_of_real_numbers_but_for_a_few_pixels():
   inside = (from_x.clip(0, 259) == from_x) & (from_y.clip(0, 259) == from_y)
   want = image[from_y.clip(0, 259).astype(int), from_x.clip(0, 259).astype(int)]
   want = np.where(inside[..., None], want, 128)
-  # Places are off by up to 260 / 2 / 65536 pixels in each of two directions.
-  assert (run("Rotate", 17.0, image) != want).any(-1).mean() < 0.005
+  # Six roundings to float32, each by at most 2**-16 pixels. A pixel changes
+  # where its place is that near to a half: on either side, in either direction.
+  share = 6 * 2**-16 * 2 * 2
+  assert (run("Rotate", 17.0, image) != want).any(-1).mean() < share
 
 
 @pytest.mark.parametrize("y", [0.0, 0.37, 0.5, 0.999])
@@ -366,3 +443,10 @@ def test_cutout(y, x, half):
       if -half <= i - int(y * 37) < half and -half <= j - int(x * 41) < half:
         want[i, j] = 128
   np.testing.assert_array_equal(run("Cutout", half, y=y, x=x), want)
+
+
+def test_the_centre_of_a_cutout_is_inside():
+  below = 1 - 2.0**-53
+  cut = run("Cutout", 1, np.zeros((7, 5, 3), np.uint8), below, below)
+  places = np.argwhere(cut[..., 0]).tolist()
+  assert places == [[5, 3], [5, 4], [6, 3], [6, 4]]

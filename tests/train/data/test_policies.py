@@ -4,20 +4,47 @@ import collections
 
 import numpy as np
 import pytest
+from tensorflow_record import PHOTOGRAPHS, RECORD, crc32, photograph
 
 from podscale.train.data.image_ops import OPS, Op, apply_op
 from podscale.train.data.policies import AutoAugment, RandAugment, apply_ops
 from podscale.train.errors import UsageError
 
 RNG = np.random.default_rng(0)
-PAIRS = 25
+BELOW_ONE = 1 - 2.0**-53
+
+# TensorFlow's policy "v0": name, probability and level of each operation.
+V0 = [
+  [
+    (name, float(probability), int(level))
+    for name, probability, level in map(str.split, pair.split(","))
+  ]
+  for pair in """
+    Equalize .8 1, ShearY .8 4 | Color .4 9, Equalize .6 3
+    Color .4 1, Rotate .6 8 | Solarize .8 3, Equalize .4 7
+    Solarize .4 2, Solarize .6 2 | Color .2 0, Equalize .8 8
+    Equalize .4 8, SolarizeAdd .8 3 | ShearX .2 9, Rotate .6 8
+    Color .6 1, Equalize 1 2 | Invert .4 9, Rotate .6 0
+    Equalize 1 9, ShearY .6 3 | Color .4 7, Equalize .6 0
+    Posterize .4 6, AutoContrast .4 7 | Solarize .6 8, Color .6 9
+    Solarize .2 4, Rotate .8 9 | Rotate 1 7, TranslateY .8 9
+    ShearX 0 0, Solarize .8 4 | ShearY .8 0, Color .6 4
+    Color 1 0, Rotate .6 2 | Equalize .8 4, Equalize 0 8
+    Equalize 1 4, AutoContrast .6 2 | ShearY .4 7, SolarizeAdd .6 7
+    Posterize .8 2, Solarize .6 10 | Solarize .6 8, Equalize .6 1
+    Color .8 6, Rotate .4 5
+  """.strip()
+  .replace("\n", "|")
+  .split("|")
+]
+PAIRS = len(V0)
 
 
-def auto(pair, first=0.0, second=0.0, signs=0.9):
-  """Operations of a pair of AutoAugment, with the numbers they are drawn by."""
-  rest = [0.0] * 3
+def auto(pair, first, second, sign=0.9):
+  """The operations of a pair, by the numbers that decide which are applied."""
+  rest = [0.5] * 3
   return AutoAugment().draw(
-    [(pair + 0.5) / PAIRS, first, signs, second, signs, *rest]
+    [(pair + 0.5) / PAIRS, first, sign, second, sign, *rest]
   )
 
 
@@ -27,57 +54,94 @@ def rand(name, magnitude, sign=0.9, y=0.25, x=0.75):
   return op
 
 
-@pytest.mark.parametrize("policy", [AutoAugment(), RandAugment(3, 9)])
-def test_numbers_decide_everything(policy):
-  assert policy.numbers % 4 == 0
-  for numbers in RNG.random((100, policy.numbers)).tolist():
-    ops = policy.draw(numbers)
-    assert len(ops) <= policy.layers
-    assert policy.draw(tuple(numbers)) == ops
+def test_all_numbers_of_zero_pick_the_first_of_everything():
+  equalize, shear = AutoAugment().draw([0.0] * 8)
+  assert equalize == Op("Equalize", 0.0, 0.0, 0.0)
+  assert shear == Op("ShearY", pytest.approx(-0.12), 0.0, 0.0)
+  contrast = Op("AutoContrast", 0.0, 0.0, 0.0)
+  assert RandAugment(2, 10).draw([0.0] * 8) == [contrast, contrast]
 
 
-@pytest.mark.parametrize("u", [0.0, 1 - 2.0**-53])
-@pytest.mark.parametrize("policy", [AutoAugment(), RandAugment(2, 10)])
-def test_extreme_numbers_are_no_error(policy, u):
-  policy.draw([u] * policy.numbers)
+def test_all_numbers_below_one_pick_the_last_of_everything():
+  assert V0[-1] == [("Color", 0.8, 6), ("Rotate", 0.4, 5)]
+  assert AutoAugment().draw([BELOW_ONE] * 8) == []
+  numbers = [BELOW_ONE, 0.0, BELOW_ONE, 0.0, BELOW_ONE, *[BELOW_ONE] * 3]
+  color, rotate = AutoAugment().draw(numbers)
+  assert (color.name, rotate) == ("Color", Op("Rotate", 15.0, 0.0, 0.0))
+  add = Op("SolarizeAdd", 110, 0.0, 0.0)
+  assert RandAugment(2, 10).draw([BELOW_ONE] * 8) == [add, add]
 
 
-# What each of the 25 pairs is, at its strongest: all with numbers of 0 but
-# those of probability 0.
-@pytest.mark.parametrize(
-  "pair, names",
-  [
-    (0, ["Equalize", "ShearY"]),
-    (5, ["Color", "Equalize"]),
-    (9, ["Invert", "Rotate"]),
-    (12, ["Posterize", "AutoContrast"]),
-    (15, ["Rotate", "TranslateY"]),
-    (16, ["Solarize"]),
-    (19, ["Equalize"]),
-    (21, ["ShearY", "SolarizeAdd"]),
-    (22, ["Posterize", "Solarize"]),
-    (24, ["Color", "Rotate"]),
-  ],
-)
-def test_pairs_of_auto_augment(pair, names):
-  assert [op.name for op in auto(pair)] == names
+def test_each_layer_of_rand_augment_has_four_numbers_of_its_own():
+  policy = RandAugment(3, 9)
+  assert (policy.numbers, policy.layers) == (12, 3)
+  for numbers in RNG.random((200, 12)).tolist():
+    assert policy.draw(tuple(numbers)) == [
+      RandAugment(1, 9).draw(numbers[first : first + 4])[0]
+      for first in (0, 4, 8)
+    ]
 
 
-@pytest.mark.parametrize(
-  "pair, first, second",
-  [
-    (0, 0.8, 0.8),
-    (1, 0.4, 0.6),
-    (10, 1.0, 0.6),
-    (15, 1.0, 0.8),
-    (24, 0.8, 0.4),
-  ],
-)
-def test_probabilities_of_auto_augment(pair, first, second):
-  assert len(auto(pair, first - 0.01, second - 0.01)) == 2
-  if first < 1:
-    assert len(auto(pair, first, second - 0.01)) == 1
-  assert len(auto(pair, first - 0.01, second)) == 1
+@pytest.mark.parametrize("pair", range(25))
+def test_pairs_of_auto_augment(pair):
+  assert (PAIRS, AutoAugment().numbers, AutoAugment().layers) == (25, 8, 2)
+  names, chances, _ = zip(*V0[pair], strict=True)
+
+  def drawn(first, second):
+    return [op.name for op in auto(pair, first, second)]
+
+  def applied(*numbers):
+    pairs = zip(names, numbers, chances, strict=True)
+    return [name for name, number, chance in pairs if number < chance]
+
+  numbers = [0.0, BELOW_ONE, *chances, *(chance - 1e-9 for chance in chances)]
+  for first in numbers:
+    for second in numbers:
+      if min(first, second) >= 0 and max(first, second) < 1:
+        assert drawn(first, second) == applied(first, second)
+
+
+@pytest.mark.parametrize("sign", [0.0, 0.499, 0.5, BELOW_ONE])
+@pytest.mark.parametrize("pair", range(25))
+def test_strengths_of_auto_augment(pair, sign):
+  wanted = [
+    Op(name, pytest.approx(strength(name, level, sign, 250)), 0.0, 0.0)
+    for name, probability, level in V0[pair]
+    if probability > 0
+  ]
+  assert auto(pair, 0.0, 0.0, sign) == wanted
+
+
+def strength(name, level, sign, reach):
+  """The argument that TensorFlow's EfficientNet has at a level."""
+  share = level / 10
+  signed = -share if sign < 0.5 else share
+  return {
+    "Rotate": signed * 30,
+    "ShearX": signed * 0.3,
+    "ShearY": signed * 0.3,
+    "TranslateX": signed * reach,
+    "TranslateY": signed * reach,
+    "Posterize": int(share * 4),
+    "Solarize": int(share * 256),
+    "SolarizeAdd": int(share * 110),
+    "Cutout": int(share * 40),
+    **dict.fromkeys(
+      ["Color", "Contrast", "Brightness", "Sharpness"], share * 1.8 + 0.1
+    ),
+  }.get(name, 0.0)
+
+
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
+def test_operations_of_auto_augment_give_what_tensorflow_gives(name):
+  image = photograph(name)
+  for pair, operations in enumerate(V0):
+    drawn = auto(pair, 0.0, 0.0)
+    applied = [o for o in operations if o[1] > 0]
+    for op, (kind, _, level) in zip(drawn, applied, strict=True):
+      cases = [kind, f"{kind} +30", f"{kind} +0.3", f"{kind} +250"]
+      (case,) = (case for case in cases if case in RECORD[name])
+      assert crc32(apply_op(image, op)) == RECORD[name][case][level]
 
 
 def test_how_often_auto_augment_applies_what():
@@ -105,38 +169,6 @@ def test_how_often_auto_augment_applies_what():
     assert abs(names[name] / 20_000 - total / PAIRS) < 5 / 20_000**0.5
 
 
-@pytest.mark.parametrize(
-  "pair, place, value",
-  [
-    (0, 1, 4 / 10 * 0.3),  # ShearY 4
-    (1, 0, 9 / 10 * 1.8 + 0.1),  # Color 9
-    (2, 1, 24.0),  # Rotate 8
-    (3, 0, 76),  # Solarize 3
-    (5, 0, 0.1),  # Color 0
-    (5, 1, 0.0),  # Equalize
-    (6, 1, 33),  # SolarizeAdd 3
-    (7, 0, 0.27),  # ShearX 9
-    (12, 0, 2),  # Posterize 6
-    (15, 1, 225.0),  # TranslateY 9
-    (22, 0, 0),  # Posterize 2
-    (22, 1, 256),  # Solarize 10
-  ],
-)
-def test_strengths_of_auto_augment(pair, place, value):
-  op = auto(pair)[place]
-  assert op.value == pytest.approx(value, rel=1e-12)
-  assert (op.y, op.x) == (0.0, 0.0)
-
-
-def test_half_of_the_geometric_ones_are_negated():
-  assert auto(2, signs=0.499)[1].value == -24.0
-  assert auto(2, signs=0.5)[1].value == 24.0
-  assert auto(2, signs=0.0)[0].value == pytest.approx(0.28)  # Color
-  assert rand("ShearX", 10, 0.49).value == pytest.approx(-0.3)
-  assert rand("ShearY", 10, 0.51).value == pytest.approx(0.3)
-  assert rand("Posterize", 10, 0.0).value == 4
-
-
 def test_each_operation_has_its_own_numbers():
   rotate, translate = AutoAugment().draw(
     [15.5 / PAIRS, 0, 0.1, 0, 0.9, 0, 0, 0]
@@ -146,33 +178,21 @@ def test_each_operation_has_its_own_numbers():
   assert rotate == Op("Rotate", 21.0, 0.0, 0.0)
 
 
-# At levels 0, 5 and 10 and beyond.
-@pytest.mark.parametrize(
-  "name, values",
-  [
-    ("AutoContrast", [0, 0, 0, 0]),
-    ("Equalize", [0, 0, 0, 0]),
-    ("Invert", [0, 0, 0, 0]),
-    ("Rotate", [0, 15, 30, 84]),
-    ("Posterize", [0, 2, 4, 8]),
-    ("Solarize", [0, 128, 256, 256]),
-    ("Color", [0.1, 1.0, 1.9, 5.14]),
-    ("Contrast", [0.1, 1.0, 1.9, 5.14]),
-    ("Brightness", [0.1, 1.0, 1.9, 5.14]),
-    ("Sharpness", [0.1, 1.0, 1.9, 5.14]),
-    ("ShearX", [0, 0.15, 0.3, 0.84]),
-    ("ShearY", [0, 0.15, 0.3, 0.84]),
-    ("TranslateX", [0, 50, 100, 280]),
-    ("TranslateY", [0, 50, 100, 280]),
-    ("Cutout", [0, 20, 40, 112]),
-    ("SolarizeAdd", [0, 55, 110, 308]),
-  ],
-)
-def test_strengths_of_rand_augment(name, values):
-  for magnitude, value in zip([0, 5, 10, 28], values, strict=True):
-    op = rand(name, magnitude)
-    assert op.name == name and op.value == pytest.approx(value, rel=1e-12)
-    assert (op.y, op.x) == ((0.25, 0.75) if name == "Cutout" else (0.0, 0.0))
+@pytest.mark.parametrize("sign", [0.0, 0.499, 0.5, BELOW_ONE])
+@pytest.mark.parametrize("name", OPS)
+def test_strengths_of_rand_augment(name, sign):
+  for magnitude in [*range(31), 22.5, 100]:
+    op = rand(name, magnitude, sign)
+    value = pytest.approx(strength(name, magnitude, sign, 100), rel=1e-12)
+    y, x = (0.25, 0.75) if name == "Cutout" else (0.0, 0.0)
+    assert op == Op(name, value, y, x)
+
+
+# No cap: the wrapping is the operation's.
+def test_strengths_beyond_a_byte_are_as_they_are():
+  assert rand("Posterize", 22.5).value == 9
+  assert rand("Solarize", 10).value == 256
+  assert rand("Solarize", 17).value == 435
 
 
 def test_magnitudes_between_whole_ones_cut_what_is_whole():
