@@ -1,5 +1,6 @@
 """Any data set to ArrayRecord: whole, stopped in between, and damaged."""
 
+import dataclasses
 import io
 import json
 
@@ -12,7 +13,7 @@ from podscale.train.data import Skips
 from podscale.train.data import convert as module
 from podscale.train.data.convert import convert
 from podscale.train.data.images import open_images
-from podscale.train.data.images.index import read_index
+from podscale.train.data.images.index import read_index, write_index
 from podscale.train.data.synthetic_jpegs import synthesize
 from podscale.train.errors import UsageError
 
@@ -282,9 +283,11 @@ def test_an_index_of_an_earlier_version_does_not_go_on(
   begun(source, destination, console, monkeypatch)
   path = destination / "index.partial.json"
   record = json.loads(path.read_text())
-  del record["origin"], record["skipped"]
-  path.write_text(json.dumps(record))
-  assert "an earlier version" in refused(source, destination, console)
+  names = ("num_classes", "class_names", "examples_per_shard", "splits")
+  path.write_text(json.dumps({name: record[name] for name in names}))
+  assert "an earlier version" in refused(
+    source, destination, console, strict_jpeg=False
+  )
 
 
 def test_a_full_folder_is_left_alone(tmp_path, console):
@@ -448,9 +451,21 @@ def test_an_index_that_is_none_is_named(tmp_path, text):
 def test_an_index_cannot_reach_outside_its_folder(tmp_path, console):
   destination = tmp_path / "converted"
   converted(made(tmp_path / "source"), destination, console)
-  path = destination / "index.json"
-  record = json.loads(path.read_text())
-  record["splits"]["train"][0]["file"] = "../source/train-00000-of-00002"
-  path.write_text(json.dumps(record))
+  index = read_index(destination)
+  first, *others = index.splits["train"]
+  outside = dataclasses.replace(first, file=f"../source/{first.file}")
+  index.splits["train"][:] = [outside, *others]
+  write_index(destination, index)
   with pytest.raises(UsageError, match="is not a file in the folder"):
+    open_images(destination, "train")
+
+
+@pytest.mark.parametrize("name", ["examples", "sha256", "train", "listing"])
+def test_an_index_that_was_changed_is_refused(tmp_path, console, name):
+  destination = tmp_path / "converted"
+  converted(made(tmp_path / "source"), destination, console)
+  path = destination / "index.json"
+  text = path.read_text()
+  path.write_text(text.replace(f'"{name}"', f'"{name[:-1]}"', 1))
+  with pytest.raises(UsageError, match="checksum is wrong"):
     open_images(destination, "train")

@@ -1,15 +1,24 @@
 """index.json, which `convert` writes beside ArrayRecord shards."""
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from ...errors import UsageError
+from ...errors import UsageError, one_line
 from ...log import write_atomically
 from ..source import Split
 
 NAME = "index.json"
+_CHECKSUM = "checksum"
+_UNREADABLE = (
+  *(OSError, ValueError, TypeError, KeyError, AttributeError),
+  *(OverflowError, RecursionError),
+)
+# Those of podscale's first indexes, which had no checksum.
+_FIRST_KEYS = {"num_classes", "class_names", "examples_per_shard", "splits"}
 
 
 @dataclass(frozen=True)
@@ -69,11 +78,18 @@ def read_index(folder: Path, name: str = NAME) -> Index:
   """Read a folder's index.
 
   Raises:
-    UsageError: it is not readable, or names a file outside the folder.
+    UsageError: it is not readable, is not as it was written, or names a file
+      outside the folder.
   """
   path = folder / name
   try:
     record = json.loads(path.read_bytes())
+    if not isinstance(record, dict):
+      raise ValueError("it is no JSON object")
+    checksum = record.pop(_CHECKSUM, None)
+    checked = checksum is not None or set(record) != _FIRST_KEYS
+    if checked and checksum != _checksum(record):
+      raise ValueError("its checksum is wrong")
     splits = {
       split: [Shard(**shard) for shard in shards]
       for split, shards in record["splits"].items()
@@ -88,8 +104,11 @@ def read_index(folder: Path, name: str = NAME) -> Index:
       strict=record.get("strict") is True,
       label_offset=record.get("label_offset"),
     )
-  except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-    raise UsageError(f"{path}: not an index of podscale's: {error!r}") from None
+  except _UNREADABLE as error:
+    raise UsageError(
+      f"{path}: not an index of podscale's, or damaged: {one_line(error)}; "
+      "convert the data again"
+    ) from None
   for shard in (shard for shards in splits.values() for shard in shards):
     if Path(shard.file).name != shard.file:
       raise UsageError(f"{path}: {shard.file!r} is not a file in the folder")
@@ -97,5 +116,13 @@ def read_index(folder: Path, name: str = NAME) -> Index:
 
 
 def write_index(folder: Path, index: Index, name: str = NAME) -> None:
-  """Write a folder's index, whole or not at all."""
-  write_atomically(folder / name, json.dumps(asdict(index), indent=2) + "\n")
+  """Write a folder's index with its checksum, whole or not at all."""
+  record = asdict(index)
+  record[_CHECKSUM] = _checksum(record)
+  write_atomically(folder / name, json.dumps(record, indent=2) + "\n")
+
+
+def _checksum(record: dict[str, Any]) -> str:
+  """Hash a record as JSON that is the same whatever its layout."""
+  text = json.dumps(record, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()

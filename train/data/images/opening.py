@@ -102,7 +102,7 @@ def open_found(
   source = _open(
     found, where, split, num_classes or IMAGENET_CLASSES, label_offset
   )
-  if num_classes not in (None, source.num_classes):
+  if where.kind == "parquet" and num_classes not in (None, source.num_classes):
     raise UsageError(
       f"{where.folder}: its shards have {source.num_classes} class names, but "
       f"num-classes is {num_classes}; leave it out"
