@@ -93,12 +93,20 @@ def on_main(work: Callable[[], None]) -> None:
   Raises:
     UsageError: in all of them, what it raised there.
   """
+  on_all(work if jax.process_index() == 0 else lambda: None)
+
+
+def on_all(work: Callable[[], None]) -> None:
+  """Does `work` in every process, and waits for the others.
+
+  Raises:
+    UsageError: in all of them, what it raised in the first where it did.
+  """
   message = ""
-  if jax.process_index() == 0:
-    try:
-      work()
-    except UsageError as error:
-      message = str(error)
+  try:
+    work()
+  except UsageError as error:
+    message = str(error)
   message = first_message(message)
   if message:
     raise UsageError(message)

@@ -1,6 +1,8 @@
 """What a run writes while it goes: metrics.jsonl, TensorBoard, the terminal."""
 
+import contextlib
 import dataclasses
+import errno
 import importlib.metadata
 import json
 import math
@@ -19,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from .config import Config
 from .errors import UsageError
 from .lines import Lines
+from .records import parse_record
 from .scalars import Scalars
 
 METRICS = "metrics.jsonl"
@@ -29,24 +32,50 @@ def make_folder(path: Path) -> None:
   try:
     path.mkdir(parents=True, exist_ok=True)
   except OSError as e:
-    raise UsageError(f"cannot make the folder {path}: {e.strerror}") from e
+    reason = _obstacle(path) or e.strerror
+    raise UsageError(f"cannot make the folder {path}: {reason}") from e
 
 
-def write_atomically(path: Path, text: str) -> None:
+def _obstacle(path: Path) -> str:
+  """Say what stands where a folder should be; "" if it is nothing like that."""
+  for place in (*reversed(path.parents), path):
+    if os.path.isdir(place) or not os.path.lexists(place):
+      continue
+    if not os.path.islink(place):
+      return f"{place} is a file"
+    link = f"{place} is a link to {os.readlink(place)}"
+    try:
+      os.stat(place)
+    except OSError as e:
+      if e.errno == errno.ELOOP:
+        return f"{link}, which leads back to itself"
+      return f"{link}, where nothing is"
+    return f"{link}, a file"
+  return ""
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
   """Replace the file at `path`: afterwards it is the old one or the new one.
+
+  Args:
+    path: The file; folders above it are made.
+    content: Bytes, or text, which is written in UTF-8.
 
   Raises:
     UsageError: If it cannot be written.
   """
   make_folder(path.parent)
+  data = content.encode() if isinstance(content, str) else content
   beside = path.with_name(path.name + ".tmp")
   try:
-    with beside.open("w", encoding="utf-8") as file:
-      file.write(text)
+    with beside.open("wb") as file:
+      file.write(data)
       file.flush()
       os.fsync(file.fileno())
     beside.replace(path)
   except OSError as e:
+    with contextlib.suppress(OSError):
+      beside.unlink()
     raise UsageError(f"cannot write {path}: {e.strerror}") from e
 
 
@@ -56,32 +85,35 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
   A last line that was cut short, as a killed process leaves it, is left out.
 
   Raises:
-    UsageError: If the file cannot be read, or another line is not a record.
+    UsageError: If the file cannot be read, or another line is not a record
+      that a run has written.
   """
   try:
     *lines, tail = path.read_bytes().split(b"\n")
   except OSError as e:
     raise UsageError(f"cannot read {path}: {e.strerror}") from e
+  if _is_json(tail):
+    lines.append(tail)
   records = []
   for number, line in enumerate(lines, start=1):
-    record = _record(line)
-    if record is None:
+    try:
+      records.append(parse_record(line))
+    except ValueError as error:
       raise UsageError(
-        f"line {number} of {path} is not a record of a run; "
+        f"line {number} of {path} is not a record of a run ({error}); "
         "mend it or move the file away"
-      )
-    records.append(record)
-  last = _record(tail)
-  return records if last is None else [*records, last]
+      ) from None
+  return records
 
 
-def _record(line: bytes) -> dict[str, Any] | None:
+def _is_json(text: bytes) -> bool:
   try:
-    record = json.loads(line)
+    json.loads(text)
   except ValueError:
-    return None
-  ours = isinstance(record, dict) and {"kind", "step"} <= record.keys()
-  return record if ours else None
+    return False
+  except RecursionError:
+    pass  # whatever it is, it is not the beginning of a record
+  return True
 
 
 def history(records: list[dict[str, Any]], step: int) -> list[dict[str, Any]]:
@@ -223,6 +255,9 @@ class RunLog:
     is_main: Whether this is process 0; the log of another does nothing.
     console: Where to print.
 
+  Attributes:
+    evaluated: The steps that earlier processes have evaluated, in process 0.
+
   Raises:
     UsageError: If the workdir cannot be written, or its metrics.jsonl is not
       one of ours.
@@ -240,6 +275,7 @@ class RunLog:
     self._total_steps = total_steps
     self._resume_step = resume_step
     self._is_main = is_main
+    self.evaluated: list[int] = []
     self._pace_from = (resume_step, time.monotonic())
     self._pace_is_warm = False
     self._console = console or Console()
@@ -250,6 +286,7 @@ class RunLog:
     path = workdir / METRICS
     records = read_metrics(path) if path.exists() else []
     kept = history(records, self._resume_step)
+    self.evaluated = [r["step"] for r in kept if r["kind"] == "eval"]
     self._lost = lost_seconds(records, self._resume_step)
     write_atomically(path, "".join(json.dumps(r) + "\n" for r in kept))
     try:

@@ -1,6 +1,7 @@
 """The training loop: from settings to a trained network, in one function."""
 
 import contextlib
+import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -23,21 +24,24 @@ from .checkpoint import Checkpoints
 from .config import Config
 from .data import (
   Batch,
+  EvalBatches,
   Order,
   Shuffled,
   ShuffledInShards,
   Skips,
+  Source,
   TrainBatches,
   describe,
   eval_batches,
   train_batches,
 )
-from .distributed import on_main
+from .distributed import first_message, on_all, on_main
 from .errors import NonFiniteError, SaveError, UsageError
 from .feed import DataWait, DeviceBatch, Feed
+from .lock import WorkdirLock
 from .log import RunLog, run_record
 from .placement import Placement
-from .report import print_summary, write_curves
+from .report import report
 from .setup import Run, create_model, set_up
 from .state import TrainState, Variables
 from .step import (
@@ -49,12 +53,13 @@ from .step import (
 )
 from .stopping import stop_on_signals
 from .watch import Watch
-from .workdir import check_settings
+from .workdir import SplitIdentity, claim
 
 _MOST_NAMED = 5  # tensors in a message
 _MOST_NORMS = 3
 # Between tries to write the last state; a signal leaves thirty in all.
 _RETRY_SECONDS = (1, 4, 10)
+_LONG_CHECK_SECONDS = 5
 
 
 class Trained(NamedTuple):
@@ -91,24 +96,28 @@ def train(config: Config, console: Console | None = None) -> Trained:
   config = replace(config, workdir=_workdir(config))
   data_state: dict[str, Any] | None = None
   rollbacks = 0
-  while True:
-    try:
-      return _train(config, console, data_state)
-    except NonFiniteError as error:
-      if config.non_finite == "stop" or rollbacks == config.most_rollbacks:
-        raise
-      rollbacks += 1
-      data_state = error.data_state
-      if jax.process_index() == 0:
-        text = (
-          f"{error}; going on from there with the images that follow, "
-          f"{rollbacks} of at most {config.most_rollbacks} times"
-        )
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+  with contextlib.closing(WorkdirLock(config.workdir or "")) as lock:
+    while True:
+      try:
+        return _train(config, console, data_state, lock)
+      except NonFiniteError as error:
+        if config.non_finite == "stop" or rollbacks == config.most_rollbacks:
+          raise
+        rollbacks += 1
+        data_state = error.data_state
+        if jax.process_index() == 0:
+          text = (
+            f"{error}; going on from there with the images that follow, "
+            f"{rollbacks} of at most {config.most_rollbacks} times"
+          )
+          console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def _train(
-  config: Config, console: Console, data_state: dict[str, Any] | None
+  config: Config,
+  console: Console,
+  data_state: dict[str, Any] | None,
+  lock: WorkdirLock,
 ) -> Trained:
   """As `train`, up to a step that is not finite.
 
@@ -118,7 +127,7 @@ def _train(
   account = Account()
   run = set_up(config)
   workdir = Path(config.workdir or "")
-  on_main(lambda: check_settings(workdir, config))
+  notes = _claim(config, run, workdir, lock)
 
   # --- The state, the data and where both stood ---------------------------
   placement = Placement(run.mesh)
@@ -167,19 +176,12 @@ def _train(
       data_state = data_state or saved_data
     if data_state:
       batches.restore(data_state)
-    log = stack.enter_context(
-      RunLog(
-        workdir,
-        total_steps=run.total_steps,
-        resume_step=step,
-        is_main=jax.process_index() == 0,
-        console=console,
-      )
-    )
+    log = stack.enter_context(_open_log(workdir, run, step, console))
     stop = stack.enter_context(stop_on_signals())
     log.run(run_record(config))
-    for line in damaged:
-      log.message(f"{line}; put aside, the one before is used")
+    damage = (f"{d}; put aside, the one before is used" for d in damaged)
+    for line in (*notes, *damage):
+      log.message(line)
     log.message(_banner(config, run, workdir, step))
     for line in describe(run.train_source, run.test_source):
       log.message(line)
@@ -194,14 +196,31 @@ def _train(
     def save() -> None:
       checkpoints.save(step, unpack(state), feed.state())
 
+    totals: EvaluationTotals | None = None
+    told = 0
+
+    def evaluate_and_log() -> None:
+      nonlocal totals, told
+      with account.spent_on("evaluation"), watch.over("evaluation"):
+        totals = evaluate(eval_step, unpack_average(state), run, skips)
+      log.eval(_eval_record(totals, step, run))
+      if len(skips) > told:
+        log.message(skips.summary(), everywhere=True)
+        told = len(skips)
+
+    if _main_finds(not log.evaluated or bool(notes)):
+      with watch.over("checking the test images"):
+        _check_test_images(run, skips, log)
     account.add("initialisation", account.seconds()[STEPS])
 
     # --- Steps -------------------------------------------------------------
     evaluate_every = _interval(config.eval_every_epochs, run)
     save_every = _interval(config.checkpoint_every_epochs, run)
-    totals: EvaluationTotals | None = None
+    is_due = step == run.total_steps or (step and step % evaluate_every == 0)
+    if is_due and _main_finds(step not in log.evaluated):
+      evaluate_and_log()  # the process that saved this step did not come to it
     pending: list[Metrics] = []
-    wait, told = DataWait(), 0
+    wait = DataWait()
     clock = time.perf_counter()
     stopping = False
     while step < run.total_steps and not stopping:
@@ -231,20 +250,15 @@ def _train(
         log.train(_train_record(values, step, rate, waited, run))
         account.add("data wait", wait.seconds)
         pending = []
-        if evaluates:
-          with account.spent_on("evaluation"), watch.over("evaluation"):
-            average = unpack_average(state)
-            totals = evaluate(eval_step, average, run, skips)
-          log.eval(_eval_record(totals, step, run))
-          if len(skips) > told:
-            log.message(skips.summary(), everywhere=True)
-            told = len(skips)
+        # What goes wrong in an evaluation costs no training then.
         if saves:
           with account.spent_on("checkpoints"), watch.over("saving"):
             try:
               save()
             except SaveError as error:
               log.message(f"{error}; the run goes on")
+        if evaluates:
+          evaluate_and_log()
         if evaluates or saves:
           log.times(step, account.seconds())
         wait, clock = DataWait(), time.perf_counter()
@@ -263,8 +277,7 @@ def _train(
         totals = evaluate(eval_step, average, run, skips)
     log.times(step, account.seconds())
   if jax.process_index() == 0:
-    write_curves(workdir)
-    print_summary(workdir, console)
+    report(workdir, console)
   return Trained(unpack(state), totals)
 
 
@@ -273,7 +286,77 @@ def evaluate(
 ) -> EvaluationTotals:
   """Evaluates a network's variables on every test example once."""
   totals = EvaluationTotals()
-  batches = eval_batches(
+  for host_batch in _eval_batches(run, skips):
+    batch = _to_devices(host_batch, run.mesh)
+    totals.add(eval_step(variables, batch["image"], batch["label"]))
+  return totals
+
+
+def _claim(
+  config: Config, run: Run, workdir: Path, lock: WorkdirLock
+) -> list[str]:
+  """Takes the workdir, in process 0; returns lines for its log."""
+  data = {
+    "train": _identity(run.train_source),
+    "test": _identity(run.test_source),
+  }
+  notes: list[str] = []
+  on_main(lambda: notes.extend(claim(workdir, config, data, lock)))
+  text = json.dumps(data)
+  of_main = first_message(text)
+
+  def check_same() -> None:
+    if text != of_main:
+      raise UsageError(
+        f"process {jax.process_index()} has other images than process 0: "
+        f"{text} where that has {of_main}"
+      )
+
+  on_all(check_same)
+  return notes
+
+
+def _identity(source: Source) -> SplitIdentity:
+  return {"examples": len(source), "listing": source.listing}
+
+
+def _open_log(workdir: Path, run: Run, step: int, console: Console) -> RunLog:
+  """The log of this process; what is wrong in process 0 all processes raise."""
+
+  def open_log(is_main: bool) -> RunLog:
+    return RunLog(
+      workdir,
+      total_steps=run.total_steps,
+      resume_step=step,
+      is_main=is_main,
+      console=console,
+    )
+
+  logs: list[RunLog] = []
+  on_main(lambda: logs.append(open_log(is_main=True)))
+  return logs[0] if logs else open_log(is_main=False)
+
+
+def _main_finds(what: bool) -> bool:
+  """What process 0 finds, in all of them."""
+  is_main = jax.process_index() == 0
+  return first_message("yes" if is_main and what else "") == "yes"
+
+
+def _check_test_images(run: Run, skips: Skips, log: RunLog) -> None:
+  """Refuses test images that an evaluation would stop at, before the steps."""
+  begin = time.perf_counter()
+  on_all(lambda: _eval_batches(run, skips).check())
+  seconds = time.perf_counter() - begin
+  if seconds > _LONG_CHECK_SECONDS:
+    images = f"{len(run.test_source):,} test images"
+    log.message(
+      f"checked the headers and labels of {images} in {seconds:.0f} s"
+    )
+
+
+def _eval_batches(run: Run, skips: Skips) -> EvalBatches:
+  return eval_batches(
     run.test_source,
     batch_size=run.eval_batch_size,
     resolution=run.resolution,
@@ -281,10 +364,6 @@ def evaluate(
     process_index=jax.process_index(),
     process_count=jax.process_count(),
   )
-  for host_batch in batches:
-    batch = _to_devices(host_batch, run.mesh)
-    totals.add(eval_step(variables, batch["image"], batch["label"]))
-  return totals
 
 
 def _save_at_last(

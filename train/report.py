@@ -1,5 +1,6 @@
 """What a run ends with: curves.png and a table in the terminal."""
 
+import io
 import statistics
 from collections.abc import Sequence
 from datetime import timedelta
@@ -14,13 +15,31 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from .log import METRICS, read_metrics
+from .errors import one_line
+from .log import METRICS, read_metrics, write_atomically
 
 CURVES = "curves.png"
 _TRAIN = {"color": "#4C72B0", "linewidth": 1.5, "label": "train"}
 _TEST = {"color": "#DD8452", "linewidth": 2, "marker": "o", "markersize": 4}
 
 Records = Sequence[dict[str, Any]]
+
+
+def report(workdir: str | Path, console: Console) -> None:
+  """Draw the curves and print the summary, as far as they can be.
+
+  A run that has come to its end does not fail here: what cannot be drawn or
+  printed is named in a line.
+  """
+  for what, work in (
+    (f"{CURVES} is not drawn", lambda: write_curves(workdir)),
+    ("there is no summary", lambda: print_summary(workdir, console)),
+  ):
+    try:
+      work()
+    except Exception as error:
+      text = f"{what} ({type(error).__name__}: {one_line(error)})"
+      console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def write_curves(workdir: str | Path) -> Path:
@@ -32,7 +51,8 @@ def write_curves(workdir: str | Path) -> Path:
     The path of the picture (1,800 x 630 pixels).
 
   Raises:
-    UsageError: If there is no readable metrics.jsonl.
+    UsageError: If there is no readable metrics.jsonl, or the picture cannot be
+      written; one that was there is then left as it was.
   """
   records = read_metrics(Path(workdir) / METRICS)
   train, evals = _of_kind(records, "train"), _of_kind(records, "eval")
@@ -57,7 +77,9 @@ def write_curves(workdir: str | Path) -> Path:
   _finish(accuracy, f"{_split(evals)} top-1")
 
   path = Path(workdir) / CURVES
-  figure.savefig(path)
+  picture = io.BytesIO()
+  figure.savefig(picture, format="png")
+  write_atomically(path, picture.getvalue())
   return path
 
 

@@ -1,16 +1,20 @@
 """A run's folder: whose it is, and that nothing in it leads out of it."""
 
 import dataclasses
+import errno
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypedDict
 
 from .. import __version__
 from .config import Config
 from .errors import UsageError
-from .log import flat, make_folder, write_atomically
+from .lock import LOCK, WorkdirLock
+from .log import METRICS, flat, make_folder, read_metrics, write_atomically
 
+_CONFIG = "config.json"
 # Another value of these trains the same weights, so a run may go on with it.
 _MAY_DIFFER = {
   "workdir",
@@ -29,78 +33,189 @@ _MAY_DIFFER = {
   "data.augment_on",
   "data.skip_bad",
 }
+_PATH = "data.path"  # the data's listing is compared instead
 _MOST_NAMED = 5
+# What a start leaves that was killed, or had no room, before its config.json.
+_FILES_OF_A_START = {LOCK, f"{_CONFIG}.tmp", f"{METRICS}.tmp"}
+_FOLDERS_OF_A_START = {"checkpoints", "tensorboard"}
 
 
-def check_settings(workdir: str | Path, config: Config) -> None:
-  """Claim `workdir` for a run with these settings, or agree to resume there.
+class SplitIdentity(TypedDict):
+  """What a split of a data set is known by, wherever it is."""
+
+  examples: int
+  listing: str
+  """`Source.listing`."""
+
+
+class _Recorded(NamedTuple):
+  settings: dict[str, Any]
+  """By their dotted names."""
+  data: dict[str, SplitIdentity]
+  """By split; empty in the workdirs of earlier versions."""
+
+
+def claim(
+  workdir: str | Path,
+  config: Config,
+  data: Mapping[str, SplitIdentity],
+  lock: WorkdirLock,
+) -> list[str]:
+  """Take `workdir` for a run with these settings, new or resumed.
 
   The first start writes WORKDIR/config.json. Later ones must have the same
   settings, but for those that do not change the training: how often to log,
   evaluate and save, how many checkpoints to keep, the evaluation's batch, where
   images are augmented, how many bad ones are left out, what is done where a
-  loss is not finite, on how many devices, how processes find each other.
+  loss is not finite, on how many devices, how processes find each other. The
+  data may have moved, or may have been converted: its listing must be the same.
+
+  Args:
+    workdir: The folder; made if it is not there.
+    config: The settings.
+    data: What the run's data is, by split.
+    lock: The workdir's, which is taken.
+
+  Returns:
+    Lines for the log: that the data has moved, that there are no locks.
 
   Raises:
-    UsageError: If the workdir cannot be written, holds something else, holds a
-      run with other settings, or a link that leads out of it. Nothing in it is
-      changed then.
+    UsageError: If the workdir cannot be written, holds something else, a run
+      with other settings, on other data or with a log that cannot be read, or
+      a link that leads out of it, or if another run is at work in it. Nothing
+      in it is changed then.
   """
-  path = Path(workdir) / "config.json"
-  make_folder(path.parent)
-  _refuse_links_out(path.parent)
-  now = json.loads(json.dumps(dataclasses.asdict(config)))
-  there = _recorded_settings(path)
-  if there is None:
-    record = {"podscale": __version__, "settings": now}
-    write_atomically(path, json.dumps(record, indent=2) + "\n")
-    return
-  differing = _differing(flat(there), flat(now))
+  folder = Path(workdir)
+  make_folder(folder)
+  _refuse_links_out(folder)
+  settings = json.loads(json.dumps(dataclasses.asdict(config)))
+  _compare(folder, flat(settings), data)
+  trouble = lock.take()
+  notes = [f"{trouble}; make sure that no other run has it"] if trouble else []
+  # Again, for another run may have been faster; from here on none can be.
+  recorded, moved = _compare(folder, flat(settings), data)
+  if not recorded:
+    record = {"podscale": __version__, "settings": settings, "data": data}
+    text = json.dumps(record, indent=2) + "\n"
+    write_atomically(folder / _CONFIG, text)
+  return [*notes, *moved]
+
+
+def _compare(
+  folder: Path, now: Mapping[str, Any], data: Mapping[str, SplitIdentity]
+) -> tuple[bool, list[str]]:
+  """Refuse a folder that is not this run's.
+
+  Returns:
+    Whether a run has claimed it, and a line if its data has moved since.
+  """
+  recorded = _recorded(folder)
+  if recorded is None:
+    return False, []
+  there = recorded.settings
+  may_differ = _MAY_DIFFER | ({_PATH} if recorded.data else set())
+  differing = _differing(there, now, may_differ)
   if differing:
     more = len(differing) - _MOST_NAMED
     if more > 0:
       differing[_MOST_NAMED:] = [f"and {more} more"]
     raise UsageError(
-      f"{workdir} holds a run with other settings ({', '.join(differing)}); "
+      f"{folder} holds a run with other settings ({', '.join(differing)}); "
       "resume it with its own, or choose another --workdir"
     )
+  before, path = there.get(_PATH), now.get(_PATH)
+  for split, recorded_split in recorded.data.items():
+    if recorded_split != data.get(split):
+      raise UsageError(
+        f"{folder} holds a run on other {split} images: "
+        f"{_describe(recorded_split)} in {before} then, "
+        f"{_describe(data.get(split))} in {path} now; resume it with its own, "
+        "or choose another --workdir"
+      )
+  if (folder / METRICS).exists():
+    read_metrics(folder / METRICS)  # refused before anything is compiled
+  if recorded.data and before != path:
+    return True, [
+      f"the data was in {before} and is in {path} now: the same images in the "
+      "same order"
+    ]
+  return True, []
 
 
-def _recorded_settings(path: Path) -> dict[str, Any] | None:
-  """The settings in config.json; None where the folder is still empty."""
+def _describe(split: SplitIdentity | None) -> str:
+  if split is None:
+    return "none"
+  return f"{split['examples']:,} (listing {split['listing'][:8]})"
+
+
+def _recorded(folder: Path) -> _Recorded | None:
+  """What config.json records; None where a run has yet to write it."""
   try:
-    if not any(path.parent.iterdir()):
+    if all(map(_is_of_a_start, folder.iterdir())):
       return None
-    record = json.loads(path.read_bytes())
+    record = json.loads((folder / _CONFIG).read_bytes())
+    data = {
+      split: SplitIdentity(
+        examples=int(of["examples"]), listing=str(of["listing"])
+      )
+      for split, of in record.get("data", {}).items()
+    }
     if "podscale" in record and isinstance(record["settings"], dict):
-      return record["settings"]
-  except (OSError, ValueError, TypeError, KeyError, RecursionError):
+      return _Recorded(flat(record["settings"]), data)
+  except (
+    *(OSError, ValueError, TypeError, KeyError),
+    *(AttributeError, RecursionError),
+  ):
     pass  # not there or not ours: the same refusal
   raise UsageError(
-    f"{path.parent} is not empty and has no config.json of podscale's; "
+    f"{folder} is not empty and has no {_CONFIG} of podscale's; "
     "choose another --workdir"
   )
 
 
-def _differing(there: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def _is_of_a_start(path: Path) -> bool:
+  if path.is_symlink():
+    return False
+  if path.name in _FOLDERS_OF_A_START:
+    return path.is_dir() and not any(path.iterdir())
+  return path.name in _FILES_OF_A_START and path.is_file()
+
+
+def _differing(
+  there: Mapping[str, Any], now: Mapping[str, Any], may_differ: set[str]
+) -> list[str]:
   absent = "absent"
   return [
     f"{name}: {there.get(name, absent)} there, {now.get(name, absent)} now"
     for name in {**now, **there}
-    if name not in _MAY_DIFFER
+    if name not in may_differ
     and there.get(name, absent) != now.get(name, absent)
   ]
 
 
 def _refuse_links_out(workdir: Path) -> None:
   """A workdir may be somebody else's: what is written there stays there."""
-  inside = workdir.resolve()
+  inside = Path(os.path.realpath(workdir))
   for folder, folders, files in workdir.walk():
     for path in (folder / name for name in (*folders, *files)):
-      target = path.resolve()
-      if path.is_symlink() and not target.is_relative_to(inside):
+      if not path.is_symlink():
+        continue
+      target = _target(path)
+      if not target.is_relative_to(inside):
         raise UsageError(
           f"{path} is a link to {target}, outside the workdir, and a run "
           "writes inside it only; remove the link, or make --workdir the "
           "folder that it leads to"
         )
+
+
+def _target(link: Path) -> Path:
+  """Where a link leads, whether or not something is there."""
+  try:
+    link.stat()
+  except OSError as error:
+    if error.errno == errno.ELOOP:
+      raise UsageError(
+        f"{link} is a link that leads back to itself; remove it"
+      ) from None
+  return Path(os.path.realpath(link))

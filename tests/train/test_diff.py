@@ -15,12 +15,22 @@ def start(**settings):
     "step": 0,
     "settings": {"seed": 0, "workdir": "x", "model": {"name": "b0"}} | settings,
     "versions": {"jax": "0.12.0"},
+    "preset": "smoke",
+    "device_kind": "cpu",
+    "device_count": 8,
+    "process_count": 1,
     "time": 1.0,
   }
 
 
 def step(number, loss, kind="train", **more):
-  return {"kind": kind, "step": number, "loss": loss, "time": 2.0} | more
+  record = {"kind": kind, "step": number, "loss": loss, "time": 2.0}
+  of_kind = {
+    "train": {"epoch": 0.5, "learning_rate": 0.1, "images_per_s": 9.0},
+    "eval": {"epoch": 0.5, "split": "test", "examples": 8}
+    | {"correct": 4, "top1": 0.5},
+  }
+  return record | of_kind[kind] | more
 
 
 def run(folder, *records):
@@ -86,3 +96,15 @@ def test_what_is_no_run_is_refused(tmp_path, capsys):
     diff(a, b)
   assert main(["diff", str(a)]) == 2
   assert "two workdirs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  "line", ["[1]", '{"kind": "train", "step": "1"}', "[" * 1000]
+)
+def test_a_log_that_is_not_ours_is_one_line(tmp_path, capsys, line):
+  a, b = (run(tmp_path / name, start()) for name in ("a", "b"))
+  with (b / "metrics.jsonl").open("a") as file:
+    file.write(f"{line}\n")
+  assert main(["diff", str(a), str(b)]) == 2
+  (said,) = capsys.readouterr().err.splitlines()
+  assert f"line 2 of {b}/metrics.jsonl is not a record of a run" in said

@@ -25,7 +25,12 @@ from podscale.train.log import (
   write_atomically,
 )
 
-RUN = {"preset": "smoke"}
+RUN = {
+  "preset": "smoke",
+  "device_kind": "cpu",
+  "device_count": 8,
+  "process_count": 1,
+}
 
 
 def train_record(step, **changed):
@@ -102,7 +107,7 @@ def test_each_record_is_a_line_at_once(tmp_path):
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_what_is_not_finite_is_null(tmp_path, value):
   with open_log(tmp_path) as log:
-    log.run({"settings": {"deep": {"inside": value}}})
+    log.run(RUN | {"settings": {"deep": {"inside": value}}})
     log.train(train_record(1, loss=value))
   run, train = strict_lines(tmp_path)
   assert run["settings"]["deep"]["inside"] is None
@@ -188,14 +193,103 @@ def test_a_torn_last_line_is_dropped(tmp_path):
   ]
 
 
-@pytest.mark.parametrize("line", ["not JSON", "[1]", '{"loss": 1.0}', ""])
-def test_a_foreign_line_is_named_and_nothing_is_lost(tmp_path, line):
+RECORDS = [
+  {"kind": "run", "step": 0, "time": 1.0, "preset": "smoke"}
+  | {"device_kind": "cpu", "device_count": 8, "process_count": 1},
+  {"kind": "train", "time": 1.0} | train_record(10),
+  {"kind": "eval", "time": 1.0} | eval_record(10),
+  {"kind": "times", "step": 10, "time": 1.0, "seconds": {"steps": 1}},
+]
+
+
+def refused_line(line, tmp_path):
+  """What is said of a second line; nothing is lost by it."""
   path = tmp_path / "metrics.jsonl"
-  content = f'{{"kind": "run", "step": 0}}\n{line}\n'
+  content = f"{json.dumps(RECORDS[0])}\n{line}\n"
   path.write_text(content)
-  with pytest.raises(UsageError, match=f"line 2 of {path} is not a record"):
+  with pytest.raises(UsageError, match=f"line 2 of {path} is not a") as error:
     open_log(tmp_path)
   assert path.read_text() == content
+  assert "\n" not in str(error.value)
+  assert len(str(error.value)) < 400
+  return str(error.value)
+
+
+@pytest.mark.parametrize(
+  "line",
+  [
+    *("not JSON", "[1]", '"x"', "1", "null", "", '{"loss": 1.0}', "{}"),
+    *("[" * 1000, "[" * 1000 + "]" * 1000, '{"a":' * 1000, "[" * 100_000),
+    "9" * 5000,
+  ],
+)
+def test_a_foreign_line_is_named_and_nothing_is_lost(tmp_path, line):
+  refused_line(line, tmp_path)
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record["kind"])
+def test_a_record_without_a_field_is_named(tmp_path, record):
+  for name in record.keys() - {"data_wait"}:
+    lacking = {key: value for key, value in record.items() if key != name}
+    assert name in refused_line(json.dumps(lacking), tmp_path)
+
+
+@pytest.mark.parametrize("value", [True, "1", [], {}, -1e310, 10**400])
+@pytest.mark.parametrize("record", RECORDS, ids=lambda record: record["kind"])
+def test_a_field_of_another_type_is_named(tmp_path, record, value):
+  for name in record.keys() - {"data_wait"}:
+    if isinstance(record[name], str) and isinstance(value, str):
+      continue
+    if isinstance(record[name], dict) and value == {}:
+      continue
+    text = refused_line(json.dumps(record | {name: value}), tmp_path)
+    assert f"({name} is " in text
+
+
+@pytest.mark.parametrize(
+  "change",
+  [
+    *({"step": step} for step in (None, -1, 1.0, 2**63)),
+    *({"kind": kind} for kind in (None, ["run"], "note")),
+    *({"time": time} for time in (None, 1e12, 10**20)),
+    {"examples": -1},
+    *({"split": split} for split in ("\ud800", "\x1b[2J", "two\nlines")),
+    {"extra": json.loads("[" * 200 + "]" * 200)},
+    {"lost_seconds": "none"},
+  ],
+)
+def test_a_value_that_no_run_writes_is_named(tmp_path, change):
+  refused_line(json.dumps(RECORDS[2] | change), tmp_path)
+
+
+@pytest.mark.parametrize(
+  "record",
+  [
+    RECORDS[0],
+    RECORDS[0] | {"lost_seconds": -0.5, "settings": {"model": {"name": "b0"}}},
+    RECORDS[1],
+    RECORDS[1] | {"loss": None, "learning_rate": None, "gradient_norm": None},
+    RECORDS[1] | {"time": 1764547200, "loss": 3, "of a later version": [[1]]},
+    RECORDS[2] | {"loss": None},
+    RECORDS[3],
+    RECORDS[3] | {"seconds": {}},
+  ],
+)
+def test_what_runs_have_written_so_far_is_read(tmp_path, record):
+  path = tmp_path / "metrics.jsonl"
+  path.write_text(json.dumps(record))
+  assert read_metrics(path) == [record]
+
+
+def test_a_line_cut_at_any_place_is_dropped(tmp_path):
+  path = tmp_path / "metrics.jsonl"
+  first = json.dumps(RECORDS[0]) + "\n"
+  last = json.dumps(RECORDS[0] | {"settings": {"model": {"name": "b0"}}})
+  for end in range(len(last)):
+    path.write_text(first + last[:end])
+    assert len(read_metrics(path)) == 1
+  path.write_text(first + last)
+  assert len(read_metrics(path)) == 2
 
 
 def test_work_behind_the_last_checkpoint_is_counted_as_lost(tmp_path):
@@ -292,7 +386,7 @@ def test_the_bar_goes_and_the_lines_stay_when_the_run_fails(tmp_path):
 
 def test_an_unwritable_workdir_is_named(tmp_path):
   (tmp_path / "file").touch()
-  with pytest.raises(UsageError, match="file/run: Not a directory"):
+  with pytest.raises(UsageError, match="file/run: .*/file is a file"):
     open_log(tmp_path / "file" / "run")
   (tmp_path / "metrics.jsonl").mkdir()
   with pytest.raises(UsageError, match="metrics.jsonl: Is a directory"):
@@ -307,9 +401,21 @@ def test_write_atomically_replaces_the_file(tmp_path):
   assert list(path.parent.iterdir()) == [path]
 
 
+def test_write_atomically_leaves_nothing_where_it_fails(tmp_path):
+  path = tmp_path / "file"
+  path.write_text("old")
+  with (
+    files_up_to(10),
+    pytest.raises(UsageError, match="file: File too large"),
+  ):
+    write_atomically(path, b"eleven bytes")
+  assert path.read_text() == "old"
+  assert list(tmp_path.iterdir()) == [path]
+
+
 def test_make_folder_names_what_is_in_the_way(tmp_path):
   (tmp_path / "file").touch()
-  with pytest.raises(UsageError, match="file: File exists"):
+  with pytest.raises(UsageError, match="file: .*/file is a file"):
     make_folder(tmp_path / "file")
 
 

@@ -1,5 +1,6 @@
 """The whole loop on eight devices: training, resuming, stopping, refusing."""
 
+import contextlib
 import dataclasses
 import functools
 import io
@@ -23,6 +24,7 @@ from podscale.train.config import DataConfig
 from podscale.train.data.synthetic_jpegs import synthesize
 from podscale.train.diff import diff
 from podscale.train.errors import NonFiniteError, SaveError, UsageError
+from podscale.train.lock import WorkdirLock
 from podscale.train.log import RunLog, read_metrics
 from podscale.train.loop import _largest, _not_finite, train
 from podscale.train.presets import get_preset
@@ -273,6 +275,37 @@ def from_files(workdir, folder, **changes):
   return smoke(workdir, data=data, epochs=2.0, eval_batch_size=16)
 
 
+def test_test_images_are_checked_before_the_first_step(jpegs, tmp_path):
+  """Else one without a header costs the training up to it, each time."""
+  folder = tmp_path / "images"
+  shutil.copytree(jpegs, folder)
+  path = next((folder / "val").rglob("00000003.jpg"))
+  path.write_bytes(path.read_bytes()[:20])
+  config = from_files(tmp_path / "run", folder)
+  strict = dataclasses.replace(config.data, skip_bad=0)
+  output = io.StringIO()
+  with pytest.raises(UsageError, match=r"00000003\.jpg: no JPEG header"):
+    train(dataclasses.replace(config, data=strict), Console(file=output))
+  assert losses(tmp_path / "run") == []
+  assert "starting of 4 steps" in output.getvalue()
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_where_its_data_has_moved(jpegs, tmp_path, console):
+  workdir, moved = tmp_path / "run", tmp_path / "moved"
+  train(from_files(workdir, jpegs), console)
+  shutil.copytree(jpegs, moved)
+  train(from_files(workdir, moved), console)
+  said = console.file.getvalue()
+  assert f"the data was in {jpegs} and is in {moved} now" in said
+  assert "resuming at step 4 of 4" in said
+  image = next((moved / "train").rglob("00000003.jpg"))
+  image.rename(image.with_name("another.jpg"))
+  with pytest.raises(UsageError, match="on other train images") as error:
+    train(from_files(workdir, moved), console)
+  assert str(jpegs) in str(error.value) and str(moved) in str(error.value)
+
+
 @pytest.mark.slow
 def test_files_augmented_on_host_and_device_train_alike(
   jpegs, tmp_path, console
@@ -325,6 +358,47 @@ def test_the_time_of_a_run_is_accounted_for(straight):
   # Of six small steps compiling takes more than any of the rest.
   assert last["compilation"] > last["steps"] / 2
   assert "of it" in output
+
+
+def test_an_evaluation_that_fails_costs_no_training(
+  straight, tmp_path, console, monkeypatch
+):
+  """The step is saved before, and evaluated when the run goes on."""
+
+  def fail(*args):
+    raise UsageError("a test image cannot be used")
+
+  workdir = tmp_path / "run"
+  with monkeypatch.context() as patch:
+    patch.setattr(loop, "evaluate", fail)
+    with pytest.raises(UsageError, match="a test image cannot"):
+      train(smoke(workdir), console)
+  assert (workdir / "checkpoints" / "6").is_dir()
+  again = train(smoke(workdir), console)
+  assert "resuming at step 6 of 6" in console.file.getvalue()
+  straight_workdir, expected, _ = straight
+  assert diff(straight_workdir, workdir) == []
+  assert again.evaluation == expected.evaluation
+
+
+def test_a_second_run_in_a_workdir_is_refused(straight, console):
+  workdir, _, _ = straight
+  with contextlib.closing(WorkdirLock(workdir)) as lock:
+    lock.take()
+    with pytest.raises(UsageError, match=f"process {os.getpid()} on "):
+      train(smoke(workdir), console)
+
+
+def test_a_log_that_is_not_ours_stops_the_run_before_it_compiles(
+  straight, tmp_path, console
+):
+  workdir = tmp_path / "run"
+  shutil.copytree(straight[0], workdir)
+  with (workdir / "metrics.jsonl").open("a") as file:
+    file.write('{"kind": "train", "step": "7"}\n')
+  with pytest.raises(UsageError, match="of .*metrics.jsonl is not a record"):
+    train(smoke(workdir), console)
+  assert console.file.getvalue() == ""
 
 
 @pytest.fixture

@@ -5,10 +5,11 @@ import matplotlib.colors
 import matplotlib.image
 import numpy as np
 import pytest
+from full_disk import files_up_to
 from rich.console import Console
 
 from podscale.train.errors import UsageError
-from podscale.train.report import print_summary, write_curves
+from podscale.train.report import print_summary, report, write_curves
 
 RUN = {
   "kind": "run",
@@ -193,3 +194,38 @@ def test_a_folder_without_a_log_is_named(tmp_path):
     write_curves(tmp_path)
   with pytest.raises(UsageError, match="metrics.jsonl: No such file"):
     print_summary(tmp_path, Console(file=io.StringIO()))
+
+
+def reported(workdir):
+  output = io.StringIO()
+  report(workdir, Console(file=output, width=200))
+  return output.getvalue()
+
+
+def test_a_picture_that_cannot_be_written_is_a_line(tmp_path):
+  write_metrics(tmp_path, WHOLE)
+  (tmp_path / "curves.png").mkdir()
+  text = reported(tmp_path)
+  assert "curves.png is not drawn (UsageError: cannot write" in text
+  assert "1,030 (median)" in text  # the summary is there
+  assert {p.name for p in tmp_path.iterdir()} == {"curves.png", "metrics.jsonl"}
+
+
+def test_without_room_the_picture_before_stays(tmp_path):
+  write_metrics(tmp_path, WHOLE)
+  assert "not drawn" not in reported(tmp_path)
+  before = (tmp_path / "curves.png").read_bytes()
+  with files_up_to(10_000):
+    text = reported(tmp_path)
+  assert "curves.png is not drawn (UsageError: cannot write" in text
+  assert "File too large" in text
+  assert (tmp_path / "curves.png").read_bytes() == before
+
+
+@pytest.mark.parametrize("line", ["[1]", '{"kind": "train", "step": 1}', "{"])
+def test_a_log_that_is_not_ours_is_two_lines(tmp_path, line):
+  (tmp_path / "metrics.jsonl").write_text(f"{line}\n")
+  curves, summary = reported(tmp_path).splitlines()
+  assert "curves.png is not drawn" in curves
+  assert "there is no summary" in summary
+  assert "line 1 of" in curves and "line 1 of" in summary

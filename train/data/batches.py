@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from .decode import Picture
 from .device_augment import encode_ops
 from .order import Order, Shuffled
 from .policies import Policy, apply_ops
-from .prefetch import Batch, prefetch
+from .prefetch import Batch, cores, prefetch
 from .randomness import uniform_numbers
 from .skipping import Skips
 from .source import BadExampleError, Source
@@ -93,15 +94,31 @@ class TrainBatches:
 class EvalBatches:
   """The batches of one pass over a split; made by `eval_batches`."""
 
-  def __init__(self, start: Callable[[], Iterator[Batch]], steps: int):
+  def __init__(
+    self,
+    start: Callable[[], Iterator[Batch]],
+    steps: int,
+    check: Callable[[], None],
+  ):
     self._start = start
     self._steps = steps
+    self._check = check
 
   def __len__(self) -> int:
     return self._steps
 
   def __iter__(self) -> Iterator[Batch]:
     return self._start()
+
+  def check(self) -> None:
+    """Read the label and the image's header of each example of the batches.
+
+    No pixels are decoded, so this takes as long as reading the files.
+
+    Raises:
+      UsageError: a label is out of range, or too many examples are bad.
+    """
+    self._check()
 
 
 def train_batches(
@@ -275,11 +292,30 @@ def eval_batches(
         skips.add(source.where(position + row), error)
 
   def start() -> Iterator[Batch]:
-    positions = range(process_index * share, steps * batch_size, batch_size)
     return prefetch(fill, positions, lambda: _new_batch(share, resolution))
 
+  def check_example(index: int) -> None:
+    try:
+      Picture(source[index]["image"])
+    except BadExampleError as error:
+      skips.add(source.where(index), error)
+
+  def check() -> None:
+    of_this_process = (
+      index
+      for position in positions
+      for index in range(position, min(position + share, examples))
+    )
+    pool = ThreadPoolExecutor(cores(), thread_name_prefix="podscale-check")
+    try:
+      for _ in pool.map(check_example, of_this_process):
+        pass
+    finally:
+      pool.shutdown(cancel_futures=True)
+
   steps = -(-examples // batch_size)
-  return EvalBatches(start, steps)
+  positions = range(process_index * share, steps * batch_size, batch_size)
+  return EvalBatches(start, steps, check)
 
 
 def _new_batch(size: int, resolution: int) -> Batch:

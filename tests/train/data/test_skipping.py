@@ -52,12 +52,16 @@ def train(source, skips=None):
   )
 
 
+def checked(source, skips=None):
+  eval_batches(source, batch_size=4, resolution=SIZE, skips=skips).check()
+
+
 def evaluated(source, skips=None):
   batches = eval_batches(source, batch_size=4, resolution=SIZE, skips=skips)
   return np.concatenate([batch["label"] for batch in batches]).tolist()
 
 
-@pytest.mark.parametrize("run", [evaluated, lambda s: list(train(s))])
+@pytest.mark.parametrize("run", [checked, evaluated, lambda s: list(train(s))])
 def test_the_first_bad_example_stops_with_place_reason_and_cure(run):
   with pytest.raises(UsageError) as error:
     run(Holed(5))
@@ -98,3 +102,75 @@ def test_one_too_many_stops():
 def test_nothing_good_at_all_ends():
   with pytest.raises(UsageError, match="none of the 12 training images"):
     next(train(Holed(*range(12)), Skips(100)))
+
+
+def test_what_a_check_has_counted_an_evaluation_does_not_count_again():
+  skips = Skips(2)
+  source = Holed(3, 11)
+  checked(source, skips)
+  assert len(skips) == 2
+  assert evaluated(source, skips) == [0, 1, 2, -1, *range(4, 11), -1]
+  assert len(skips) == 2
+
+
+class WithFile(Holed):
+  """Of which one example is this file instead of pixels."""
+
+  def __init__(self, file):
+    super().__init__()
+    self._file = file
+
+  def __getitem__(self, index):
+    return super().__getitem__(index) | (
+      {"image": self._file} if index == 5 else {}
+    )
+
+
+@pytest.mark.parametrize(
+  "file", [b"", b"no image", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"]
+)
+def test_a_check_finds_files_without_a_header(file):
+  with pytest.raises(UsageError, match="shard, record 5: "):
+    checked(WithFile(file))
+  skips = Skips(1)
+  checked(WithFile(file), skips)
+  assert "shard, record 5" in skips.summary()
+
+
+def test_a_check_finds_labels_of_no_class():
+  class Mislabelled(Holed):
+    def __getitem__(self, index):
+      if index == 7:
+        raise UsageError("label 12 is of no class")  # as `EncodedImages` does
+      return super().__getitem__(index)
+
+  with pytest.raises(UsageError, match="label 12"):
+    checked(Mislabelled(), Skips(12))
+
+
+@pytest.mark.parametrize("process_count", [1, 2, 4])
+@pytest.mark.parametrize("batch_size", [4, 8, 16])
+def test_processes_share_a_check(process_count, batch_size):
+  """As they share the evaluation, so that examples in memory serve both."""
+  read = []
+
+  class Recorded(Holed):
+    def __getitem__(self, index):
+      read.append(index)
+      return super().__getitem__(index)
+
+  for process in range(process_count):
+    batches = eval_batches(
+      Recorded(),
+      batch_size=batch_size,
+      resolution=SIZE,
+      process_index=process,
+      process_count=process_count,
+    )
+    read.clear()
+    batches.check()
+    in_check = sorted(read)
+    read.clear()
+    evaluated_labels = np.concatenate([b["label"] for b in batches])
+    assert in_check == sorted(read)
+    assert in_check == [label for label in evaluated_labels if label >= 0]
