@@ -284,7 +284,7 @@ def test_test_images_are_checked_before_the_first_step(jpegs, tmp_path):
   config = from_files(tmp_path / "run", folder)
   strict = dataclasses.replace(config.data, skip_bad=0)
   output = io.StringIO()
-  with pytest.raises(UsageError, match=r"00000003\.jpg: no JPEG header"):
+  with pytest.raises(UsageError, match=r"00000003\.jpg: .* header"):
     train(dataclasses.replace(config, data=strict), Console(file=output))
   assert losses(tmp_path / "run") == []
   assert "starting of 4 steps" in output.getvalue()
