@@ -14,7 +14,7 @@ FOOTER = struct.Struct("<I")
 
 
 def frame(record: bytes) -> bytes:
-  """A record as it is in a file.
+  """Frame a record for a file.
 
   >>> len(frame(b"seven b")) - 7
   16
@@ -27,6 +27,6 @@ def frame(record: bytes) -> bytes:
 
 
 def checksum(data: bytes) -> int:
-  """Of a record or its length, as files have it."""
+  """Compute the checksum of a record or its length, as files store it."""
   crc = google_crc32c.value(data)
   return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

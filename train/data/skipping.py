@@ -6,7 +6,7 @@ from ..errors import UsageError
 
 
 class Skips:
-  """The examples that were left out, of which there may be so many.
+  """A list of the examples that were left out, up to a number of them.
 
   Args:
     most: How many different ones; with 0 the first is an error.
@@ -28,12 +28,12 @@ class Skips:
 
   @property
   def reasons(self) -> dict[str, str]:
-    """The reason for each example left out, by its place."""
+    """Copy the reason for each example left out, by its place."""
     with self._lock:
       return dict(self._reasons)
 
   def add(self, where: str, reason: object) -> None:
-    """Count an example; threads may.
+    """Count an example; safe to call from threads.
 
     Raises:
       UsageError: it is one too many; the message has its place and the reason.
@@ -49,7 +49,7 @@ class Skips:
       self._reasons[where] = str(reason)
 
   def summary(self) -> str:
-    """All of them in one line."""
+    """Name all of them in one line."""
     count = len(self._reasons)
     each = "; ".join(f"{w}: {r}" for w, r in self._reasons.items())
     return f"skipped {count} bad example{'s' * (count != 1)}: {each}"

@@ -1,5 +1,6 @@
 """What files of another format are called."""
 
+import bz2
 import gzip
 import lzma
 import tarfile
@@ -60,6 +61,9 @@ WRITERS = {
   "compressed with zstd; decompress it first: unzstd": write_zstd,
   "compressed with xz; decompress it first: unxz": lambda path: (
     path.write_bytes(lzma.compress(RECORD))
+  ),
+  "compressed with bzip2; decompress it first: bunzip2": lambda path: (
+    path.write_bytes(bz2.compress(RECORD))
   ),
   "a zip archive": write_zip,
   "a Parquet file; rename it to end in .parquet": write_parquet,

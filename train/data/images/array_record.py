@@ -116,7 +116,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def sha256(path: Path) -> str:
-  """A file's checksum, in hexadecimal."""
+  """Compute a file's checksum, in hexadecimal."""
   with path.open("rb") as file:
     return hashlib.file_digest(file, "sha256").hexdigest()
 

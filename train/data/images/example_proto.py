@@ -76,12 +76,12 @@ def _no_image(features: Iterable[str]) -> BadExampleError:
 
 
 def write_image(file: bytes, label: int) -> bytes:
-  """The record of an image file and its label from 0."""
+  """Make the record of an image file and its label from 0."""
   return write_features({"image": file, "label": label})
 
 
 def read_features(record: bytes) -> Features:
-  """The features of a `tf.train.Example`.
+  """Read the features of a `tf.train.Example`.
 
   Raises:
     BadExampleError: it is not one.
@@ -112,7 +112,7 @@ def _read_features(record: memoryview) -> dict[str, memoryview | int]:
 
 
 def write_features(features: Mapping[str, bytes | int]) -> bytes:
-  """A `tf.train.Example` of features with one value each."""
+  """Make a `tf.train.Example` of features with one value each."""
   entries = b""
   for name, value in features.items():
     if isinstance(value, bytes):
@@ -137,7 +137,7 @@ def _first_value(feature: memoryview) -> memoryview | int | None:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
-  """The number and value of each field."""
+  """Yield the number and the value of each field."""
   at = 0
   while at < len(message):
     key, at = _read_varint(message, at)
@@ -153,7 +153,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
 
 
 def _size(message: memoryview, kind: int, at: int) -> tuple[int, int]:
-  """Of a value, and where it begins."""
+  """Read the size of a value, and where it begins."""
   if kind == _BYTES:
     return _read_varint(message, at)
   if kind in (_FIXED32, _FIXED64):
@@ -168,7 +168,7 @@ def _message(value: memoryview | int) -> memoryview:
 
 
 def _read_varint(data: memoryview, at: int) -> tuple[int, int]:
-  """The number at a place, and where the next thing is."""
+  """Read the number at a place, and where the next value begins."""
   number = shift = 0
   while True:
     byte = data[at]

@@ -120,7 +120,7 @@ class ParquetImages(ShardedImages):
 
 
 class _Footer(NamedTuple):
-  """What the end of a shard says about it."""
+  """The structure of a shard, which its end describes."""
 
   metadata: "pq.FileMetaData"
   image: str  # the column of the images' bytes
