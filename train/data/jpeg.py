@@ -12,8 +12,9 @@ from .source import BadExampleError
 
 _START = b"\xff\xd8"
 _INKS = ("CMYK", "YCCK")
-# The warning where decoding ends above the rest of the rows.
+# What libjpeg warns of between segments, and where rows are left unread.
 _UNREAD = "extraneous bytes before marker"
+_CURE = "; without strict-jpeg such bytes are passed over"
 
 
 def is_jpeg(data: bytes) -> bool:
@@ -52,8 +53,9 @@ class Jpeg:
     try:
       header = simplejpeg.decode_jpeg_header(self._data)
     except (ValueError, KeyError) as error:
+      cure = _CURE if strict and _UNREAD in str(error) else ""
       raise BadExampleError(
-        f"cannot read the JPEG's header: {one_line(error)}"
+        f"cannot read the JPEG's header: {one_line(error)}{cure}"
       ) from None
     self.height, self.width, colours, _ = header
     self._inks = colours in _INKS
@@ -79,8 +81,10 @@ class Jpeg:
       except ValueError as error:
         # Another warning may have followed, so what is mended is decoded again.
         mended = without_bytes_before_end(data, str(error))
-        if self._strict or mended is None:
+        if mended is None:
           raise _not_decoded(error) from None
+        if self._strict:
+          raise _not_decoded(error, _CURE) from None
         data = mended
 
   def decode_down_to(self, rows: int, reduction: int = 1) -> np.ndarray:
@@ -131,8 +135,8 @@ class Jpeg:
     )
 
 
-def _not_decoded(error: Exception) -> BadExampleError:
-  return BadExampleError(f"cannot decode the JPEG: {one_line(error)}")
+def _not_decoded(error: Exception, cure: str = "") -> BadExampleError:
+  return BadExampleError(f"cannot decode the JPEG: {one_line(error)}{cure}")
 
 
 def _without_inks(pixels: np.ndarray) -> np.ndarray:

@@ -150,7 +150,8 @@ def test_bytes_in_the_header_are_passed_over(kind, place):
       np.testing.assert_array_equal(
         Jpeg(odd).decode(reduction), Jpeg(file).decode(reduction)
       )
-    assert reading(odd, strict=True) is None
+    with pytest.raises(BadExampleError, match="without strict-jpeg"):
+      Jpeg(odd, strict=True)
     # It hides no damage behind it.
     for damaged in (odd[: len(odd) * 2 // 3], odd[:-2]):
       assert reading(damaged) is None
@@ -164,7 +165,8 @@ def test_bytes_before_the_end_are_passed_over(kind):
     odd = file[:-2] + extra + file[-2:]
     np.testing.assert_array_equal(reading(odd), want)
   long = file[:-2] + b"a" * 100 + file[-2:]
-  assert reading(long, strict=True) is None
+  with pytest.raises(BadExampleError, match="without strict-jpeg"):
+    Jpeg(long, strict=True).decode()
   np.testing.assert_array_equal(reading(file + b"behind the end"), want)
 
 
