@@ -3,7 +3,6 @@
 import functools
 import io
 
-import cv2
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from mutants import mutants
@@ -82,7 +81,6 @@ def test_a_file_is_decoded_or_refused(tally):
   )
   @given(mutants(originals()))
   def run(data):
-    cv2.setLogLevel(0)
     try:
       picture = Picture(data)
     except BadExampleError:
