@@ -1,6 +1,9 @@
 """From any data set of image files to ArrayRecord shards with an index."""
 
+import contextlib
 import dataclasses
+import fcntl
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -8,6 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ..errors import UsageError
+from ..log import make_folder
 from .decode import Picture
 from .images import open_images
 from .images.array_record import ArrayRecordImages, sha256, write_array_record
@@ -16,7 +20,7 @@ from .images.example_proto import write_image
 from .images.index import NAME, Index, Origin, Shard, read_index, write_index
 from .images.labels import check_labels
 from .images.shard_files import SPLIT_NAMES
-from .new_folder import make_new_folder
+from .new_folder import check_new_folder
 from .parallel import map_in_threads
 from .skipping import Skips
 from .source import BadExampleError, Decoding, Split, check_same_classes
@@ -69,6 +73,7 @@ def convert(
       destination holds something else or was begun from other data, there are
       too many bad images, or a split has no others.
   """
+  _check_destination(destination)  # before a long look at the source
   splits = {
     split: open_images(source, split, num_classes, label_offset=label_offset)
     for split in SPLIT_NAMES
@@ -91,8 +96,49 @@ def convert(
     strict=strict_jpeg,
     label_offset=label_offset,
   )
-  index = _begin(destination, plan, skips)
-  _check_written(destination, index, splits)
+  make_folder(destination)
+  with _alone(destination):
+    index = _begin(destination, plan, skips)
+    _check_written(destination, index, splits)
+    _write_shards(destination, index, splits, skips, console)
+    return _finish(destination, index)
+
+
+def _check_destination(destination: Path) -> None:
+  """Refuse a folder that is finished, or that another program has filled."""
+  if (destination / NAME).exists():
+    raise UsageError(f"{destination}: holds a converted data set already")
+  if not (destination / _PARTIAL).exists():
+    check_new_folder(destination)
+
+
+@contextlib.contextmanager
+def _alone(destination: Path) -> Iterator[None]:
+  """Keep other conversions out of a folder, where its disk has locks."""
+  folder = os.open(destination, os.O_RDONLY)
+  try:
+    try:
+      fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise UsageError(
+        f"{destination}: another conversion writes to it; wait until it ends "
+        "or choose another folder"
+      ) from None
+    except OSError:
+      pass  # some network disks have no locks
+    yield
+  finally:
+    os.close(folder)
+
+
+def _write_shards(
+  destination: Path,
+  index: Index,
+  splits: Splits,
+  skips: Skips,
+  console: Console,
+) -> None:
+  """Write the shards that are missing, and note each in the partial index."""
   with Progress(console=console) as progress:
     bar = progress.add_task("converting", total=sum(map(len, splits.values())))
     for split, images in splits.items():
@@ -107,18 +153,15 @@ def convert(
         progress.advance(bar, len(each))
       if not index.examples(split):
         raise UsageError(
-          f"{source}: none of the {len(images)} {split} images can be used; "
-          f"remove {destination} to begin again"
+          f"none of the {len(images)} {split} images can be used; remove "
+          f"{destination} to begin again"
         )
-  return _finish(destination, index)
 
 
 def _begin(destination: Path, plan: Index, skips: Skips) -> Index:
   """Take what an earlier call has written, or begin as planned."""
-  if (destination / NAME).exists():
-    raise UsageError(f"{destination}: holds a converted data set already")
+  _check_destination(destination)
   if not (destination / _PARTIAL).exists():
-    make_new_folder(destination)
     write_index(destination, plan, _PARTIAL)
     return plan
   begun = read_index(destination, _PARTIAL)

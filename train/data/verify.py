@@ -19,7 +19,7 @@ from .images.labels import check_labels
 from .images.opening import open_found
 from .images.shard_files import SPLIT_NAMES
 from .parallel import map_in_threads
-from .source import BadExampleError, Decoding, Split
+from .source import BadExampleError, Decoding, Split, check_same_classes
 
 _Open = Callable[[FoundData, Split], EncodedImages]
 _SMALLEST = 8  # the most that a JPEG can be reduced in decoding
@@ -143,7 +143,9 @@ def _verify_images(
     report.say(f"{split}: {_summary(classes, examples, num_classes)}")
   try:
     with report.console.status("checking all labels"):
-      check_labels(*(open_part(found, split) for split in found.splits))
+      splits = [open_part(found, split) for split in found.splits]
+      check_same_classes(splits[0], splits[-1])
+      check_labels(*splits)
   except UsageError as error:
     report.add(error)
 

@@ -1,8 +1,10 @@
 """Any data set to ArrayRecord: whole, stopped in between, and damaged."""
 
 import dataclasses
+import fcntl
 import io
 import json
+import os
 
 import pytest
 from full_disk import files_up_to
@@ -288,6 +290,20 @@ def test_an_index_of_an_earlier_version_does_not_go_on(
   assert "an earlier version" in refused(
     source, destination, console, strict_jpeg=False
   )
+
+
+def test_two_conversions_into_one_folder_are_refused(tmp_path, console):
+  source, destination = made(tmp_path / "source"), tmp_path / "converted"
+  destination.mkdir()
+  other = os.open(destination, os.O_RDONLY)
+  fcntl.flock(other, fcntl.LOCK_EX)
+  try:
+    with pytest.raises(UsageError, match="another conversion writes to it"):
+      converted(source, destination, console)
+    assert list(destination.iterdir()) == []
+  finally:
+    os.close(other)
+  assert converted(source, destination, console).examples("train") == 11
 
 
 def test_a_full_folder_is_left_alone(tmp_path, console):
