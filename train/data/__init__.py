@@ -14,7 +14,6 @@ from .batches import (
   eval_batches,
   train_batches,
 )
-from .device_augment import augment_on_device
 from .fashion_mnist import FashionMnist, open_fashion_mnist
 from .order import Order, Shuffled, ShuffledInShards
 from .policies import AutoAugment, Policy, RandAugment
@@ -52,7 +51,6 @@ __all__ = [
   "Split",
   "Synthetic",
   "TrainBatches",
-  "augment_on_device",
   "check_same_classes",
   "describe",
   "eval_batches",

@@ -10,7 +10,6 @@ import numpy as np
 from ..errors import UsageError
 from .augment import NUMBERS, Crop, eval_image, train_image
 from .decode import Picture
-from .device_augment import encode_ops
 from .order import Order, Shuffled
 from .policies import Policy, apply_ops
 from .prefetch import Batch, cores, prefetch
@@ -217,6 +216,8 @@ def train_batches(
         pixels = apply_ops(pixels, policy.draw(numbers[row][NUMBERS:]))
       part["image"][row] = pixels
     if policy and augment_later:
+      from .device_augment import encode_ops  # late: JAX takes a second
+
       ops = [policy.draw(row[NUMBERS:]) for row in numbers]
       part[OP_IDS][:], part[OP_VALUES][:] = encode_ops(ops, policy.layers)
 

@@ -1,6 +1,8 @@
 """The command line of data sets, and its mistakes: one line each."""
 
 import errno
+import subprocess
+import sys
 
 import pytest
 
@@ -53,6 +55,15 @@ def test_it_calls_itself_by_what_can_be_typed(capsys):
     usage = capsys.readouterr().out
     assert usage.startswith(" ".join(["usage:", PROGRAM, *words]))
     assert "podscale-data" not in usage
+
+
+def test_it_does_not_wait_for_jax():
+  """Which takes a second, in which Ctrl-C may be lost in a callback."""
+  program = (
+    "import sys, podscale.train.data.__main__, podscale.train.data.verify, "
+    "podscale.train.data.convert; raise SystemExit('jax' in sys.modules)"
+  )
+  subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.mark.parametrize(
