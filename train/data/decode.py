@@ -75,15 +75,15 @@ class Picture:
   def resize(self, box: Box, out: np.ndarray) -> None:
     """Resize the pixels in a box to a square; bicubic, and clipped to 8 bits.
 
-    The cubic is Keys' with a = -0.75, between pixels' centres, without
-    antialiasing. A JPEG is decoded at a half, a quarter or an eighth where its
-    box still has the resolution each way: that averages fine detail, which else
-    would be aliased, and moves the box' edges by up to half of a reduced pixel.
+    The cubic is Keys' with a = -0.75, aligned at the centres of pixels, without
+    antialiasing. Where the box has at least twice the resolution each way, a
+    JPEG is decoded at a half, a quarter or an eighth. That averages fine
+    detail, which else is aliased, and moves the edges of the box by up to half
+    of a reduced pixel.
 
-    TensorFlow 1's `resize_bicubic` has the same cubic between the corners of
-    pixels, a shift by half of what one pixel of the result is longer than one
-    of the box; `tf.image.resize` has a = -0.5 between the centres. README.md
-    has the distances.
+    TensorFlow 1's `resize_bicubic` has the same cubic, aligned at the corners
+    of pixels. `tf.image.resize` has a = -0.5 and is aligned at the centres.
+    README.md has the distances.
 
     Args:
       box: Within the image.
