@@ -8,7 +8,7 @@ from .errors import one_line
 
 _MOST_NESTED = 20
 _MOST_OF_A_VALUE = 40  # characters
-_MOST_NUMBER = 1e300
+_MOST_NUMBER = 1e39  # what is logged was a float32
 _MOST_SECONDS = 1e11  # as a time since 1970, the year 5138
 
 

@@ -1,6 +1,7 @@
 """What a run ends with: curves.png and a table in the terminal."""
 
 import io
+import itertools
 import statistics
 from collections.abc import Sequence
 from datetime import timedelta
@@ -164,7 +165,7 @@ def _seconds(records: Records) -> float:
 def _shares(records: Records) -> str:
   """What the time of all processes went into, largest first."""
   total: dict[str, float] = {}
-  for before, after in zip(records, [*records[1:], None], strict=True):
+  for before, after in itertools.zip_longest(records, records[1:]):
     # The last account of each process holds the others.
     if before["kind"] == "times" and (after is None or after["kind"] == "run"):
       for what, seconds in before["seconds"].items():

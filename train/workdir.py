@@ -31,9 +31,10 @@ _MAY_DIFFER = {
   "process_id",
   "cpu_devices",
   "data.augment_on",
+  "data.class_names",
   "data.skip_bad",
 }
-_PATH = "data.path"  # the data's listing is compared instead
+_PATHS = {"data.path", "data.eval_path"}  # the listings are compared instead
 _MOST_NAMED = 5
 # What a start leaves that was killed, or had no room, before its config.json.
 _FILES_OF_A_START = {LOCK, f"{_CONFIG}.tmp", f"{METRICS}.tmp"}
@@ -107,13 +108,14 @@ def _compare(
   """Refuse a folder that is not this run's.
 
   Returns:
-    Whether a run has claimed it, and a line if its data has moved since.
+    Whether a run has claimed it, and a line for each split of its data that
+    has moved since.
   """
   recorded = _recorded(folder)
   if recorded is None:
     return False, []
   there = recorded.settings
-  may_differ = _MAY_DIFFER | ({_PATH} if recorded.data else set())
+  may_differ = _MAY_DIFFER | (_PATHS if recorded.data else set())
   differing = _differing(there, now, may_differ)
   if differing:
     more = len(differing) - _MOST_NAMED
@@ -123,23 +125,31 @@ def _compare(
       f"{folder} holds a run with other settings ({', '.join(differing)}); "
       "resume it with its own, or choose another --workdir"
     )
-  before, path = there.get(_PATH), now.get(_PATH)
-  for split, recorded_split in recorded.data.items():
-    if recorded_split != data.get(split):
+  moved = []
+  for split, before in recorded.data.items():
+    where_before, where_now = _place(there, split), _place(now, split)
+    if before != data.get(split):
       raise UsageError(
-        f"{folder} holds a run on other {split} images: "
-        f"{_describe(recorded_split)} in {before} then, "
-        f"{_describe(data.get(split))} in {path} now; resume it with its own, "
-        "or choose another --workdir"
+        f"{folder} holds a run on other {split} images: {_describe(before)} in "
+        f"{where_before} then, {_describe(data.get(split))} in {where_now} "
+        "now; resume it with its own, or choose another --workdir"
+      )
+    if where_before != where_now:
+      moved.append(
+        f"the {split} images were in {where_before} and are in {where_now} "
+        "now: the same ones in the same order"
       )
   if (folder / METRICS).exists():
     read_metrics(folder / METRICS)  # refused before anything is compiled
-  if recorded.data and before != path:
-    return True, [
-      f"the data was in {before} and is in {path} now: the same images in the "
-      "same order"
-    ]
-  return True, []
+  return True, moved
+
+
+def _place(settings: Mapping[str, Any], split: str) -> str:
+  """Where the images of a split are, by the settings of a run."""
+  path = settings.get("data.path")
+  if split == "test":
+    path = settings.get("data.eval_path") or path
+  return path or "the package"
 
 
 def _describe(split: SplitIdentity | None) -> str:

@@ -1,5 +1,6 @@
 """What a workdir holds: checkpoints, metrics.jsonl and config.json."""
 
+import contextlib
 import io
 import json
 import shutil
@@ -16,9 +17,10 @@ from rich.console import Console
 
 from podscale.train.checkpoint import Checkpoints
 from podscale.train.config import Config
+from podscale.train.lock import WorkdirLock
 from podscale.train.log import read_metrics
 from podscale.train.report import print_summary, write_curves
-from podscale.train.workdir import check_settings
+from podscale.train.workdir import claim
 
 _fuzz = settings(
   max_examples=3000, deadline=200000, suppress_health_check=list(HealthCheck)
@@ -121,17 +123,23 @@ def _json_lines(text):
 def test_config(tally):
   """A workdir whose settings were damaged is refused, or is what it was."""
   config = Config()
+  data = {"train": {"examples": 9, "listing": "a"}}
+
+  def start(folder):
+    with contextlib.closing(WorkdirLock(folder)) as lock:
+      return claim(folder, config, data, lock)
+
   with tempfile.TemporaryDirectory() as folder:
     folder = Path(folder)
-    check_settings(folder, config)
+    start(folder)
     path = folder / "config.json"
     original = path.read_bytes()
 
     def check(text):
       path.write_bytes(text)
-      if tally.read(lambda: check_settings(folder, config) or True):
+      if tally.read(lambda: start(folder) or True):
         # Nothing that changes the training may have been another.
-        check_settings(folder, config)
+        start(folder)
         tally.compare(path.read_bytes(), text)
 
     @_fuzz

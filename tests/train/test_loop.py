@@ -297,7 +297,9 @@ def test_a_run_goes_on_where_its_data_has_moved(jpegs, tmp_path, console):
   shutil.copytree(jpegs, moved)
   train(from_files(workdir, moved), console)
   said = console.file.getvalue()
-  assert f"the data was in {jpegs} and is in {moved} now" in said
+  for split in ("train", "test"):
+    moved_text = f"{split} images were in {jpegs} and are in {moved} now"
+    assert moved_text in said
   assert "resuming at step 4 of 4" in said
   image = next((moved / "train").rglob("00000003.jpg"))
   image.rename(image.with_name("another.jpg"))

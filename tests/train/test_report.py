@@ -196,6 +196,13 @@ def test_a_folder_without_a_log_is_named(tmp_path):
     print_summary(tmp_path, Console(file=io.StringIO()))
 
 
+def test_a_log_without_records_is_drawn_and_summed_up(tmp_path):
+  write_metrics(tmp_path, [])
+  text = reported(tmp_path)
+  assert "podscale a run" in text
+  assert "not drawn" not in text and "no summary" not in text
+
+
 def reported(workdir):
   output = io.StringIO()
   report(workdir, Console(file=output, width=200))

@@ -53,6 +53,7 @@ def test_the_same_settings_resume(tmp_path):
       checkpoint_every_epochs=0.5,
       eval_every_epochs=3.0,
       eval_batch_size=100,
+      data=DataConfig(class_names="names.txt", skip_bad=3),
     ),
   )
   assert (tmp_path / "config.json").read_bytes() == before
@@ -207,9 +208,15 @@ def test_data_that_has_moved_is_gone_on_with(tmp_path):
   """Or was converted: what counts is which images there are, and the order."""
   assert claimed(tmp_path, with_data("/disk/images")) == []
   assert claimed(tmp_path, with_data("/disk/images")) == []
+  where = "in /disk/images and are in /ssd/converted now: the same ones in the"
   assert claimed(tmp_path, with_data("/ssd/converted")) == [
-    "the data was in /disk/images and is in /ssd/converted now: the same "
-    "images in the same order"
+    f"the {split} images were {where} same order" for split in DATA
+  ]
+  assert claimed(
+    tmp_path, with_data("/disk/images", eval_path="/ssd/validation")
+  ) == [
+    "the test images were in /disk/images and are in /ssd/validation now: the "
+    "same ones in the same order"
   ]
 
 
