@@ -202,12 +202,16 @@ def _check_written(destination: Path, index: Index, splits: Splits) -> None:
   wanted = {split: _ranges(images, index) for split, images in splits.items()}
   if all(len(index.splits[s]) == len(wanted[s]) for s in splits):
     return  # stopped at the very end: some may have their final names
+  cure = f"remove {destination} or choose another folder"
   for split, images in splits.items():
     for shard, each in zip(index.splits[split], wanted[split], strict=False):
       if not shard.examples:
         continue
       path = destination / shard.file
-      written = ArrayRecordImages([path], index.num_classes)
+      try:
+        written = ArrayRecordImages([path], index.num_classes)
+      except UsageError as error:
+        raise UsageError(f"{error}; {cure}") from None
       # It may be the first only of those that were not left out.
       possible = each[: len(each) - shard.examples + 1]
       if len(written) != shard.examples or not any(
@@ -215,7 +219,7 @@ def _check_written(destination: Path, index: Index, splits: Splits) -> None:
       ):
         raise UsageError(
           f"{path}: was written from other images than {images.where(each[0])}"
-          f" and those behind it; remove {destination} or choose another folder"
+          f" and those behind it; {cure}"
         )
 
 

@@ -78,8 +78,8 @@ class ShuffledInShards(_Epochs):
   Every example comes exactly once in an epoch. Where an epoch is no whole
   number of batches, some shards have fewer rows in it than examples and others
   more, so the last few examples of the former come in rows of the latter: at
-  most `batch_size` different ones over all epochs. With as few examples as
-  that most of them move.
+  most `batch_size` different ones over all epochs. Of a set as small as that,
+  most examples do.
 
   Args:
     examples: Number of examples in an epoch.

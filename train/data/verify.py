@@ -56,12 +56,12 @@ def verify(
   """
   found = find_data(folder)
   report = _Report(console)
+  open_part = partial(
+    open_found, num_classes=num_classes, label_offset=label_offset
+  )
   if (found.folder / NAME).is_file():
-    _verify_converted(found.folder, report)
+    _verify_converted(found, open_part, report)
   elif found.splits:
-    open_part = partial(
-      open_found, num_classes=num_classes, label_offset=label_offset
-    )
     _verify_images(found, open_part, Decoding(strict=strict_jpeg), report)
   else:
     raise UsageError(next(iter(found.problems.values())))
@@ -87,29 +87,39 @@ class _Report:
     self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _verify_converted(folder: Path, report: _Report) -> None:
-  index = read_index(folder)
+def _verify_converted(
+  found: FoundData, open_part: _Open, report: _Report
+) -> None:
+  index = read_index(found.folder)
   shards = [shard for each in index.splits.values() for shard in each]
 
   def damage(shard: Shard) -> str:
-    path = folder / shard.file
+    path = found.folder / shard.file
     try:
-      found = sha256(path)
+      digest = sha256(path)
     except OSError as error:
       return f"{path}: {read_error(error)}"
-    if found != shard.sha256:
+    if digest != shard.sha256:
       return (
-        f"{path}: damaged: its SHA-256 is {found}, {NAME} has {shard.sha256}"
+        f"{path}: damaged: its SHA-256 is {digest}, {NAME} has {shard.sha256}"
       )
     return ""
 
   with Progress(console=report.console) as progress:
-    found = map_in_threads(damage, shards)
-    for problem in progress.track(found, len(shards), description="verifying"):
+    examined = map_in_threads(damage, shards)
+    for problem in progress.track(
+      examined, len(shards), description="verifying"
+    ):
       if problem:
         report.add(problem)
   whole = len(shards) - len(report.problems)
   report.say(f"{whole} of {len(shards)} shards are as written")
+  if not report.problems:
+    for split in SPLIT_NAMES:
+      try:
+        open_part(found, split)
+      except UsageError as error:
+        report.add(error)
 
 
 def _verify_images(

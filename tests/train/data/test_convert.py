@@ -270,6 +270,21 @@ def test_another_source_of_the_same_names_does_not_go_on(
   assert "was written from other images" in message
 
 
+@pytest.mark.parametrize(
+  "change",
+  [
+    lambda path: path.unlink(),
+    lambda path: path.write_bytes(path.read_bytes()[:-70_000]),
+    lambda path: path.write_bytes(b""),
+  ],
+)
+def test_a_damaged_shard_does_not_go_on(tmp_path, console, monkeypatch, change):
+  source, destination = made(tmp_path / "source"), tmp_path / "converted"
+  begun(source, destination, console, monkeypatch)
+  change(destination / "train-00000-of-00003.array_record")
+  assert "00000-of-00003.array_record" in refused(source, destination, console)
+
+
 def test_a_source_that_was_moved_goes_on(tmp_path, console, monkeypatch):
   source, destination = made(tmp_path / "source"), tmp_path / "converted"
   begun(source, destination, console, monkeypatch)

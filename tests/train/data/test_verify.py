@@ -8,6 +8,8 @@ from upath import UPath
 
 from podscale.train.data.__main__ import main
 from podscale.train.data.images import open_images
+from podscale.train.data.images.array_record import sha256, write_array_record
+from podscale.train.data.images.index import Shard, read_index, write_index
 from podscale.train.data.synthetic_jpegs import synthesize, synthetic_jpeg
 
 COUNTS = {"train": 11, "test": 5}
@@ -191,6 +193,25 @@ def test_every_damaged_shard_of_a_converted_set_is_listed(
   assert report[1] == f"{gone}: cannot be read: No such file or directory"
   assert report[2].startswith(f"{last}: damaged: its SHA-256 is ")
   assert report[3:] == ["3 of 6 shards are as written"]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_converted_set_that_cannot_be_opened_is_a_problem(
+  tmp_path, verified, split
+):
+  """As an earlier convert wrote them: an empty shard, its checksum right."""
+  source, folder = made(tmp_path / "source", "folder"), tmp_path / "converted"
+  assert main(["convert", str(source), str(folder)]) == 0
+  path = folder / "empty.array_record"
+  write_array_record(path, [])
+  index = read_index(folder)
+  size = path.stat().st_size
+  index.splits[split].append(Shard(path.name, 0, size, sha256(path)))
+  write_index(folder, index)
+  code, report, errors = verified(folder)
+  assert (code, errors, len(report)) == (1, [], 2)
+  assert report[0] == "3 of 3 shards are as written"
+  assert report[1].startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize("name", ["empty", "file", "nowhere"])
