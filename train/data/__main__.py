@@ -101,10 +101,12 @@ def _synthesize(args: argparse.Namespace, console: Console) -> int:
     width=args.width,
     height=args.height,
   )
+  told = "" if args.layout == "folder" else f", --num-classes {args.classes}"
   console.print(
-    f"{args.train} training and {args.test} test images in {args.folder}",
+    f"{args.train} training and {args.test} test images in {args.folder}{told}",
     highlight=False,
     markup=False,
+    soft_wrap=True,
   )
   return 0
 
