@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import io
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -288,6 +289,15 @@ def test_test_images_are_checked_before_the_first_step(jpegs, tmp_path):
     train(dataclasses.replace(config, data=strict), Console(file=output))
   assert losses(tmp_path / "run") == []
   assert "starting of 4 steps" in output.getvalue()
+
+
+def test_a_run_says_what_it_trains_on_in_three_lines(straight):
+  lines = straight[2].splitlines()
+  (start,) = [i for i, line in enumerate(lines) if "starting of" in line]
+  train_line, test_line, left_out = lines[start + 1 : start + 4]
+  assert "train: 384 images of 10 classes: made-up images" in train_line
+  assert re.search(r"test: [\d,]+ images of 10 classes: made-up", test_line)
+  assert left_out.strip().endswith("left out: nothing")
 
 
 @pytest.mark.slow

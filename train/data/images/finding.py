@@ -37,6 +37,7 @@ from .shard_files import (
   shard_kind,
   split_words,
 )
+from .sharded import open_shard
 
 Kind = Literal["podscale", "folders", "labelled"] | ShardKind
 
@@ -159,21 +160,20 @@ def find_data(folder: str | Path, loose: Split | None = None) -> FoundData:
 
 def _descend(folder: Path) -> Path:
   """Find the one folder with data in it at or below `folder`."""
-  kaggle = folder
-  for part in _KAGGLE:
-    kaggle = kaggle / part
-  if kaggle.is_dir():
-    return kaggle
+  folders = _folders(list_folder(folder))
+  for start in range(len(_KAGGLE)):
+    if _KAGGLE[start] in folders:
+      inner = folder.joinpath(*_KAGGLE[start:])
+      if inner.is_dir():
+        return inner
   level = [folder]
   for _ in range(_LEVELS + 1):
-    listed = [(each, list_folder(each)) for each in level[:_MOST_FOLDERS]]
+    listed = [(each, list_folder(each)) for each in level]
     holding = [each for each, entries in listed if _holds_data(entries)]
     if len(holding) > 1:
-      names = ", ".join(each.name for each in holding[:_MOST_NAMED])
-      more = ", ..." * (len(holding) > _MOST_NAMED)
       raise UsageError(
-        f"{folder}: has {len(holding)} data sets in it: {names}{more}; give "
-        "the folder of one"
+        f"{folder}: has {len(holding)} data sets in it, {holding[0]} and "
+        f"{holding[1]} among them; give the folder of one"
       )
     if holding:
       return holding[0]
@@ -290,11 +290,8 @@ def _choose(
 ) -> None:
   """Choose one of a split's candidates; name those that are left out."""
   candidates = _without_archives(found, candidates)
-  words = [
-    w for w in SPLIT_WORDS[split] if any(c.word == w for c in candidates)
-  ]
-  if split in found.problems:
-    return
+  there = {candidate.word for candidate in candidates}
+  words = [word for word in SPLIT_WORDS[split] if word in there]
   if not words:
     found.problems[split] = _nothing(found, split)
     return
@@ -369,7 +366,10 @@ def _has_labels(path: Path) -> bool:
   """Look for a label beside the first image; True where only reading tells."""
   first = None
   try:
-    with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+    with (
+      open_shard(path) as file,
+      tarfile.open(fileobj=file, mode="r:") as tar,
+    ):
       for member in tar:
         stem, _, suffix = member.name.rpartition("/")[2].partition(".")
         if suffix in ("cls", "json"):
@@ -378,13 +378,13 @@ def _has_labels(path: Path) -> bool:
           if first not in (None, stem):
             return False
           first = stem
-  except (OSError, tarfile.TarError):
+  except (UsageError, tarfile.TarError):
     return True
   return first is None
 
 
 def _pattern(root: Path, split: FoundSplit) -> str:
-  """Name shards in a word or two."""
+  """Name the shards or the folder of a split that is left out."""
   folder = "" if split.folder == root else f"{split.folder.name}/"
   if len(split.shards) == 1:
     return f"{folder}{split.shards[0]}"
@@ -411,7 +411,7 @@ def _find_classes(found: FoundData, outer: Path) -> None:
   """Find names and number of the classes, from what describes the data."""
   train = found.splits.get("train")
   if train and train.kind == "folders":
-    found.class_names = tuple(class_folders(train.folder))
+    found.class_names = tuple(_folders(list_folder(train.folder)))
     found.classes_from = f"the folders in {train.folder.name}/"
   else:
     _read_tfds(found)
@@ -421,11 +421,6 @@ def _find_classes(found: FoundData, outer: Path) -> None:
       found.classes_from = mapping.name
   if found.class_names is not None:
     found.num_classes = len(found.class_names)
-
-
-def class_folders(folder: Path) -> list[str]:
-  """List the names of a split's class folders, sorted."""
-  return _folders(list_folder(folder))
 
 
 def _read_tfds(found: FoundData) -> None:

@@ -5,6 +5,8 @@ import json
 import shutil
 import tarfile
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from podscale.train.data.images import open_images
@@ -349,14 +351,39 @@ def test_of_several_versions_none_is_guessed(tmp_path):
   for version in ("1.0.0", "2.0.0"):
     tfds(tmp_path / "birds" / version)
   message = refusal(tmp_path / "birds")
-  assert "has 2 data sets in it: 1.0.0, 2.0.0" in message
+  assert "has 2 data sets in it, " in message
+  assert "/1.0.0 and " in message and "/2.0.0 among them" in message
 
 
-def test_the_data_folder_of_a_hugging_face_repository(tmp_path):
+@pytest.mark.parametrize(
+  "pattern",
+  [
+    "data/{word}-{i:05d}-of-00002-0a1b2c3d4e5f6071.parquet",
+    "data/{word}-{i:05d}-of-00002.parquet",
+    "default/{word}/{i:04d}.parquet",
+    "{word}-{i:05d}-of-00002.parquet",
+  ],
+)
+@pytest.mark.parametrize("word", ["validation", "valid", "test"])
+def test_parquet_shards_of_a_hugging_face_repository(tmp_path, pattern, word):
   (tmp_path / "README.md").write_text("x")
-  (tmp_path / "data").mkdir()
-  made(tmp_path / "data", "array-record")
-  assert lengths(tmp_path) == COUNTS
+  (tmp_path / ".git" / "train").mkdir(parents=True)
+  rows = [{"image": {"bytes": JPEG, "path": None}, "label": 1}] * 2
+  for split in ("train", word):
+    for i in range(2):
+      path = tmp_path / pattern.format(word=split, i=i)
+      path.parent.mkdir(parents=True, exist_ok=True)
+      pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+  assert lengths(tmp_path) == {"train": 4, "test": 4}
+  found = find_data(tmp_path)
+  assert [s.kind for s in found.splits.values()] == ["parquet", "parquet"]
+
+
+@pytest.mark.parametrize("train, val", [("Train", "Val"), ("TRAIN", "TEST")])
+def test_folders_of_splits_may_have_capitals(tmp_path, train, val):
+  class_folders(tmp_path / train)
+  class_folders(tmp_path / val, count=1)
+  assert lengths(tmp_path) == {"train": 6, "test": 3}
 
 
 # --- Flat validation folders -------------------------------------------------
@@ -428,18 +455,20 @@ def test_images_of_tiny_imagenet_lie_one_folder_deeper(tmp_path):
   assert [source[i]["label"] for i in range(4)] == TRUE
 
 
-def test_kaggles_layout_from_its_root(tmp_path):
+@pytest.mark.parametrize("given", [0, 1, 2])
+def test_kaggles_layout_from_its_root_or_below(tmp_path, given):
   inner = tmp_path / "ILSVRC" / "Data" / "CLS-LOC"
   names = flat(inner)
   (inner / "test").mkdir()
   (inner / "test" / "ILSVRC2012_test_00000001.JPEG").write_bytes(JPEG)
   notes = tmp_path / "ILSVRC" / "Annotations" / "CLS-LOC" / "train"
   class_folders(notes)
-  (tmp_path / "LOC_val_solution.csv").write_text(label_text("kaggle", names))
-  (tmp_path / "LOC_train_solution.csv").write_text("ImageId,Prediction\n")
-  (tmp_path / "LOC_synset_mapping.txt").write_text("n01440764 tench\n")
-  assert lengths(tmp_path) == {"train": 6, "test": 4}
-  source = open_images(tmp_path, "test")
+  root = [tmp_path, tmp_path / "ILSVRC", tmp_path / "ILSVRC" / "Data"][given]
+  (root / "LOC_val_solution.csv").write_text(label_text("kaggle", names))
+  (root / "LOC_train_solution.csv").write_text("ImageId,Prediction\n")
+  (root / "LOC_synset_mapping.txt").write_text("n01440764 tench\n")
+  assert lengths(root) == {"train": 6, "test": 4}
+  source = open_images(root, "test")
   assert [source[i]["label"] for i in range(4)] == TRUE
   assert source.left_out == ("test/ (val is used)",)
   # The labels are above the folder that is given.
