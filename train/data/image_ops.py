@@ -16,7 +16,7 @@ exceptions, both measured:
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -46,8 +46,8 @@ FILL = 128
 """What comes in from outside the image, and what Cutout leaves."""
 
 LARGEST = 2048
-"""The most pixels a side may have: OpenCV takes coordinates as int16, which
-hold those of a side of this length with slopes of up to 10."""
+"""The most pixels a side may have, far more than models take; OpenCV has
+coordinates as int16."""
 
 GREY_WEIGHTS = np.array([0.2989, 0.587, 0.114], np.float32)
 """What red, green and blue count in a grey level."""
@@ -57,9 +57,9 @@ SMOOTHING = np.array([1, 5], np.float32) / np.float32(13)
 
 _LEVELS = np.arange(256, dtype=np.uint8)
 _GREY_PRODUCTS = GREY_WEIGHTS[:, None] * (_LEVELS * np.float32(1 / 255))
-# Values in a band of rows: as float32 a quarter of a usual L2 cache, and below
-# the size from which the C library maps fresh pages for each array.
-_BAND = 16384
+# float32 in a band of rows: 120 kB, for from 128 KiB on the C library may map
+# fresh pages for each array.
+_BAND = 30_000
 _BELOW_HALF = np.nextafter(np.float32(0.5), np.float32(0))
 
 
@@ -214,14 +214,25 @@ def _in_bands(
 
   def banded(image: np.ndarray, op: Op) -> np.ndarray:
     out = np.empty_like(image)
-    step = max(_BAND // image[0].size, 1)
-    for first in range(0, len(image), step):
+    for first, end in _bands(len(image), image[0].size):
       above = min(first, margin)
-      rows = function(image[first - above : first + step + margin], op)
-      out[first : first + step] = rows[above : above + step]
+      rows = function(image[first - above : end + margin], op)
+      out[first:end] = rows[above : above + end - first]
     return out
 
   return banded
+
+
+def _bands(rows: int, values: int) -> Iterator[tuple[int, int]]:
+  """Yield the first row, and the one behind the last, of each band of rows.
+
+  Args:
+    rows: Rows of the image.
+    values: float32 that each row takes.
+  """
+  step = max(_BAND // values, 1)
+  for first in range(0, rows, step):
+    yield first, min(first + step, rows)
 
 
 def _blend(
@@ -268,24 +279,28 @@ def _transform(
 
   Halves are rounded away from zero; what lies outside is `FILL`.
   """
-  h, w = image.shape[:2]
-  x, y = np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32)
-  places = np.empty((h, w, 2), np.int16)
-  for axis, (by_x, by_y, offset) in enumerate(
-    np.array([to_x, to_y], np.float32)
-  ):
-    place = (by_x * x + (by_y * y)[:, None]) + offset
-    # Cut to a whole number by the assignment. With a half instead, the largest
-    # number below a half would become 1.
-    places[..., axis] = place + np.copysign(_BELOW_HALF, place)
-  return cv2.remap(
-    image,
-    places,
-    np.empty(0, np.uint16),  # no fractions
-    cv2.INTER_NEAREST,
-    borderMode=cv2.BORDER_CONSTANT,
-    borderValue=(FILL, FILL, FILL),
-  )
+  out = np.empty(image.shape, np.uint8)
+  x = np.arange(image.shape[1], dtype=np.float32)
+  for first, end in _bands(*image.shape[:2]):
+    y = np.arange(first, end, dtype=np.float32)[:, None]
+    places = np.empty((2, end - first, len(x)), np.float32)
+    for place, row in zip(places, (to_x, to_y), strict=True):
+      by_x, by_y, offset = map(np.float32, row)
+      # Where a factor is 0, one row or one column stands for all.
+      exact = (by_x * x if by_x else 0) + (by_y * y if by_y else 0) + offset
+      # Halves go away from zero: -1/2 to -1. With a half instead, the largest
+      # number below a half would become 1.
+      np.floor(exact + _BELOW_HALF, out=place)
+    cv2.remap(
+      image,
+      places[0],
+      places[1],
+      cv2.INTER_NEAREST,
+      out[first:end],
+      cv2.BORDER_CONSTANT,
+      (FILL, FILL, FILL),
+    )
+  return out
 
 
 def _cutout(image: np.ndarray, op: Op) -> np.ndarray:
