@@ -437,9 +437,12 @@ def _read_tfds(found: FoundData) -> None:
     features = features.get("featuresDict", features.get("content", {}))
     label = features.get("features", features)["label"]
     number = label.get("classLabel", label.get("content", {}))
-    found.num_classes = int(number.get("numClasses", number.get("num_classes")))
+    classes = int(number.get("numClasses", number.get("num_classes")))
   except (ValueError, TypeError, KeyError, AttributeError):
     return  # its labels are of another kind; the readers say so
+  if classes < 1:
+    raise UsageError(f"{path}: has {classes} classes")
+  found.num_classes = classes
   found.classes_from = found.classes_from or path.name
   if found.class_names and len(found.class_names) != found.num_classes:
     raise UsageError(

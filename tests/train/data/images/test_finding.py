@@ -4,10 +4,14 @@ import io
 import json
 import shutil
 import tarfile
+import tempfile
+from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from podscale.train.data.images import open_images
 from podscale.train.data.images.finding import find_data
@@ -347,6 +351,20 @@ def test_another_number_of_classes_than_the_data_says_is_refused(tmp_path):
   assert "has 4 classes, but num-classes is 3" in message
 
 
+@pytest.mark.parametrize("number", ["0", "-1"])
+def test_tfds_without_classes_is_refused(tmp_path, number):
+  tfds(tmp_path / "birds", classes=int(number), names=False)
+  message = refusal(tmp_path / "birds")
+  assert f"features.json: has {number} classes" in message
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"featuresDict": 3}', "null"])
+def test_another_features_file_says_nothing(tmp_path, text):
+  tfds(tmp_path / "birds", names=False)
+  (tmp_path / "birds" / "features.json").write_text(text)
+  assert open_images(tmp_path / "birds", "train").num_classes == 1000
+
+
 def test_of_several_versions_none_is_guessed(tmp_path):
   for version in ("1.0.0", "2.0.0"):
     tfds(tmp_path / "birds" / version)
@@ -587,3 +605,41 @@ def test_class_folders_without_a_split_are_not_guessed(tmp_path):
   class_folders(tmp_path)
   assert "no train images" in refusal(tmp_path)
   assert "no test images" in refusal(tmp_path, "test")
+
+
+# --- Any names at all --------------------------------------------------------
+
+PARTS = [
+  *("train", "val", "validation", "valid", "test", "flowers", "ILSVRC"),
+  *("_", "-", ".", "0", "1", "00000-of-00002", "2_of_2", "400", "é", "[x]"),
+  *(".tfrecord", ".tar", ".array_record", ".parquet", ".idx", ".jpg", ".txt"),
+  *("features.json", "label.labels.txt", "val.txt", "LOC_val_solution.csv"),
+]
+NAME = st.lists(st.sampled_from(PARTS), min_size=1, max_size=4).map("".join)
+CONTENT = st.sampled_from([b"", b"{}", b"a b\n", b"1\n", b"\xff", bytes(2048)])
+FOLDER = st.recursive(
+  CONTENT, lambda inner: st.dictionaries(NAME, inner, max_size=4)
+)
+
+
+def fill(folder, tree):
+  folder.mkdir()
+  for name, inside in tree.items():
+    if name.strip("."):
+      if isinstance(inside, dict):
+        fill(folder / name, inside)
+      else:
+        (folder / name).write_bytes(inside)
+
+
+@settings(max_examples=50, deadline=None)
+@given(tree=st.dictionaries(NAME, FOLDER, max_size=5))
+def test_any_folder_is_opened_or_refused_in_one_line(tree):
+  with tempfile.TemporaryDirectory() as parent:
+    folder = Path(parent) / "data"
+    fill(folder, tree)
+    for split in ("train", "test"):
+      try:
+        open_images(folder, split)
+      except UsageError as error:
+        assert "\n" not in str(error)
