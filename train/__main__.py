@@ -10,9 +10,10 @@ if __name__ == "__main__" and __package__ == "train":
 import sys
 from collections.abc import Sequence
 
-from . import last_words  # noqa: F401  before JAX, as it says there
+from . import last_words  # before JAX, as it says there
 from .arguments import parse
 from .errors import NonFiniteError, SaveError, UsageError
+from .stopping import Stop
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,6 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[:1] == ["diff"]:
       return _diff(words[1:])
     config = parse(words)
+    stop = Stop(last_words.leave)
+    stop.listen()
     # Late, so that --help does not wait for JAX.
     from .devices import configure_jax
     from .distributed import join, leaving_together
@@ -29,8 +32,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     configure_jax(config)
     print(f"distributed: {join(config)}", flush=True)
+    stop.joined()
     with leaving_together(_say):
-      train(config)
+      train(config, stop=stop)
   except (UsageError, NonFiniteError, SaveError) as error:
     return _say(error)
   return 0

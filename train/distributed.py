@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import sys
 from collections.abc import Callable, Iterator
 
 import jax
@@ -135,10 +134,7 @@ def leaving_together(say: Callable[[Exception], int]) -> Iterator[None]:
         f"most likely as another one is gone ({reason}); start the run again "
         "with the same --workdir"
       )
-    code = say(error)
-    last_words.goodbye()
-    sys.stdout.flush()
-    os._exit(code)
+    last_words.leave(say(error))
 
 
 def _initialize(**settings) -> None:

@@ -8,9 +8,11 @@ it starts in milliseconds and needs no JAX.
 
 import atexit
 import contextlib
+import os
 import signal
 import subprocess
 import sys
+from typing import NoReturn
 
 _helper: subprocess.Popen[bytes] | None = None
 
@@ -41,6 +43,13 @@ def goodbye() -> None:
   if _helper:
     _helper.communicate(b"\n")
     _helper = None
+
+
+def leave(code: int) -> NoReturn:
+  """End the process at once, whatever its threads are at."""
+  goodbye()
+  sys.stdout.flush()
+  os._exit(code)
 
 
 def _wait_and_speak() -> None:

@@ -1,10 +1,11 @@
 """The training loop: from settings to a trained network, in one function."""
 
 import contextlib
+import functools
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -37,7 +38,7 @@ from .data import (
 )
 from .distributed import first_message, on_all, on_main
 from .errors import NonFiniteError, SaveError, UsageError
-from .feed import DataWait, DeviceBatch, Feed
+from .feed import DataWait, DeviceBatch, Feed, next_batch
 from .lock import WorkdirLock
 from .log import RunLog, run_record
 from .placement import Placement
@@ -51,13 +52,13 @@ from .step import (
   make_eval_step,
   make_train_step,
 )
-from .stopping import stop_on_signals
+from .stopping import Stop
 from .watch import Watch
 from .workdir import SplitIdentity, claim
 
 _MOST_NAMED = 5  # tensors in a message
 _MOST_NORMS = 3
-# Between tries to write the last state; a signal leaves thirty in all.
+# Between tries to write the last state; after a signal, less.
 _RETRY_SECONDS = (1, 4, 10)
 _LONG_CHECK_SECONDS = 5
 
@@ -76,12 +77,15 @@ class Trained(NamedTuple):
   evaluation: EvaluationTotals | None
 
 
-def train(config: Config, console: Console | None = None) -> Trained:
+def train(
+  config: Config, console: Console | None = None, stop: Stop | None = None
+) -> Trained:
   """Trains and evaluates as `config` says, resuming what its workdir holds.
 
   Args:
     config: The settings.
     console: Where to print; None is the terminal.
+    stop: When to stop; None takes SIGTERM and SIGINT while it trains.
 
   Returns:
     The state as the last step left it, and the last evaluation.
@@ -94,12 +98,24 @@ def train(config: Config, console: Console | None = None) -> Trained:
   """
   console = console or Console()
   config = replace(config, workdir=_workdir(config))
+  if stop is not None:
+    return _train_with_rollbacks(config, console, stop)
+  stop = Stop()
+  stop.joined()
+  stop.listen()
+  with contextlib.closing(stop):
+    return _train_with_rollbacks(config, console, stop)
+
+
+def _train_with_rollbacks(
+  config: Config, console: Console, stop: Stop
+) -> Trained:
   data_state: dict[str, Any] | None = None
   rollbacks = 0
   with contextlib.closing(WorkdirLock(config.workdir or "")) as lock:
     while True:
       try:
-        return _train(config, console, data_state, lock)
+        return _train(config, console, stop, data_state, lock)
       except NonFiniteError as error:
         if config.non_finite == "stop" or rollbacks == config.most_rollbacks:
           raise
@@ -116,6 +132,7 @@ def train(config: Config, console: Console | None = None) -> Trained:
 def _train(
   config: Config,
   console: Console,
+  stop: Stop,
   data_state: dict[str, Any] | None,
   lock: WorkdirLock,
 ) -> Trained:
@@ -128,6 +145,7 @@ def _train(
   run = set_up(config)
   workdir = Path(config.workdir or "")
   notes = _claim(config, run, workdir, lock)
+  stop.advice = f"to go on: the same command with --workdir {workdir}"
 
   # --- The state, the data and where both stood ---------------------------
   placement = Placement(run.mesh)
@@ -157,9 +175,7 @@ def _train(
   augment = make_augment(config, run.mesh)
   skips = Skips(config.data.skip_bad)
   with contextlib.ExitStack() as stack:
-    batches = stack.enter_context(
-      contextlib.closing(_batches(config, run, skips))
-    )
+    batches = _batches(config, run, skips)
     checkpoints = stack.enter_context(
       Checkpoints(workdir / "checkpoints", keep=config.keep_checkpoints)
     )
@@ -177,7 +193,7 @@ def _train(
     if data_state:
       batches.restore(data_state)
     log = stack.enter_context(_open_log(workdir, run, step, console))
-    stop = stack.enter_context(stop_on_signals())
+    stop.say = functools.partial(log.message, everywhere=True)
     log.run(run_record(config))
     damage = (f"{d}; put aside, the one before is used" for d in damaged)
     for line in (*notes, *damage):
@@ -190,7 +206,7 @@ def _train(
     )
 
     feed = stack.enter_context(
-      contextlib.closing(Feed(batches, lambda b: _to_devices(b, run.mesh)))
+      contextlib.closing(_feed(batches, run, state=batches.state))
     )
 
     def save() -> None:
@@ -199,14 +215,19 @@ def _train(
     totals: EvaluationTotals | None = None
     told = 0
 
-    def evaluate_and_log() -> None:
+    def evaluate_and_log() -> bool:
+      """Whether it came to its end, and not the run."""
       nonlocal totals, told
       with account.spent_on("evaluation"), watch.over("evaluation"):
-        totals = evaluate(eval_step, unpack_average(state), run, skips)
+        evaluated = evaluate(eval_step, unpack_average(state), run, skips, stop)
+      if evaluated is None:
+        return False
+      totals = evaluated
       log.eval(_eval_record(totals, step, run))
       if len(skips) > told:
         log.message(skips.summary(), everywhere=True)
         told = len(skips)
+      return True
 
     if _main_finds(not log.evaluated or bool(notes)):
       with watch.over("checking the test images"):
@@ -217,26 +238,30 @@ def _train(
     evaluate_every = _interval(config.eval_every_epochs, run)
     save_every = _interval(config.checkpoint_every_epochs, run)
     is_due = step == run.total_steps or (step and step % evaluate_every == 0)
+    stopping = False
     if is_due and _main_finds(step not in log.evaluated):
-      evaluate_and_log()  # the process that saved this step did not come to it
+      # The process that saved this step did not come to it.
+      stopping = not evaluate_and_log()
     pending: list[Metrics] = []
     wait = DataWait()
     clock = time.perf_counter()
-    stopping = False
     while step < run.total_steps and not stopping:
       with watch.over("waiting for images"):
-        batch = wait.next(feed, pending[-1]["loss"] if pending else None)
-      with watch.over("starting a step"):
-        images = augment(batch)
-        state, metrics = train_step(state, images, batch["label"])
-      step += 1
-      pending.append(metrics)
+        last_loss = pending[-1]["loss"] if pending else None
+        batch = wait.next(feed, stop, last_loss)
+      stopping = batch is None
+      if batch is not None:
+        with watch.over("starting a step"):
+          images = augment(batch)
+          state, metrics = train_step(state, images, batch["label"])
+        stop.started(metrics["loss"])
+        step += 1
+        pending.append(metrics)
       last = step == run.total_steps
-      # Read once: a signal may come between any two lines below.
-      stopping = stop.asked_at(step) and not last
-      evaluates = last or (step % evaluate_every == 0 and not stopping)
+      evaluates = not stopping and (last or step % evaluate_every == 0)
       saves = last or stopping or step % save_every == 0
-      if evaluates or saves or step % config.log_every_steps == 0:
+      logs = evaluates or saves or step % config.log_every_steps == 0
+      if logs and pending:
         with watch.over("waiting for the devices"):
           done = jax.device_get(pending)
         try:
@@ -258,23 +283,24 @@ def _train(
             except SaveError as error:
               log.message(f"{error}; the run goes on")
         if evaluates:
-          evaluate_and_log()
+          stopping = not evaluate_and_log()
         if evaluates or saves:
           log.times(step, account.seconds())
         wait, clock = DataWait(), time.perf_counter()
 
     # --- The end -----------------------------------------------------------
     with account.spent_on("checkpoints"), watch.over("saving"):
-      _save_at_last(save, checkpoints, log)
-    if stopping:
-      log.message(
-        f"stopped by {stop.signal} at step {step}, saved; to go on: the same "
-        f"command with --workdir {workdir}"
-      )
-    elif totals is None:  # resumed where nothing was left to train
+      _save_at_last(save, checkpoints, log, stop)
+    stop.saved()
+    if not stopping and totals is None:  # resumed where no step was left
       with account.spent_on("evaluation"):
         average = unpack_average(state)
-        totals = evaluate(eval_step, average, run, skips)
+        totals = evaluate(eval_step, average, run, skips, stop)
+      stopping = totals is None
+    if stopping:
+      log.message(
+        f"stopped by {stop.signal} at step {step}, saved; {stop.advice}"
+      )
     log.times(step, account.seconds())
   if jax.process_index() == 0:
     report(workdir, console)
@@ -282,13 +308,21 @@ def _train(
 
 
 def evaluate(
-  eval_step: EvalStep, variables: Variables, run: Run, skips: Skips
-) -> EvaluationTotals:
-  """Evaluates a network's variables on every test example once."""
+  eval_step: EvalStep, variables: Variables, run: Run, skips: Skips, stop: Stop
+) -> EvaluationTotals | None:
+  """Evaluate a network's variables on every test example once.
+
+  Returns:
+    The sums; None where the run is to stop before all are there.
+  """
   totals = EvaluationTotals()
-  for host_batch in _eval_batches(run, skips):
-    batch = _to_devices(host_batch, run.mesh)
-    totals.add(eval_step(variables, batch["image"], batch["label"]))
+  batches = _eval_batches(run, skips)
+  with contextlib.closing(_feed(iter(batches), run)) as feed:
+    for _ in range(len(batches)):
+      batch = next_batch(feed, stop)
+      if batch is None:
+        return None
+      totals.add(eval_step(variables, batch["image"], batch["label"]))
   return totals
 
 
@@ -367,7 +401,7 @@ def _eval_batches(run: Run, skips: Skips) -> EvalBatches:
 
 
 def _save_at_last(
-  save: Callable[[], None], checkpoints: Checkpoints, log: RunLog
+  save: Callable[[], None], checkpoints: Checkpoints, log: RunLog, stop: Stop
 ) -> None:
   """Saves the last state, if it is not, until it is on disk."""
   pauses = iter(_RETRY_SECONDS)
@@ -379,8 +413,8 @@ def _save_at_last(
       pause = next(pauses, None)
       if pause is None:
         raise
-      log.message(f"{error}; trying again in {pause} s")
-      time.sleep(pause)
+      log.message(f"{error}; trying again in {pause} s at most")
+      stop.sleep(pause)
 
 
 def _batches(config: Config, run: Run, skips: Skips) -> TrainBatches:
@@ -405,6 +439,12 @@ def _order(config: Config, run: Run) -> Order:
   if config.data.cache:
     return ShuffledInShards(examples, config.seed, config.batch_size)
   return Shuffled(examples, config.seed)
+
+
+def _feed(
+  batches: Iterator[Batch], run: Run, state: Callable[[], dict[str, Any]] = dict
+) -> Feed:
+  return Feed(batches, lambda batch: _to_devices(batch, run.mesh), state)
 
 
 def _to_devices(batch: Batch, mesh: Mesh) -> DeviceBatch:

@@ -51,7 +51,7 @@ def test_the_walk_finds_numbers_at_both_levels():
 def test_a_number_out_of_its_range_is_one_line_with_the_limits(path):
   allowed = NUMBERS[path]
   ends = (math.nextafter(allowed.low, -1), math.nextafter(allowed.high, 2**99))
-  bad = [math.nan, math.inf, -math.inf, 1e308, -1, 10**22, -(10**22), *ends]
+  bad = [math.nan, math.inf, -math.inf, 1e308, -1, 10**50, -(10**22), *ends]
   for value in bad:
     with pytest.raises(UsageError) as error:
       changed(PRESETS["smoke"], path, value)
@@ -61,7 +61,7 @@ def test_a_number_out_of_its_range_is_one_line_with_the_limits(path):
     assert str(value)[:20] in said
 
 
-@pytest.mark.parametrize("value", ["nan", "inf", "1e308", "9" * 22, "9" * 5000])
+@pytest.mark.parametrize("value", ["nan", "inf", "1e308", "9" * 50, "9" * 5000])
 @pytest.mark.parametrize("path", NUMBERS, ids=flag)
 def test_on_the_command_line_too(path, value):
   with pytest.raises(

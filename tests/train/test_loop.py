@@ -29,6 +29,7 @@ from podscale.train.lock import WorkdirLock
 from podscale.train.log import RunLog, read_metrics
 from podscale.train.loop import _largest, _not_finite, train
 from podscale.train.presets import get_preset
+from podscale.train.stopping import Stop
 from podscale.train.watch import Watch
 
 
@@ -515,9 +516,9 @@ def test_the_last_state_is_tried_again_and_then_it_is_an_error(
     pytest.raises(SaveError, match="no other is there"),
   ):
     save = functools.partial(checkpoints.save, 6, {"w": jax.numpy.ones(3)}, {})
-    loop._save_at_last(save, checkpoints, log)
+    loop._save_at_last(save, checkpoints, log, Stop())
   assert tried == [6, 6, 6]
-  assert console.file.getvalue().count("trying again in 0 s") == 2
+  assert console.file.getvalue().count("trying again in 0 s at most") == 2
 
 
 def test_what_hangs_is_said_with_its_stack_and_changes_nothing(
