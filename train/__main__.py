@@ -10,7 +10,7 @@ if __name__ == "__main__" and __package__ == "train":
 import sys
 from collections.abc import Sequence
 
-from . import last_words  # before JAX, as it says there
+from . import last_words, terminal  # before JAX, as last_words says
 from .arguments import parse
 from .errors import NonFiniteError, SaveError, UsageError
 from .stopping import Stop
@@ -23,7 +23,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[:1] == ["diff"]:
       return _diff(words[1:])
     config = parse(words)
-    stop = Stop(last_words.leave)
+    last_words.prepare()
+    terminal.divert()
+    stop = Stop(terminal.leave)
     stop.listen()
     # Late, so that --help does not wait for JAX.
     from .devices import configure_jax

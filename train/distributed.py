@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from . import last_words
+from . import last_words, terminal
 from .config import Config
 from .errors import UsageError, one_line
 
@@ -60,7 +60,6 @@ def join(config: Config) -> str:
   try:
     _initialize()
   except ValueError as error:
-    last_words.goodbye()
     if config.distributed == "on":
       raise UsageError(
         f"no launcher of many processes was found ({error}); name "
@@ -134,11 +133,10 @@ def leaving_together(say: Callable[[Exception], int]) -> Iterator[None]:
         f"most likely as another one is gone ({reason}); start the run again "
         "with the same --workdir"
       )
-    last_words.leave(say(error))
+    terminal.leave(say(error))
 
 
 def _initialize(**settings) -> None:
-  last_words.prepare()
   try:
     jax.distributed.initialize(
       heartbeat_timeout_seconds=_HEARTBEAT_SECONDS,
@@ -155,6 +153,4 @@ def _ours(how: str) -> str:
   process = f"process {jax.process_index()} of {jax.process_count()}"
   if jax.process_count() > 1:
     last_words.name(process)
-  else:
-    last_words.goodbye()
   return f"{how}, {process}"

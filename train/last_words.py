@@ -8,11 +8,10 @@ it starts in milliseconds and needs no JAX.
 
 import atexit
 import contextlib
-import os
 import signal
 import subprocess
 import sys
-from typing import NoReturn
+from pathlib import Path
 
 _helper: subprocess.Popen[bytes] | None = None
 
@@ -29,9 +28,18 @@ def prepare() -> None:
 
 def name(process: str) -> None:
   """Says whose last words they are, once that is known."""
+  _tell("name", process)
+
+
+def name_file(path: Path) -> None:
+  """Says where its libraries' lines are, among them why it has crashed."""
+  _tell("file", str(path))
+
+
+def _tell(what: str, text: str) -> None:
   if _helper and _helper.stdin:
     with contextlib.suppress(BrokenPipeError):
-      _helper.stdin.write(process.encode())
+      _helper.stdin.write(f"{what} {text}\n".encode())
 
 
 # JAX can still end a process in what it does at exit. The first that is
@@ -41,28 +49,26 @@ def goodbye() -> None:
   """Ends the helper without a word; for a process that has said its own."""
   global _helper
   if _helper:
-    _helper.communicate(b"\n")
+    _helper.communicate(b"goodbye\n")
     _helper = None
-
-
-def leave(code: int) -> NoReturn:
-  """End the process at once, whatever its threads are at."""
-  goodbye()
-  sys.stdout.flush()
-  os._exit(code)
 
 
 def _wait_and_speak() -> None:
   for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_IGN)  # those the process may outlive
-  said = sys.stdin.readline()
-  if not said.endswith("\n"):
-    print(
-      f"podscale-train: {said or 'a process'} was killed or has crashed, or "
-      "JAX ended it as another one is missing; start the run again with the "
-      "same --workdir",
-      file=sys.stderr,
+  told = dict(line.rstrip("\n").partition(" ")[::2] for line in sys.stdin)
+  if "goodbye" in told:
+    return
+  line = "the run was killed or has crashed"
+  if "name" in told:
+    line = (
+      f"{told['name']} was killed or has crashed, or JAX ended it as another "
+      "one is missing"
     )
+  if "file" in told:
+    line += f"; what its libraries printed is in {told['file']}"
+  line += "; start the run again with the same --workdir"
+  print(f"podscale-train: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

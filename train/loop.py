@@ -20,6 +20,7 @@ from jax.tree_util import KeyPath, keystr
 from rich.console import Console
 
 from ..collectives import ALL_DEVICES, EvaluationTotals
+from . import terminal
 from .accounting import STEPS, Account
 from .checkpoint import Checkpoints
 from .config import Config
@@ -145,6 +146,7 @@ def _train(
   run = set_up(config)
   workdir = Path(config.workdir or "")
   notes = _claim(config, run, workdir, lock)
+  terminal.keep_in(workdir, jax.process_index())
   stop.advice = f"to go on: the same command with --workdir {workdir}"
 
   # --- The state, the data and where both stood ---------------------------

@@ -88,6 +88,9 @@ def test_processes_train_as_one_does(alone, tmp_path, count):
   ]
   for process, text in enumerate(said):
     assert f"process {process} of {count}" in text
+    assert "Gloo" not in text
+    name = f"libraries-{process}.log" if process else "libraries.log"
+    assert "[Gloo] Rank" in (tmp_path / name).read_text()
 
 
 @pytest.mark.slow

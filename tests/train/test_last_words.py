@@ -11,6 +11,10 @@ LINE = (
   "podscale-train: {} was killed or has crashed, or JAX ended it as another "
   "one is missing; start the run again with the same --workdir\n"
 )
+OF_ONE = (
+  "podscale-train: the run was killed or has crashed; start the run again "
+  "with the same --workdir\n"
+)
 KILL = "os.kill(os.getpid(), signal.SIGKILL)\n"
 PREPARE = "last_words.prepare()\n"
 NAME = "last_words.name('process 1 of 2')\n"
@@ -30,7 +34,7 @@ def test_a_process_that_is_ended_leaves_one_line(end):
 
 
 def test_one_that_has_no_name_yet():
-  assert said_by(PREPARE + KILL) == LINE.format("a process")
+  assert said_by(PREPARE + KILL) == OF_ONE
 
 
 @pytest.mark.parametrize(
@@ -53,7 +57,7 @@ def test_after_the_goodbye_nothing_is_left():
 
 def test_at_exit_it_outlasts_what_was_registered_later():
   end = "import atexit\natexit.register(os.abort)"
-  assert said_by(PREPARE + end) == LINE.format("a process")
+  assert said_by(PREPARE + end) == OF_ONE
 
 
 def test_the_command_line_has_it_before_jax():
