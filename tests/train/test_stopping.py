@@ -217,12 +217,12 @@ def test_the_last_state_is_tried_again_for_less_long(
 # What a process does whose main thread is in C and comes to no Python handler.
 IN_C = """
 import ctypes, sys
-from podscale.train import last_words
+from podscale.train import terminal
 from podscale.train.setup import set_up
 from podscale.train.stopping import Stop
 class Done:
   def is_ready(self): return True
-stop = Stop(last_words.leave)
+stop = Stop(terminal.leave)
 stop.listen()
 {set_up}
 lock, library = ctypes.create_string_buffer(64), ctypes.CDLL(None)
