@@ -403,7 +403,7 @@ def _reason(error: Exception) -> str:
 def _sealed(
   step: int, data_state: dict[str, Any], leaves: Mapping[str, np.ndarray]
 ) -> dict[str, Any]:
-  """What identifies a checkpoint, with its SHA-256."""
+  """Put what identifies a checkpoint under a SHA-256."""
   arrays = {
     name: {"type": _describe(leaf), "crc32": _checksum(leaf)}
     for name, leaf in leaves.items()
@@ -427,13 +427,13 @@ def _unsealed(step: int, sealed: Any) -> dict[str, Any]:
 
 
 def _digest(record: Any) -> str:
-  """The SHA-256 of a record in JSON, however its file is laid out."""
+  """Compute the SHA-256 of a record as JSON, however its file is laid out."""
   text = json.dumps(record, sort_keys=True, separators=(",", ":"))
   return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _checksum(leaf: Any) -> int:
-  """The CRC-32 of an array's bytes."""
+  """Compute the CRC-32 of an array's bytes."""
   return zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8))
 
 

@@ -77,7 +77,7 @@ class WorkdirLock:
 
 def _write_holder(file: int) -> None:
   holder = f"process {os.getpid()} on {socket.gethostname()}\n"
-  # Without room on the disk it is a lock all the same, of an unknown holder.
+  # Where the disk is full the lock holds all the same; its holder is unknown.
   with contextlib.suppress(OSError):
     os.ftruncate(file, 0)
     os.pwrite(file, holder.encode(), 0)
@@ -85,4 +85,4 @@ def _write_holder(file: int) -> None:
 
 def _read_holder(file: int) -> str:
   text = os.pread(file, _MOST_OF_A_HOLDER, 0).decode(errors="replace")
-  return " ".join(text.split()) or "it has not said which"
+  return " ".join(text.split()) or "its host and process are unknown"

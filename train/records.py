@@ -111,7 +111,7 @@ def _cut(value: Any) -> str:
 
 
 def _is_nested(value: Any, most: int) -> bool:
-  """Whether there are more than `most` objects and lists in each other."""
+  """Tell whether more than `most` objects and lists are in each other."""
   if not isinstance(value, dict | list):
     return False
   inner = value.values() if isinstance(value, dict) else value

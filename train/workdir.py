@@ -145,7 +145,7 @@ def _compare(
 
 
 def _place(settings: Mapping[str, Any], split: str) -> str:
-  """Where the images of a split are, by the settings of a run."""
+  """Name the folder of a split's images, by the settings of a run."""
   path = settings.get("data.path")
   if split == "test":
     path = settings.get("data.eval_path") or path
@@ -159,7 +159,7 @@ def _describe(split: SplitIdentity | None) -> str:
 
 
 def _recorded(folder: Path) -> _Recorded | None:
-  """What config.json records; None where a run has yet to write it."""
+  """Read what config.json records; None where a run has yet to write it."""
   try:
     if all(map(_is_of_a_start, folder.iterdir())):
       return None
@@ -220,7 +220,7 @@ def _refuse_links_out(workdir: Path) -> None:
 
 
 def _target(link: Path) -> Path:
-  """Where a link leads, whether or not something is there."""
+  """Find where a link leads, whether or not something is there."""
   try:
     link.stat()
   except OSError as error:

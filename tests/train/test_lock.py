@@ -73,12 +73,12 @@ def test_a_full_disk_keeps_nobody_from_locking(tmp_path):
   ):
     with files_up_to(0):
       assert first.take() == ""
-    with pytest.raises(UsageError, match="it has not said which"):
+    with pytest.raises(UsageError, match="its host and process are unknown"):
       second.take()
 
 
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
-def test_without_locks_it_is_said(tmp_path, monkeypatch, number):
+def test_without_locks_the_reason_is_returned(tmp_path, monkeypatch, number):
   def flock(file, how):
     raise OSError(number, os.strerror(number))
 
