@@ -164,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     default=0,
     help="leave out up to so many images that cannot be decoded (0)",
   )
-  _add_strict_jpeg(add)
+  _add_strict_jpeg(add, default=False)
 
   add = commands.add_parser(
     "verify",
@@ -175,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
   add.set_defaults(run=_verify)
   add.add_argument("folder", help="folder or URL of the data set")
   _add_labels(add)
-  _add_strict_jpeg(add)
+  _add_strict_jpeg(add, default=True)
 
   from .synthetic_jpegs import LIMITS, Layout
 
@@ -204,13 +204,13 @@ def _parser() -> argparse.ArgumentParser:
   return parser
 
 
-def _add_strict_jpeg(parser: argparse.ArgumentParser) -> None:
+def _add_strict_jpeg(parser: argparse.ArgumentParser, *, default: bool) -> None:
   parser.add_argument(
     *("--strict-jpeg", "--strict_jpeg"),
     action=argparse.BooleanOptionalAction,
-    default=True,
+    default=default,
     help="refuse every JPEG that its decoder warns about; without it, accept "
-    "what training accepts (on)",
+    f"what training accepts ({'on' if default else 'off'})",
   )
 
 

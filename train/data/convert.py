@@ -43,7 +43,7 @@ def convert(
   num_classes: int | None = None,
   label_offset: int | None = None,
   examples_per_shard: int,
-  strict_jpeg: bool = True,
+  strict_jpeg: bool = False,
   skips: Skips,
   console: Console,
 ) -> Index:
@@ -60,8 +60,8 @@ def convert(
       what their format has. The labels that are written begin at 0.
     examples_per_shard: A shard has so many examples of the source, less those
       that are left out; the last of a split may have fewer.
-    strict_jpeg: Refuse every JPEG that libjpeg warns of; only then does
-      training decode the converted JPEGs in part.
+    strict_jpeg: Refuse every JPEG that libjpeg warns of; without it, what
+      training accepts is written.
     skips: Counts images that cannot be decoded, which are left out.
     console: Where progress is shown.
 

@@ -32,8 +32,8 @@ class Jpeg:
   Args:
     data: The file.
     strict: Whether to refuse what can be mended as well.
-    verified: Whether the file was decoded strictly before and is unchanged.
-      Only then is it decoded in part, for damage below the part is not seen.
+    verified: Whether the file was decoded whole before and is unchanged. Only
+      then is it decoded in part, for damage below the part is not seen.
 
   Attributes:
     height: Number of rows, in pixels.
@@ -49,7 +49,7 @@ class Jpeg:
     import simplejpeg  # Late: machines that train on arrays need no decoder.
 
     self._strict = strict
-    self._data = data if strict or verified else repair_header(data)
+    self._data = data if strict else repair_header(data)
     try:
       header = simplejpeg.decode_jpeg_header(self._data)
     except (ValueError, KeyError) as error:

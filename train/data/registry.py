@@ -1,6 +1,5 @@
 """From settings to a source."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -8,7 +7,7 @@ from ..config import DataConfig
 from ..errors import UsageError
 from .cache import InMemory, free_memory
 from .fashion_mnist import open_fashion_mnist
-from .source import Source, Split, example_count
+from .source import Decoding, Source, Split, example_count
 from .synthetic import Synthetic
 
 if TYPE_CHECKING:
@@ -90,10 +89,11 @@ def _open_images(
     )
   if config.eval_crop == "share":
     source.eval_padding = round(resolution * (1 / _EVAL_SHARE - 1))
-  source.decoding = replace(
-    source.decoding,
+  before = source.decoding
+  source.decoding = Decoding(
     strict=config.strict_jpeg,
     exif_rotation=config.exif_rotation,
+    verified=before.verified and (before.strict or not config.strict_jpeg),
   )
   return source
 

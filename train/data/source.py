@@ -43,9 +43,10 @@ class Decoding:
   exif_rotation: bool = False
   """Turn images as their EXIF orientation says; TensorFlow leaves them."""
   verified: bool = False
-  """The files were decoded strictly before, and a checksum is compared when one
-  is read. A JPEG is then decoded down to the last row that is needed; others
-  are decoded whole, for damage below that row is not seen."""
+  """The files were decoded whole before, as strictly as `strict` asks, and a
+  checksum is compared when one is read. A JPEG is then decoded down to the last
+  row that is needed; others are decoded whole, for damage below that row is not
+  seen."""
 
 
 class Source(Protocol):

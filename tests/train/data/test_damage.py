@@ -16,7 +16,6 @@ from podscale.train.data.__main__ import main
 from podscale.train.data.convert import convert
 from podscale.train.data.decode import Picture
 from podscale.train.data.images import open_images
-from podscale.train.data.images.index import read_index, write_index
 from podscale.train.data.source import BadExampleError, Decoding
 from podscale.train.data.synthetic_jpegs import synthetic_jpeg
 from podscale.train.errors import UsageError
@@ -113,7 +112,7 @@ def test_damage_below_every_crop_stops_training(tmp_path):
 def test_converted_data_is_decoded_in_part_and_gives_the_same(tmp_path):
   raw = folder_of(tmp_path / "raw", WHOLE)
   index = converted(raw, tmp_path / "made")
-  assert index.strict
+  assert not index.strict
   source, other = opened(tmp_path / "made"), opened(raw)
   assert source.decoding.verified and not other.decoding.verified
   assert opened(tmp_path / "made", cache=True).decoding.verified
@@ -124,12 +123,14 @@ def test_converted_data_is_decoded_in_part_and_gives_the_same(tmp_path):
   )
 
 
-def test_an_index_that_does_not_say_strict_is_not_verified(tmp_path):
-  converted(folder_of(tmp_path / "raw", WHOLE), tmp_path / "made")
-  index = read_index(tmp_path / "made")
-  assert index.strict is True
-  write_index(tmp_path / "made", dataclasses.replace(index, strict=False))
-  assert not opened(tmp_path / "made").decoding.verified
+@pytest.mark.parametrize("strict", [False, True])
+def test_what_a_conversion_has_verified(tmp_path, strict):
+  raw = folder_of(tmp_path / "raw", WHOLE)
+  index = converted(raw, tmp_path / "made", strict_jpeg=strict)
+  assert index.strict is strict
+  assert opened(tmp_path / "made").decoding.verified
+  stricter = opened(tmp_path / "made", strict_jpeg=True).decoding
+  assert stricter.strict and stricter.verified is strict
   # As podscale's first version wrote it.
   names = ("num_classes", "class_names", "examples_per_shard", "splits")
   record = {name: dataclasses.asdict(index)[name] for name in names}
@@ -150,25 +151,27 @@ def test_what_libjpeg_warns_of_is_refused_where_it_is_asked_for(
     batch(opened(raw, strict_jpeg=True), 0)
   with pytest.raises(UsageError, match="extraneous bytes before marker 0xd9"):
     evaluated(opened(raw, strict_jpeg=True))
-  # verify and convert, by default not.
+  # verify refuses it by default, convert where it is asked to.
   assert main(["verify", str(raw)]) == 1
   assert "extraneous bytes before marker 0xd9" in capsys.readouterr().out
   assert main(["verify", str(raw), "--no-strict-jpeg"]) == 0
   with pytest.raises(UsageError, match="extraneous bytes before marker 0xd9"):
-    converted(raw, tmp_path / "strict")
-  command = ["convert", str(raw), str(tmp_path / "made"), "--no-strict-jpeg"]
-  assert main(command) == 0
+    converted(raw, tmp_path / "strict", strict_jpeg=True)
+  assert main(["convert", str(raw), str(tmp_path / "made")]) == 0
   source = opened(tmp_path / "made")
   assert source[0]["image"] == WARNED
-  assert not source.decoding.verified
+  # In part, it is what it is as a whole.
+  assert source.decoding.verified
+  for seed in range(12):
+    np.testing.assert_array_equal(batch(source, seed), batch(opened(raw), seed))
 
 
 def test_a_conversion_goes_on_as_strictly_as_it_began(tmp_path):
   raw = folder_of(tmp_path / "raw", WARNED)
   with pytest.raises(UsageError, match="extraneous bytes"):
-    converted(raw, tmp_path / "made")
+    converted(raw, tmp_path / "made", strict_jpeg=True)
   with pytest.raises(UsageError, match="strict True, this has False"):
-    converted(raw, tmp_path / "made", strict_jpeg=False)
+    converted(raw, tmp_path / "made")
 
 
 def test_a_changed_bit_of_a_converted_file_is_seen(tmp_path):

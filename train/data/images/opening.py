@@ -167,6 +167,8 @@ def _open_indexed(
       raise UsageError(
         f"{path}: has {count} records where {NAME} has {shard.examples}"
       )
-  source.decoding = Decoding(verified=index.strict)
+  source.decoding = Decoding(
+    strict=index.strict, verified=index.origin is not None
+  )
   source.labels_are_classes = True  # `convert` has read them all
   return source
