@@ -121,9 +121,10 @@ def _compare(
     more = len(differing) - _MOST_NAMED
     if more > 0:
       differing[_MOST_NAMED:] = [f"and {more} more"]
+    named = " ".join(", ".join(differing).split())  # they may be damaged
     raise UsageError(
-      f"{folder} holds a run with other settings ({', '.join(differing)}); "
-      "resume it with its own, or choose another --workdir"
+      f"{folder} holds a run with other settings ({named}); resume it with its "
+      "own, or choose another --workdir"
     )
   moved = []
   for split, before in recorded.data.items():
@@ -174,7 +175,7 @@ def _recorded(folder: Path) -> _Recorded | None:
       return _Recorded(flat(record["settings"]), data)
   except (
     *(OSError, ValueError, TypeError, KeyError),
-    *(AttributeError, RecursionError),
+    *(AttributeError, OverflowError, RecursionError),
   ):
     pass  # not there or not ours: the same refusal
   raise UsageError(
