@@ -1,6 +1,7 @@
 # make demo   create the environment and train the demo
 # make test   create the environment with the test extras, check and test
 # make test-slow   the tests that take long
+# make fuzz   damaged files and odd values for every reader, for minutes
 # make test-tpu-compile   all depthwise kernels through the TPU's compiler
 # make bench   every public op on this CPU beside plain JAX
 # make compare   some estimates for TPUs beside those of bench/baseline
@@ -9,7 +10,7 @@ VENV := .venv
 TEST_VENV := .venv-test
 TEST_BIN := $(TEST_VENV)/bin
 
-.PHONY: demo test test-slow test-tpu-compile lint bench compare clean
+.PHONY: demo test test-slow fuzz test-tpu-compile lint bench compare clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -20,6 +21,9 @@ test: lint
 
 test-slow: $(TEST_VENV)/.installed
 	$(TEST_BIN)/python -m pytest -n 2 -m "slow and not libtpu"
+
+fuzz: $(TEST_VENV)/.installed
+	$(TEST_BIN)/python -m pytest -n 2 -m slow tests/fuzz
 
 test-tpu-compile: $(TEST_VENV)/.installed
 	$(TEST_BIN)/python -m pytest -n 2 -m libtpu
