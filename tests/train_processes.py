@@ -1,6 +1,7 @@
 """Runs of the smoke preset as processes of their own."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -23,6 +24,43 @@ def start(workdir, *flags, devices=8):
     stderr=subprocess.STDOUT,
     text=True,
   )
+
+
+def run_of(code, workdir, *flags):
+  """The command line, after `code`, which prints "HERE" where it hangs."""
+  program = (
+    f"import sys, threading\n{code}\nfrom podscale.train import __main__"
+  )
+  words = ["smoke", "--cpu-devices", "2", "--workdir", str(workdir), *flags]
+  return subprocess.Popen(
+    [sys.executable, "-c", f"{program}\nsys.exit(__main__.main({words}))"],
+    env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def stop_at(process, text, after=0, signalled=None):
+  """Sends SIGTERM after a line, to this process or another.
+
+  Returns the lines from then on, and the seconds to the first and to the end.
+  """
+  with process:
+    said = ""
+    for line in process.stdout:
+      said += line
+      if text in line:
+        break
+    else:
+      raise AssertionError(said)
+    time.sleep(after)
+    begin = time.monotonic()
+    (signalled or process).send_signal(signal.SIGTERM)
+    lines = [process.stdout.readline()]
+    first = time.monotonic() - begin
+    lines += process.stdout.readlines()
+  return lines, first, time.monotonic() - begin
 
 
 def finish(*processes):

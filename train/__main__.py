@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     configure_jax(config)
     print(f"distributed: {join(config)}", flush=True)
     stop.joined()
-    with leaving_together(_say):
+    with leaving_together(stop, _say):
       train(config, stop=stop)
   except (UsageError, NonFiniteError, SaveError) as error:
     return _say(error)

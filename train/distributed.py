@@ -11,6 +11,7 @@ from jax.experimental import multihost_utils
 from . import last_words, terminal
 from .config import Config
 from .errors import UsageError, one_line
+from .stopping import Stop
 
 # What a launcher leaves in the environment, to name it in the log; which of
 # them JAX follows is its own choice.
@@ -111,7 +112,9 @@ def on_all(work: Callable[[], None]) -> None:
 
 
 @contextlib.contextmanager
-def leaving_together(say: Callable[[Exception], int]) -> Iterator[None]:
+def leaving_together(
+  stop: Stop, say: Callable[[Exception], int]
+) -> Iterator[None]:
   """Ends this process at once where it fails, or another one has.
 
   A process that ended as usual would first wait for the others, which wait for
@@ -119,11 +122,13 @@ def leaving_together(say: Callable[[Exception], int]) -> Iterator[None]:
   JAX does and ends them before they can; then their last words are said.
 
   Args:
+    stop: Where processes leave for a signal, it comes before their errors.
     say: Prints an error; returns the exit code.
   """
   try:
     yield
   except Exception as error:
+    stop.give_way()
     if jax.process_count() == 1:
       raise
     if isinstance(error, jax.errors.JaxRuntimeError):

@@ -22,8 +22,10 @@ _NOTICE = "RECEIVED_PREEMPTION_NOTICE"
 _LEAVING = "podscale_leaving"
 # So much after the notice its processes have agreed on where to stop.
 _AGREED_SECONDS = 5.0
-# Longer than the others need to leave: they cannot outlive process 0.
-_LAST_SECONDS = 4.0
+# All hear that one leaves before it does, and process 0, whom the others need,
+# is the last.
+_HEARD_SECONDS = 3.0
+_LAST_SECONDS = 3.0
 _INPUT_SECONDS = 20.0
 _END_SECONDS = 20.0
 _LONGEST_SECONDS = 600.0
@@ -78,6 +80,7 @@ class Stop:
     self._first_step: _Result | None = None
     self._saved: float | None = None
     self._needs_input = False
+    self._leaving = False
     self._thread = threading.Thread(
       target=self._listen, name="podscale-stop", daemon=True
     )
@@ -157,6 +160,14 @@ class Stop:
     """There is something to save once this result of the first step is done."""
     if self._first_step is None:
       self._first_step = result
+
+  def give_way(self) -> None:
+    """Wait for the end where the thread is about to end the process.
+
+    Called before an error is printed: it may come of the others' leaving.
+    """
+    while self._leaving:
+      time.sleep(1)
 
   def saved(self) -> None:
     """Everything is saved: what is left must not take long."""
@@ -239,11 +250,12 @@ class Stop:
   def _end(self, text: str) -> None:
     """Leave, and all other processes with this one."""
     if self._leave:
+      self._leaving = True
       self.say(text)
       if self._client:
         with contextlib.suppress(Exception):  # another one was first
           self._client.key_value_set(_LEAVING, text)
-        time.sleep(_LAST_SECONDS if self._is_main else 0)
+        time.sleep(_HEARD_SECONDS + (_LAST_SECONDS if self._is_main else 0))
       self._leave(0)
 
   def _told(self, key: str) -> str:

@@ -14,8 +14,10 @@ import pytest
 from train_processes import (
   finish,
   records,
+  run_of,
   saved_steps,
   start,
+  stop_at,
   wait_for_checkpoint,
   wait_for_step,
 )
@@ -111,6 +113,87 @@ def test_sigterm_to_one_process_saves_on_all(tmp_path):
   step = int(line.split("at step ")[1].split(",")[0])
   (saved,) = (tmp_path / "checkpoints").iterdir()
   assert saved.name == str(step)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_sigterm_in_a_compilation_ends_all_at_once(tmp_path, monkeypatch):
+  monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")  # compile again
+  first, second = start_all(tmp_path, 2)
+  lines, heard, seconds = stop_at(
+    first, "left out: nothing", after=3, signalled=second
+  )
+  said = ["".join(lines), *finish(second)]
+  assert first.returncode == 0
+  assert heard < 30 and seconds < 30
+  for text in said:
+    assert "SIGTERM: the run saves what is done and stops\n" in text
+    assert text.count("stopped by SIGTERM before a step was done") == 1
+  assert all(lines_of_ours(text) == [] for text in said)
+
+
+def hanging_all(workdir, hang, *hangs):
+  """Two processes, some of which run `hang` where a batch comes."""
+  address = f"127.0.0.1:{free_port()}"
+  flags = [*FLAGS, "--coordinator", address, "--num-processes", "2"]
+  code = (
+    "import time\n"
+    "from podscale.train import loop, feed\n"
+    "feed._CLOSE_SECONDS = 0.1\n"
+    "real, seen = loop._to_devices, []\n"
+    "def to_devices(batch, mesh):\n"
+    "  is_train = len(batch['label']) == 32\n"
+    f"  {hang}\n"
+    "  return real(batch, mesh)\n"
+    "loop._to_devices = to_devices"
+  )
+  return [
+    run_of(code if i in hangs else "", workdir, *flags, "--process-id", str(i))
+    for i in range(2)
+  ]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_sigterm_in_an_evaluation_leaves_it_on_all(tmp_path):
+  hang = "is_train or time.sleep(3)"  # a minute for all batches
+  first, second = hanging_all(tmp_path, hang, 0, 1)
+  lines, heard, seconds = stop_at(first, "step 6/6", after=5, signalled=second)
+  finish(second)
+  assert first.returncode == 0
+  assert heard < 30 and seconds < 30
+  assert any("stopped by SIGTERM at step 6, saved" in line for line in lines)
+  assert records(tmp_path, "eval") == []
+
+
+FOURTH = (
+  "is_train and (seen.append(batch), len(seen) == 4 and time.sleep(10_000))"
+)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_where_no_process_has_images_all_save(tmp_path):
+  first, second = hanging_all(tmp_path, FOURTH, 0, 1)
+  lines, heard, seconds = stop_at(first, "step 3/6", after=1, signalled=second)
+  finish(second)
+  assert first.returncode == 0
+  assert heard < 30 and seconds < 30
+  assert any("stopped by SIGTERM at step 3, saved" in line for line in lines)
+  assert saved_steps(tmp_path) == {3}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_where_one_process_has_no_images_all_end(tmp_path):
+  """The other is at a step that this one cannot do."""
+  first, second = hanging_all(tmp_path, FOURTH, 1)
+  lines, heard, seconds = stop_at(first, "step 3/6", after=1, signalled=first)
+  said = ["".join(lines), *finish(second)]
+  assert first.returncode == 0
+  assert heard < 30 and seconds < 40
+  for text in said:
+    assert "images do not come and other processes wait" in text
 
 
 @pytest.mark.slow

@@ -17,7 +17,14 @@ import jax
 import numpy as np
 import pytest
 from rich.console import Console
-from train_processes import finish, records, saved_steps, start
+from train_processes import (
+  finish,
+  records,
+  run_of,
+  saved_steps,
+  start,
+  stop_at,
+)
 
 from podscale.collectives import EvaluationSums
 from podscale.train import feed, loop, stopping
@@ -295,40 +302,6 @@ def test_in_a_library_the_process_is_its_owner_s():
   stop.close()
   assert signal.getsignal(signal.SIGTERM) == before
   assert signal.set_wakeup_fd(-1) == -1
-
-
-def run_of(code, workdir, *flags):
-  """The command line, after `code`, which prints "HERE" where it hangs."""
-  program = (
-    f"import sys, threading\n{code}\nfrom podscale.train import __main__"
-  )
-  words = ["smoke", "--cpu-devices", "2", "--workdir", str(workdir), *flags]
-  return subprocess.Popen(
-    [sys.executable, "-c", f"{program}\nsys.exit(__main__.main({words}))"],
-    env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"},
-    stdout=subprocess.PIPE,
-    stderr=subprocess.STDOUT,
-    text=True,
-  )
-
-
-def stop_at(process, text, after=0):
-  """The lines from `text` on, and the seconds to the first and to the end."""
-  with process:
-    said = ""
-    for line in process.stdout:
-      said += line
-      if text in line:
-        break
-    else:
-      raise AssertionError(said)
-    time.sleep(after)
-    begin = time.monotonic()
-    process.send_signal(signal.SIGTERM)
-    lines = [process.stdout.readline()]
-    first = time.monotonic() - begin
-    lines += process.stdout.readlines()
-  return lines, first, time.monotonic() - begin
 
 
 def test_a_check_of_the_data_is_left(tmp_path):
