@@ -20,16 +20,13 @@ _TICK_SECONDS = 1.0
 # under this name in the store of keys and values that they share.
 _NOTICE = "RECEIVED_PREEMPTION_NOTICE"
 _LEAVING = "podscale_leaving"
-# So much after the notice its processes have agreed on where to stop.
-_AGREED_SECONDS = 5.0
-# All hear that one leaves before it does, and process 0, whom the others need,
-# is the last.
-_HEARD_SECONDS = 3.0
-_LAST_SECONDS = 3.0
-_INPUT_SECONDS = 20.0
-_END_SECONDS = 20.0
-_LONGEST_SECONDS = 600.0
-_SHORT_SECONDS = 2.0
+_AGREED_SECONDS = 5.0  # from the notice until all agree on where to stop
+_HEARD_SECONDS = 3.0  # until all others know that one leaves
+_LAST_SECONDS = 3.0  # process 0 outlives the others, who need it
+_INPUT_SECONDS = 20.0  # how long a process waits that cannot save
+_END_SECONDS = 20.0  # from the last save to the end of the process
+_LONGEST_SECONDS = 600.0  # from the signal to the end
+_SHORT_SECONDS = 2.0  # between tries to save after a signal
 
 
 class _Result(Protocol):
@@ -93,7 +90,8 @@ class Stop:
     self._wakeup = signal.set_wakeup_fd(
       self._mouth.fileno(), warn_on_full_buffer=False
     )
-    self._before = {s: signal.getsignal(s) for s in _SIGNALS}
+    # None is a handler in C, which Python cannot set again.
+    self._before = {s: signal.getsignal(s) or signal.SIG_DFL for s in _SIGNALS}
     self._take_signals()
     self._thread.start()
 
