@@ -16,6 +16,7 @@ from typing import NoReturn, TextIO
 from . import last_words
 
 _MOST_BYTES = 2**20  # of earlier processes; the file begins anew then
+_SHOW_CURSOR = b"\x1b[?25h"
 _file: Path | None = None  # where the descriptors lead
 
 
@@ -73,6 +74,8 @@ def leave(code: int) -> NoReturn:
   discard()
   last_words.goodbye()
   sys.stdout.flush()
+  if sys.stdout.isatty():
+    os.write(sys.stdout.fileno(), _SHOW_CURSOR)  # a bar has hidden it
   os._exit(code)
 
 

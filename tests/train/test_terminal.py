@@ -114,8 +114,28 @@ def test_rich_sees_what_there_is(tmp_path, is_terminal):
   )
   ours, theirs = pty.openpty() if is_terminal else os.pipe()
   subprocess.run(
-    [sys.executable, "-c", program], check=True, stdout=theirs, stderr=theirs
+    [sys.executable, "-c", program],
+    check=True,
+    stdout=theirs,
+    stderr=theirs,
+    env=os.environ | {"TERM": "xterm"},
   )
   assert os.read(ours, 100).split() == [str(is_terminal).encode()] * 3
+  os.close(ours)
+  os.close(theirs)
+
+
+def test_leaving_shows_the_cursor_that_a_bar_has_hidden(tmp_path):
+  program = HEAD + (
+    "from rich.progress import Progress\nProgress().start()\nterminal.leave(0)"
+  )
+  ours, theirs = pty.openpty()
+  subprocess.run(
+    [sys.executable, "-c", program],
+    check=True,
+    stdout=theirs,
+    env=os.environ | {"TERM": "xterm"},
+  )
+  assert os.read(ours, 1000).endswith(b"\x1b[?25h")
   os.close(ours)
   os.close(theirs)
