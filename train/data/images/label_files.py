@@ -1,6 +1,7 @@
 """Label files of images that lie in one folder, as ILSVRC's validation does."""
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -98,6 +99,13 @@ def read_labels(
   else:
     texts = _by_name(path, rows, files)
   labels = {name: label for label, name in enumerate(class_names or ())}
+  counts = Counter(class_names or ())
+  repeated = next((text for text in texts if counts[text] > 1), None)
+  if repeated is not None:
+    raise UsageError(
+      f"{path}: has the class {repeated!r}, the name of {counts[repeated]} "
+      "classes; write their numbers instead"
+    )
   return [_label(path, text, labels, first_label) for text in texts]
 
 
@@ -109,6 +117,13 @@ def _by_order(path: Path, texts: list[str], files: Sequence[str]) -> list[str]:
       "take imagenet_2012_validation_synset_labels.txt instead, or a file with "
       "an image's name and class on each line"
     )
+  for file, by_number in zip(files, sorted(files, key=_natural), strict=True):
+    if file != by_number:
+      raise UsageError(
+        f"{path}: has a class for each image in the order of their names, but "
+        f"that of {file} and {by_number} is not known, as text or by number; "
+        "write an image's name and class on each line"
+      )
   if len(texts) != len(files):
     raise UsageError(
       f"{path}: has {len(texts)} labels for {len(files)} images; the set is "
@@ -124,6 +139,11 @@ def _by_name(
   for row in rows:
     if len(row) < 2:
       raise UsageError(f"{path}: {row[0]} has no class behind it")
+    if len(row) > 2 and _is_number(row[1]):
+      raise UsageError(
+        f"{path}: has {', '.join(row[1:])} behind {row[0]}, of which any may "
+        "be the class; leave only the name and the class on each line"
+      )
     name = _stem(row[0])
     if by_name.setdefault(name, row[1]) != row[1]:
       raise UsageError(
@@ -152,7 +172,7 @@ def _label(
 ) -> int:
   if text in labels:
     return labels[text]
-  if text.lstrip("-").isdecimal():
+  if _is_number(text) and not any(map(_is_number, labels)):
     return int(text) - first_label
   if not labels:
     raise UsageError(
@@ -163,6 +183,16 @@ def _label(
     f"{path}: has the class {text!r}, which is not among the {len(labels)} of "
     "the training images"
   )
+
+
+def _is_number(text: str) -> bool:
+  return text.removeprefix("-").isdecimal()
+
+
+def _natural(name: str) -> list[str | int]:
+  """Make a key that sorts numbers in names by their size."""
+  parts = re.split(r"(\d+)", name)
+  return [int(part) if i % 2 else part for i, part in enumerate(parts)]
 
 
 def _stem(file: str) -> str:

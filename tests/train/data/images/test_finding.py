@@ -537,6 +537,61 @@ def test_labels_that_do_not_fit_are_refused(tmp_path, file, text, message):
   assert message in refusal(tmp_path, "test")
 
 
+@pytest.mark.parametrize("inside", [True, False])
+def test_classes_in_an_unclear_order_of_names_are_refused(tmp_path, inside):
+  """As text 10.jpg comes before 2.jpg, as a number behind it."""
+  class_folders(tmp_path / "train")
+  (tmp_path / "val").mkdir()
+  for i in range(1, 11):
+    (tmp_path / "val" / f"{i}.jpg").write_bytes(JPEG)
+  labels = (tmp_path / "val" if inside else tmp_path) / "val.txt"
+  labels.write_text("".join(f"{SYNSETS[i % 3]}\n" for i in range(10)))
+  message = refusal(tmp_path, "test")
+  assert "that of 10.jpg and 2.jpg is not known" in message
+  labels.write_text(
+    "".join(f"{i}.jpg {SYNSETS[i % 3]}\n" for i in range(1, 11))
+  )
+  source = open_images(tmp_path, "test")
+  numbers = (int(Path(source.where(i)).stem) for i in range(10))
+  assert [source[i]["label"] for i in range(10)] == [n % 3 for n in numbers]
+
+
+@pytest.mark.parametrize(
+  "header, behind",
+  [("file,age,label", "1,n01"), ("id,a,b", "2 0"), ("", "0 7")],
+)
+def test_a_number_among_other_columns_is_no_class(tmp_path, header, behind):
+  names = flat(tmp_path)
+  lines = [header, *(f"{name},{behind}" for name in names)]
+  (tmp_path / "val.csv").write_text("\n".join(lines))
+  message = refusal(tmp_path, "test")
+  assert f"behind {names[0]}, of which any may be the class" in message
+
+
+def test_a_number_is_no_label_where_numbers_are_names(tmp_path):
+  """Class 1 may be the folder 001 or the second one."""
+  class_folders(tmp_path / "train", ["001", "002", "003"])
+  (tmp_path / "val").mkdir()
+  (tmp_path / "val" / "a.jpg").write_bytes(JPEG)
+  (tmp_path / "val.txt").write_text("a.jpg 1\n")
+  assert "class '1', which is not among the 3" in refusal(tmp_path, "test")
+  (tmp_path / "val.txt").write_text("a.jpg 003\n")
+  assert open_images(tmp_path, "test")[0]["label"] == 2
+
+
+def test_a_name_of_two_classes_is_no_label(tmp_path):
+  """ImageNet has two cranes."""
+  names = flat(tmp_path)
+  shutil.rmtree(tmp_path / "train")
+  made(tmp_path, "tfrecord", train=6)
+  (tmp_path / "label.labels.txt").write_text("crane\ndog\ncrane\n")
+  text = "".join(f"{name} crane\n" for name in names)
+  (tmp_path / "val.txt").write_text(text)
+  assert "'crane', the name of 2 classes" in refusal(tmp_path, "test")
+  (tmp_path / "val.txt").write_text(text.replace("crane", "2"))
+  assert open_images(tmp_path, "test")[0]["label"] == 2
+
+
 def test_a_label_file_that_is_no_text_is_refused(tmp_path):
   flat(tmp_path)
   (tmp_path / "val.txt").write_bytes(b"\xff\xfe\x00")
