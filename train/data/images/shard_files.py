@@ -93,6 +93,9 @@ def series_problem(names: Sequence[str]) -> str | None:
     numbers[number] = name
   if len(totals) > 1:
     return _two_series(*list(totals.values())[:2])
+  before = {_TOTAL.split(name)[0]: name for name in reversed(names)}
+  if len(before) > 1:
+    return _two_series(*list(before.values())[::-1][:2])
   (total,) = totals
   first = 1 if 0 not in numbers and total in numbers else 0
   beyond = [numbers[n] for n in numbers if n >= total + first]

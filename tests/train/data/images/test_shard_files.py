@@ -154,6 +154,9 @@ def test_missing_shards_are_numbered(some, message):
     + names("train.array_record-{:05d}-of-00003", range(3)),
     names("train-{:05d}-of-00002", range(2)) + ["train_extra.tfrecord"],
     names("train-{:06d}.tar", range(2)) + names("train_{}.tar", range(2)),
+    ["a_train-00000-of-00002", "b_train-00001-of-00002"],
+    ["train-00000-of-00002", "train.tfrecord-00001-of-00002"],
+    ["v1/train_1_of_2.tar", "v2/train_2_of_2.tar"],
     ["train.tar", "train-0.tar"],
   ],
 )
