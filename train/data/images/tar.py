@@ -19,6 +19,11 @@ _IMAGES = tuple(suffix[1:] for suffix in IMAGE_SUFFIXES)
 _LABEL = "cls"
 _JSON = "json"
 _BLOCK = tarfile.BLOCKSIZE
+# Archives are filled up with zeros to a whole number of records.
+_RECORD = tarfile.RECORDSIZE
+_OTHER_RECORDS = [
+  2**n for n in range(14, 21)
+]  # bytes, by tar --blocking-factor
 _LONGEST_LABEL = 32
 _MOST_READ = 2**20  # of a label, a JSON file or a long name
 
@@ -94,7 +99,7 @@ def find_samples(shard: Path) -> list[Sample]:
 
   Python's tarfile takes a damaged header for the end of the archive. So what
   stands where it stopped is compared with an archive's end: two zero blocks and
-  nothing but zeros behind them.
+  nothing but zeros behind them, which fill up a record.
 
   Raises:
     UsageError: the file cannot be read, is damaged or cut short, holds links or
@@ -254,6 +259,7 @@ def _check_end(shard: Path, file: "_Bounded", at: int) -> None:
       "write it again"
     )
   file.seek(at)
+  end = at
   while rest := file.read(_MOST_READ):
     if not _is_zero(rest):
       raise UsageError(
@@ -261,6 +267,15 @@ def _check_end(shard: Path, file: "_Bounded", at: int) -> None:
         "archives were joined, or the file is damaged; write one archive anew"
       )
     at += len(rest)
+  filling = at - end - 2 * _BLOCK
+  if filling >= _RECORD and not any(
+    filling < record and at % record == 0 for record in _OTHER_RECORDS
+  ):
+    raise UsageError(
+      f"{shard}, byte {end}: the last {at - end:,} bytes are zeros, more than "
+      "fill up an archive: a copy of it has stopped there; copy or download it "
+      "again"
+    )
 
 
 def _is_zero(data: bytes) -> bool:

@@ -129,6 +129,23 @@ def test_a_flipped_bit_in_a_header_is_refused_or_harmless(tmp_path, number):
   assert refused >= BLOCK - 2
 
 
+@pytest.mark.parametrize("number", range(1, len(MEMBERS)))
+def test_zeros_in_place_of_the_last_members_are_refused(path, number):
+  """What a copy that made room for the whole file leaves when it stops."""
+  data = archive() + bytes(2 * tarfile.RECORDSIZE)
+  at = headers(data)[number]
+  zeroed = data[:at] + bytes(len(data) - at)
+  message = refusal(path, zeroed)
+  assert f"byte {at}: the last {len(data) - at:,} bytes are zeros" in message
+
+
+@pytest.mark.parametrize("factor", [20, 64, 2048])
+def test_blocking_factors(path, factor):
+  data = archive()[: end_of(archive()) + 2 * BLOCK]
+  path.write_bytes(data + bytes(-len(data) % (factor * BLOCK)))
+  assert len(find_samples(path)) == 2
+
+
 def test_what_follows_the_end_is_refused(path):
   data = archive()
   joined = data + archive([("c.jpg", JPEG), ("c.cls", b"2")])
