@@ -100,11 +100,9 @@ def _open_images(
 
 def _first_label(source: "EncodedImages") -> str:
   """Say where labels do not begin at 0, or begin where a setting says."""
-  stored = next(iter(source.labels()), None)
-  if source.label_offset is None and not (stored and stored.first):
-    return ""
-  first = stored.first if source.label_offset is None and stored else 0
-  return f", labels from {source.label_offset or first}"
+  if source.label_offset is None:
+    return ", labels from 1" if _are_taken_from_1(source) else ""
+  return f", labels from {source.label_offset}"
 
 
 def _check_evaluation_labels(
@@ -113,7 +111,9 @@ def _check_evaluation_labels(
   """Check all labels of the test images before a run, and not at its end.
 
   Labels of another beginning than assumed are seen here too: at either end of
-  the classes one is out of range, or it is not known where they begin.
+  the classes one is out of range, or it is not known where they begin. Test
+  images that cannot tell that of the training images, as they are of another
+  set or have class folders, leave the training labels to be looked at.
 
   Raises:
     UsageError: a label is of no class, or its class is not known.
@@ -121,18 +121,29 @@ def _check_evaluation_labels(
   from .images.labels import check_labels
   from .images.opening import open_found
 
-  if test.labels_are_classes:
-    return
-  try:
-    check_labels(test)
-  except UsageError:
-    if config.eval_path is not None:
-      raise
-    # The last class may be among the training images only.
-    train = open_found(
+  def open_train() -> "EncodedImages":
+    return open_found(
       found, "train", config.num_classes, label_offset=config.label_offset
     )
-    check_labels(test, train)
+
+  of_one_set = config.eval_path is None and not test.labels_are_classes
+  if not test.labels_are_classes:
+    try:
+      check_labels(test)
+    except UsageError:
+      if not of_one_set:
+        raise
+      # The last class may be among the training images only.
+      check_labels(test, open_train())
+  if not of_one_set:
+    train = open_train()
+    if not train.labels_are_classes and _are_taken_from_1(train):
+      check_labels(train)
+
+
+def _are_taken_from_1(source: "EncodedImages") -> bool:
+  stored = next(iter(source.labels()), None)
+  return source.label_offset is None and bool(stored and stored.first)
 
 
 def read_class_names(path: str, num_classes: int) -> tuple[str, ...]:

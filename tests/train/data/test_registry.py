@@ -1,5 +1,8 @@
 """From settings to a source."""
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -159,3 +162,25 @@ def test_an_offset_settles_where_labels_begin(tmp_path):
   test = open_source(config, "test", 32)
   assert [test[i]["label"] for i in range(2)] == [1, 2]
   assert test.description.endswith(", labels from 0")
+
+
+@pytest.mark.parametrize(
+  "test, settings",
+  [("folder", {}), ("folder", {"eval_path": "."}), ("tar", {"eval_path": "."})],
+)
+def test_training_labels_are_checked_where_test_labels_say_nothing(
+  tmp_path, monkeypatch, test, settings
+):
+  """Without a label 0 and the highest one, they may begin at either."""
+  monkeypatch.chdir(tmp_path)
+  train = Path("other") if settings else Path()
+  images(tmp_path, test)
+  if test == "folder":
+    shutil.rmtree("train")
+  train.mkdir(exist_ok=True)
+  labelled(train / "train-00000-of-00001", [1, 1, 2])
+  config = DataConfig(path=str(train), num_classes=3, **settings)
+  with pytest.raises(UsageError, match="may begin at 0 or at 1"):
+    open_source(config, "test", 32)
+  labelled(train / "train-00000-of-00001", [1, 3, 2])
+  assert len(open_source(config, "test", 32)) == 6
