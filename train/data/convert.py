@@ -17,7 +17,15 @@ from .images import open_images
 from .images.array_record import ArrayRecordImages, sha256, write_array_record
 from .images.encoded import EncodedImages
 from .images.example_proto import write_image
-from .images.index import NAME, Index, Origin, Shard, read_index, write_index
+from .images.index import (
+  NAME,
+  PARTIAL,
+  Index,
+  Origin,
+  Shard,
+  read_index,
+  write_index,
+)
 from .images.labels import check_labels
 from .images.shard_files import SPLIT_NAMES
 from .new_folder import check_new_folder
@@ -25,7 +33,6 @@ from .parallel import map_in_threads
 from .skipping import Skips
 from .source import BadExampleError, Decoding, Split, check_same_classes
 
-_PARTIAL = "index.partial.json"
 _SMALLEST = 8  # the most that a JPEG can be reduced in decoding
 
 _SETTINGS = (
@@ -108,7 +115,7 @@ def _check_destination(destination: Path) -> None:
   """Refuse a folder that is finished, or that another program has filled."""
   if (destination / NAME).exists():
     raise UsageError(f"{destination}: holds a converted data set already")
-  if not (destination / _PARTIAL).exists():
+  if not (destination / PARTIAL).exists():
     check_new_folder(destination)
 
 
@@ -149,7 +156,7 @@ def _write_shards(
           path = destination / _name(split, number, len(wanted))
           shards.append(_write_shard(path, images, each, index.strict, skips))
           index.skipped.update(skips.reasons)
-          write_index(destination, index, _PARTIAL)
+          write_index(destination, index, PARTIAL)
         progress.advance(bar, len(each))
       if not index.examples(split):
         raise UsageError(
@@ -161,10 +168,10 @@ def _write_shards(
 def _begin(destination: Path, plan: Index, skips: Skips) -> Index:
   """Take what an earlier call has written, or begin as planned."""
   _check_destination(destination)
-  if not (destination / _PARTIAL).exists():
-    write_index(destination, plan, _PARTIAL)
+  if not (destination / PARTIAL).exists():
+    write_index(destination, plan, PARTIAL)
     return plan
-  begun = read_index(destination, _PARTIAL)
+  begun = read_index(destination, PARTIAL)
   difference = _difference(begun, plan)
   if difference:
     raise UsageError(
@@ -288,5 +295,5 @@ def _finish(destination: Path, index: Index) -> Index:
         (destination / old.file).replace(destination / new.file)
   whole = dataclasses.replace(index, splits=splits)
   write_index(destination, whole)
-  (destination / _PARTIAL).unlink()
+  (destination / PARTIAL).unlink()
   return whole

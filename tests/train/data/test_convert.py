@@ -305,6 +305,18 @@ def test_an_index_of_an_earlier_version_does_not_go_on(
   assert "an earlier version" in refused(source, destination, console)
 
 
+@pytest.mark.parametrize("shards", [1, 3, 4])
+def test_an_unfinished_conversion_is_no_data_set(
+  tmp_path, console, monkeypatch, shards
+):
+  """Its shards alone do not say how many classes there are."""
+  source, destination = made(tmp_path / "source"), tmp_path / "converted"
+  begun(source, destination, console, monkeypatch, shards)
+  for split in COUNTS:
+    with pytest.raises(UsageError, match="a conversion that was not finished"):
+      open_images(destination, split)
+
+
 def test_two_conversions_into_one_folder_are_refused(tmp_path, console):
   source, destination = made(tmp_path / "source"), tmp_path / "converted"
   destination.mkdir()

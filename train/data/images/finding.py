@@ -12,7 +12,7 @@ from typing import Literal
 from ...errors import UsageError
 from ..source import Split
 from .encoded import IMAGE_SUFFIXES
-from .index import NAME, read_index
+from .index import NAME, PARTIAL, read_index
 from .label_files import (
   SYNSET_MAPPING,
   find_label_file,
@@ -137,7 +137,8 @@ def find_data(folder: str | Path, loose: Split | None = None) -> FoundData:
       itself, where it has nothing else of that split.
 
   Raises:
-    UsageError: the folder cannot be read, or its description is damaged.
+    UsageError: the folder cannot be read, its description is damaged, or its
+      conversion was not finished.
   """
   outer = as_path(folder)
   inner = _descend(outer)
@@ -146,6 +147,11 @@ def find_data(folder: str | Path, loose: Split | None = None) -> FoundData:
   if NAME in _files(entries):
     _find_converted(found)
     return found
+  if PARTIAL in _files(entries):
+    raise UsageError(
+      f"{inner}: holds a conversion that was not finished; run the same "
+      "convert again"
+    )
   candidates = _candidates(found, entries)
   if loose and not candidates[loose]:
     candidates[loose] = _in_files(found, inner, SPLIT_WORDS[loose][0])

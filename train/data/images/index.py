@@ -12,6 +12,8 @@ from ...log import write_atomically
 from ..source import Split
 
 NAME = "index.json"
+PARTIAL = "index.partial.json"
+"""What the index is called while a conversion goes on."""
 _CHECKSUM = "checksum"
 _UNREADABLE = (
   *(OSError, ValueError, TypeError, KeyError, AttributeError),
