@@ -24,7 +24,7 @@ _AGREED_SECONDS = 5.0  # from the notice until all agree on where to stop
 _HEARD_SECONDS = 3.0  # until all others know that one leaves
 _LAST_SECONDS = 3.0  # process 0 outlives the others, who need it
 _INPUT_SECONDS = 20.0  # how long a process waits that cannot save
-_END_SECONDS = 20.0  # from the last save to the end of the process
+_END_SECONDS = 10.0  # from the last save to the end of the process
 _LONGEST_SECONDS = 600.0  # from the signal to the end
 _SHORT_SECONDS = 2.0  # between tries to save after a signal
 
@@ -46,8 +46,8 @@ class Stop:
 
   Args:
     leave: Ends the process with an exit code. Called by the thread where the
-      process has nothing to save, twenty seconds after everything is saved
-      where it still lives then, and ten minutes after the signal in any case.
+      process has nothing to save, ten or twenty seconds after everything is
+      saved where it still lives then, and ten minutes after the signal.
       None leaves the process to its owner.
 
   Attributes:
@@ -225,7 +225,9 @@ class Stop:
       return
     seconds = time.monotonic() - self._since
     if self._saved is not None:
-      if min(seconds, time.monotonic() - self._saved) > _END_SECONDS:
+      # Processes wait for each other at their ends.
+      longest = _END_SECONDS * (2 if self._client else 1)
+      if min(seconds, time.monotonic() - self._saved) > longest:
         self._leave(0)
     elif self._may_leave():
       if not self._client or seconds > _AGREED_SECONDS:
