@@ -19,11 +19,10 @@ _IMAGES = tuple(suffix[1:] for suffix in IMAGE_SUFFIXES)
 _LABEL = "cls"
 _JSON = "json"
 _BLOCK = tarfile.BLOCKSIZE
-# Archives are filled up with zeros to a whole number of records.
+# Archives are filled up with zeros to a whole number of records, whose size is
+# this one or what tar --blocking-factor asks for.
 _RECORD = tarfile.RECORDSIZE
-_OTHER_RECORDS = [
-  2**n for n in range(14, 21)
-]  # bytes, by tar --blocking-factor
+_OTHER_RECORDS = [2**n for n in range(14, 21)]
 _LONGEST_LABEL = 32
 _MOST_READ = 2**20  # of a label, a JSON file or a long name
 
