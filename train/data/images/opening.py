@@ -6,6 +6,7 @@ from pathlib import Path
 from ...errors import UsageError
 from ..source import Decoding, Split
 from .array_record import ArrayRecordImages
+from .copies import refuse_copies
 from .encoded import EncodedImages
 from .finding import KIND_NAMES, FoundData, FoundSplit, find_data
 from .folder import open_class_folders, open_labelled_files
@@ -37,9 +38,9 @@ def open_images(
       1 for image/class/label, else 0.
 
   Raises:
-    UsageError: the data is missing, not whole, of no kind known here, says
-      another number of classes, or has classes of its own and a label offset
-      is given.
+    UsageError: the data is missing, not whole, of no kind known here, has a
+      shard twice, says another number of classes, or has classes of its own and
+      a label offset is given.
   """
   return open_found(
     find_data(folder), split, num_classes, label_offset=label_offset
@@ -141,7 +142,9 @@ def _open(
     "tar": TarImages,
     "tfrecord": TFRecordImages,
   }
-  return opens[where.kind](shards, num_classes, label_offset=label_offset)
+  source = opens[where.kind](shards, num_classes, label_offset=label_offset)
+  refuse_copies(shards)
+  return source
 
 
 def _open_indexed(

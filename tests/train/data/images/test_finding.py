@@ -386,9 +386,9 @@ def test_of_several_versions_none_is_guessed(tmp_path):
 def test_parquet_shards_of_a_hugging_face_repository(tmp_path, pattern, word):
   (tmp_path / "README.md").write_text("x")
   (tmp_path / ".git" / "train").mkdir(parents=True)
-  rows = [{"image": {"bytes": JPEG, "path": None}, "label": 1}] * 2
   for split in ("train", word):
     for i in range(2):
+      rows = [{"image": {"bytes": JPEG, "path": None}, "label": i}] * 2
       path = tmp_path / pattern.format(word=split, i=i)
       path.parent.mkdir(parents=True, exist_ok=True)
       pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)

@@ -101,7 +101,7 @@ def test_folders_as_hugging_face_has_them(tmp_path):
   for split, count in (("train", 2), ("validation", 1)):
     for shard in range(count):
       name = f"{split}-{shard:05d}-of-{count:05d}.parquet"
-      write(tmp_path / name, [0, 1])
+      write(tmp_path / name, [0, 1 + shard])
   assert len(open_images(tmp_path, "train")) == 4
   assert len(open_images(tmp_path, "test", 3)) == 2
   message = refusal(open_images, tmp_path, "train", 10)
