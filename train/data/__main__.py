@@ -55,7 +55,8 @@ def _convert(args: argparse.Namespace, console: Console) -> int:
     size = sum(shard.bytes for shard in shards)
     console.print(
       f"{split}: {index.examples(split):,} images of {index.num_classes} "
-      f"classes, {size / 1e6:,.1f} MB in {len(shards)} shards",
+      f"classes, {size / 1e6:,.1f} MB in {len(shards)} "
+      f"shard{'s' * (len(shards) != 1)}",
       highlight=False,
     )
   if skips:
@@ -101,7 +102,11 @@ def _synthesize(args: argparse.Namespace, console: Console) -> int:
     width=args.width,
     height=args.height,
   )
-  told = "" if args.layout == "folder" else f", --num-classes {args.classes}"
+  told = (
+    ""
+    if args.layout == "folder"
+    else f"; train with --data.num-classes {args.classes}"
+  )
   console.print(
     f"{args.train} training and {args.test} test images in {args.folder}{told}",
     highlight=False,
@@ -159,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     help="the last of a split may have fewer (10000)",
   )
   add.add_argument(
-    *("--skip-bad", "--skip_bad"),
+    *("--skip-bad", "--skip_bad", "--data.skip-bad"),
     type=whole_number(0, _MOST_EXAMPLES),
     default=0,
     help="leave out up to so many images that cannot be decoded (0)",

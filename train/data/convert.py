@@ -114,7 +114,10 @@ def convert(
 def _check_destination(destination: Path) -> None:
   """Refuse a folder that is finished, or that another program has filled."""
   if (destination / NAME).exists():
-    raise UsageError(f"{destination}: holds a converted data set already")
+    raise UsageError(
+      f"{destination}: holds a converted data set already; choose another "
+      "folder, or remove it"
+    )
   if not (destination / PARTIAL).exists():
     check_new_folder(destination)
 

@@ -28,6 +28,8 @@ def read_size(data: bytes) -> tuple[int, int]:
     read = _webp_size
   elif data.startswith(_BMP):
     read = _bmp_size
+  elif not data:
+    raise BadExampleError("the file is empty")
   else:
     found = describe_format(data[:512])
     raise BadExampleError(

@@ -108,7 +108,7 @@ def _describe(
 ) -> _Labels:
   """Print a split's counts and labels."""
   where = found.splits[split]
-  shards = f" in {len(where.shards):,} shards" if where.shards else ""
+  shards = _in_shards(len(where.shards))
   _print(console, f"{split}: {len(source):,} images{shards}, {where.folder}")
   labels = _read_labels(console, split, source)
   unread = len(source) - labels.counts.total()
@@ -187,8 +187,12 @@ def _describe_classes(
     says = found.classes_from or "the default or --num-classes"
     _print(console, f"classes: {source.num_classes:,}, by {says}")
     used = max(each.highest_class for each in labels.values()) + 1
-    if not found.classes_from and 0 < used < source.num_classes:
-      _print(console, f"  with no class above these: --num-classes {used}")
+    # Where labels lie below the first, the first is wrong and so is the number.
+    whole = all(
+      min(e.counts, default=e.first) >= e.first for e in labels.values()
+    )
+    if not found.classes_from and whole and 0 < used < source.num_classes:
+      _print(console, f"  if these are all classes: --num-classes {used}")
     if source.class_names:
       _print(console, f"class names: {_some(source.class_names)}")
   left_out = [text for s in sources.values() for text in s.left_out]
@@ -201,6 +205,10 @@ def _progress(console: Console) -> Progress:
   return Progress(
     console=console, transient=True, disable=not console.is_terminal
   )
+
+
+def _in_shards(count: int) -> str:
+  return f" in {count:,} shard{'s' * (count != 1)}" if count else ""
 
 
 def _some(names: Sequence[str]) -> str:

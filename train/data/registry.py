@@ -48,7 +48,8 @@ def open_source(config: DataConfig, split: Split, resolution: int) -> Source:
   else:
     if config.path is not None:
       raise UsageError(
-        f"the synthetic source reads no files, but data.path is {config.path}"
+        f"--data.path is {config.path}, but --data.source is synthetic, which "
+        "reads no files; add --data.source images"
       )
     count = examples or _SYNTHETIC_EXAMPLES[split]
     source = Synthetic(count, resolution, split=split)

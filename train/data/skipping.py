@@ -43,8 +43,8 @@ class Skips:
         return
       if len(self._reasons) >= self._most:
         raise UsageError(
-          f"{where}: {reason}; bad examples are left out up to the number that "
-          f"skip-bad gives, {self._most}"
+          f"{where}: {reason}; to leave out bad images give --data.skip-bad a "
+          f"number above {self._most}"
         )
       self._reasons[where] = str(reason)
 

@@ -157,7 +157,7 @@ def example_count(wanted: int | None, available: int, where: object) -> int:
     return available
   if wanted > available:
     raise UsageError(
-      f"train_examples is {wanted}, but {where} has only {available} "
-      "training images"
+      f"--data.train-examples is {wanted}, but {where} has only {available} "
+      "training images; None takes all"
     )
   return wanted

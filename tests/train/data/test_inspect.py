@@ -76,7 +76,7 @@ def test_more_classes_than_are_used_are_named(tmp_path, capsys):
   made(tmp_path, "tar")
   code, lines = inspect(capsys, tmp_path)
   assert code == 0 and "classes: 1,000, by the default" in "\n".join(lines)
-  assert "  with no class above these: --num-classes 3" in lines
+  assert "  if these are all classes: --num-classes 3" in lines
 
 
 def wrong(capsys, folder, *flags):
@@ -90,6 +90,25 @@ def test_labels_that_may_begin_at_0_or_at_1(tmp_path, capsys):
   (problem,) = wrong(capsys, tmp_path)
   assert "they may begin at 0 or at 1: give --data.label-offset" in problem
   assert inspect(capsys, tmp_path, "--label-offset", "1")[0] == 0
+
+
+@pytest.mark.parametrize("layout", ["tfrecord", "tar"])
+def test_no_number_of_classes_is_offered_for_labels_below_the_first(
+  tmp_path, capsys, layout
+):
+  made(tmp_path, layout)
+  code, lines = inspect(capsys, tmp_path, "--label-offset", "2")
+  assert code == 1 and "these are all" not in "".join(lines)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_the_folder_of_one_split_names_the_folder_above(
+  tmp_path, capsys, split
+):
+  made(tmp_path, "folder")
+  problems = wrong(capsys, tmp_path / split)
+  cure = f"; if this is the folder of one split, give {tmp_path}"
+  assert problems and all(line.endswith(cure) for line in problems)
 
 
 def test_labels_of_no_class(tmp_path, capsys):

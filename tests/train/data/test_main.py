@@ -38,7 +38,9 @@ def contents(folder):
 def test_from_made_up_images_to_converted_ones(tmp_path, capsys, refused):
   source, destination = str(tmp_path / "a"), str(tmp_path / "b")
   assert main(["synthesize", source, "--layout", "tar", *SMALL]) == 0
-  assert capsys.readouterr().out.endswith(", --num-classes 10\n")
+  assert capsys.readouterr().out.endswith(
+    "; train with --data.num-classes 10\n"
+  )
   assert main(["convert", source, destination, "--num-classes", "10"]) == 0
   assert main(["verify", destination]) == 0
   said = capsys.readouterr().out

@@ -51,11 +51,15 @@ def test_normalising_constants_are_on_the_scale_of_bytes():
   [
     (
       DataConfig(source="fashion-mnist", train_examples=10_001),
-      "train_examples is 10001, but the package has only 10000",
+      "--data.train-examples is 10001, but the package has only 10000 training "
+      "images; None takes all",
     ),
     (DataConfig(source="images"), "needs data.path"),
     (DataConfig(source="images", path="nowhere"), "nowhere: No such file"),
-    (DataConfig(source="synthetic", path="x"), "data.path is x"),
+    (
+      DataConfig(source="synthetic", path="x"),
+      "data.path is x, .* add --data.source images",
+    ),
     (DataConfig(source="fashion-mnist", path="x"), "x/train-images"),
   ],
 )

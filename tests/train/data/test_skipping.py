@@ -66,8 +66,8 @@ def test_the_first_bad_example_stops_with_place_reason_and_cure(run):
   with pytest.raises(UsageError) as error:
     run(Holed(5))
   assert str(error.value) == (
-    "shard, record 5: no image in it; bad examples are left out up to the "
-    "number that skip-bad gives, 0"
+    "shard, record 5: no image in it; to leave out bad images give "
+    "--data.skip-bad a number above 0"
   )
 
 
@@ -95,7 +95,7 @@ def test_evaluation_leaves_it_out():
 
 
 def test_one_too_many_stops():
-  with pytest.raises(UsageError, match="no image in it; .* gives, 2"):
+  with pytest.raises(UsageError, match="no image in it; .* above 2"):
     evaluated(Holed(1, 5, 6), Skips(2))
 
 

@@ -143,14 +143,14 @@ class EncodedImages(abc.ABC):
 
   def _cure(self, label: int, first: int) -> str:
     if label == 0 and first == 1:
-      return "; labels seem to begin at 0, which --data.label-offset 0 says"
+      return "; labels seem to begin at 0: give --data.label-offset 0"
     if label == -1:
       return "; -1 marks images without a label: use a split that has labels"
     if self.class_names is not None:
       return ""
     cure = "; --data.num-classes sets the number of classes"
     if label == self.num_classes and first == 0:
-      cure += ", or labels seem to begin at 1, which --data.label-offset 1 says"
+      cure += ", or labels seem to begin at 1: give --data.label-offset 1"
     return cure
 
   def checked(self, index: int) -> tuple[bytes, int]:

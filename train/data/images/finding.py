@@ -403,10 +403,13 @@ def _nothing(found: FoundData, split: Split) -> str:
   name, word = SPLIT_NAMES[split], FOLDERS[split]
   left_out = [text for text in found.left_out() if text.endswith(")")]
   also = f"; left out: {', '.join(left_out)}" if left_out else ""
+  if found.folder.name.lower() in sum(SPLIT_WORDS.values(), ()):
+    also += f"; if this is the folder of one split, give {found.folder.parent}"
   return (
     f"{found.folder}: no {split} images in it: neither {NAME}, nor shards such "
-    f"as {name}-00000-of-01024 (TFRecord), {name}.array_record-00000-of-00064 "
-    f"or {name}-000000.tar, nor {word}/CLASS/*.jpg{also}"
+    f"as {name}-00000-of-01024 (TFRecord), {name}.array_record-00000-of-00064, "
+    f"{name}-000000.tar or {name}-00000-of-00294.parquet, nor "
+    f"{word}/CLASS/*.jpg{also}"
   )
 
 
