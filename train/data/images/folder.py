@@ -123,7 +123,7 @@ def open_labelled_files(
   labels: Path,
   num_classes: int,
   class_names: Sequence[str] | None = None,
-  first_label: int = 0,
+  first_label: int | None = None,
 ) -> ImageFiles:
   """Open a split whose images lie in one folder, by a label file.
 
@@ -132,7 +132,8 @@ def open_labelled_files(
     labels: The label file, see `read_labels`.
     num_classes: Labels are below it.
     class_names: The classes by label.
-    first_label: The number of the first class, where the file has numbers.
+    first_label: The number of the first class, where the file has numbers; None
+      takes 0 where it occurs.
 
   Raises:
     UsageError: the labels do not fit the images or the classes.
@@ -141,11 +142,12 @@ def open_labelled_files(
   if labels.parent == folder:
     ignored[file_kind(labels.name)] -= 1
   found = read_labels(labels, images, class_names, first_label)
+  first = first_label or 0
   if not 0 <= min(found, default=-1) <= max(found, default=-1) < num_classes:
     raise UsageError(
-      f"{labels}: has the labels {min(found) + first_label} to "
-      f"{max(found) + first_label}, but the {num_classes} classes are "
-      f"{first_label} to {num_classes - 1 + first_label}"
+      f"{labels}: has the labels {min(found) + first} to "
+      f"{max(found) + first}, but the {num_classes} classes are {first} to "
+      f"{num_classes - 1 + first}"
     )
   files = list(zip(images, found, strict=True))
   return ImageFiles(folder, files, num_classes, class_names, +ignored)

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ...errors import UsageError
@@ -24,7 +24,7 @@ _HEADERS = {"imageid", "image_id", "image", "filename", "file", "path", "id"}
 
 
 def find_label_file(
-  folder: Path, names: Iterable[str], word: str
+  folder: Path, names: Collection[str], word: str
 ) -> Path | None:
   """Find the label file of a split among the files of a folder.
 
@@ -32,13 +32,21 @@ def find_label_file(
     folder: The folder of the files.
     names: Their names.
     word: What the split is called: "val", "validation", ...
+
+  Raises:
+    UsageError: there are two.
   """
   words = "val|validation|valid" if word.startswith("val") else word
   for pattern in _NAMES:
     matcher = re.compile(pattern.format(word=f"({words})"), re.IGNORECASE)
-    for name in sorted(names):
-      if matcher.fullmatch(name):
-        return folder / name
+    matching = sorted(filter(matcher.fullmatch, names))
+    if len(matching) > 1:
+      raise UsageError(
+        f"{folder}: has two label files of the {word} images, {matching[0]} "
+        f"and {matching[1]}; keep one"
+      )
+    if matching:
+      return folder / matching[0]
   return None
 
 
@@ -71,7 +79,7 @@ def read_labels(
   path: Path,
   files: Sequence[str],
   class_names: Sequence[str] | None,
-  first_label: int,
+  first_label: int | None,
 ) -> list[int]:
   """Read the label of each file.
 
@@ -81,7 +89,7 @@ def read_labels(
       in the order of the files' names.
     files: Paths of the images below their folder, sorted.
     class_names: Names that classes may have instead of a number.
-    first_label: The number of the first class.
+    first_label: The number of the first class; None takes 0 where it occurs.
 
   Returns:
     Labels from 0.
@@ -106,7 +114,24 @@ def read_labels(
       f"{path}: has the class {repeated!r}, the name of {counts[repeated]} "
       "classes; write their numbers instead"
     )
-  return [_label(path, text, labels, first_label) for text in texts]
+  # Where numbers are names, others than these are no labels.
+  if not any(map(_is_number, labels)):
+    labels |= _numbered(path, texts, first_label)
+  return [_label(path, text, labels) for text in texts]
+
+
+def _numbered(
+  path: Path, texts: Iterable[str], first_label: int | None
+) -> dict[str, int]:
+  """Find the labels that the numbers among classes stand for."""
+  numbers = {text: int(text) for text in texts if _is_number(text)}
+  if first_label is None and min(numbers.values(), default=0) > 0:
+    raise UsageError(
+      f"{path}: has the labels {min(numbers.values())} to "
+      f"{max(numbers.values())}, so they may begin at 0 or at 1: give "
+      "--data.label-offset 0 or 1"
+    )
+  return {text: number - (first_label or 0) for text, number in numbers.items()}
 
 
 def _by_order(path: Path, texts: list[str], files: Sequence[str]) -> list[str]:
@@ -167,13 +192,9 @@ def _by_name(
   return [by_name[stem] for stem in stems]
 
 
-def _label(
-  path: Path, text: str, labels: Mapping[str, int], first_label: int
-) -> int:
+def _label(path: Path, text: str, labels: Mapping[str, int]) -> int:
   if text in labels:
     return labels[text]
-  if _is_number(text) and not any(map(_is_number, labels)):
-    return int(text) - first_label
   if not labels:
     raise UsageError(
       f"{path}: has the class {text!r}, whose label is not known: that takes "
@@ -186,7 +207,7 @@ def _label(
 
 
 def _is_number(text: str) -> bool:
-  return text.removeprefix("-").isdecimal()
+  return re.fullmatch(r"-?\d{1,18}", text) is not None
 
 
 def _natural(name: str) -> list[str | int]:

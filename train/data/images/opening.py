@@ -134,7 +134,7 @@ def _open(
       where.labels,
       num_classes,
       found.class_names,
-      label_offset or 0,
+      label_offset,
     )
   opens = {
     "array_record": ArrayRecordImages,

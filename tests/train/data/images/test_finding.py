@@ -517,8 +517,15 @@ def test_the_synset_mapping_says_the_labels_beside_shards(tmp_path):
     ("val_synset_labels.txt", "n01440764\n", "has 1 labels for 4 images"),
     ("val.txt", "{names[0]} 0\n", "no label for 3 of 4 images, the first is"),
     ("val.txt", "{all} 0\nmore.JPEG 1\n", "names 1 images that are not there"),
-    ("val.txt", "{all} 3\n", "labels 3 to 3, but the 3 classes are 0 to 2"),
+    ("val.txt", "{all} 1\n", "labels 1 to 1, so they may begin at 0 or at 1"),
+    ("val.txt", "{all} 3\n", "give --data.label-offset 0 or 1"),
+    (
+      "val.txt",
+      "{names[0]} 0\n{names[1]} 3\n{names[2]} 0\n{names[3]} 0\n",
+      "labels 0 to 3, but the 3 classes are 0 to 2",
+    ),
     ("val.txt", "{all} -1\n", "labels -1 to -1"),
+    ("val.txt", "{all} " + "9" * 5000 + "\n", "which is not among the 3"),
     ("val.txt", "{all} n999\n", "class 'n999', which is not among the 3"),
     ("val.txt", "{all} 0\n{names[1]} 1\n", "has two classes, 0 and 1"),
     ("val.txt", "{all}\n", "has a class only in some lines"),
@@ -568,6 +575,31 @@ def test_a_number_among_other_columns_is_no_class(tmp_path, header, behind):
   assert f"behind {names[0]}, of which any may be the class" in message
 
 
+@pytest.mark.parametrize(
+  "files",
+  [
+    ("val.csv", "val.txt"),
+    ("val.txt", "val_labels.txt"),
+    ("LOC_val_solution.csv", "LOC_validation_solution.csv"),
+  ],
+)
+@pytest.mark.parametrize("inside", [True, False])
+def test_two_label_files_are_refused(tmp_path, files, inside):
+  names = flat(tmp_path)
+  for file in files:
+    path = (tmp_path / "val" if inside else tmp_path) / file
+    path.write_text(label_text("names", names))
+  assert f"images, {files[0]} and {files[1]}; keep" in refusal(tmp_path, "test")
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+def test_an_offset_settles_the_numbers_of_a_label_file(tmp_path, offset):
+  names = flat(tmp_path)
+  (tmp_path / "val.txt").write_text("".join(f"{name} 1\n" for name in names))
+  source = open_images(tmp_path, "test", label_offset=offset)
+  assert source[0]["label"] == 1 - offset
+
+
 def test_a_number_is_no_label_where_numbers_are_names(tmp_path):
   """Class 1 may be the folder 001 or the second one."""
   class_folders(tmp_path / "train", ["001", "002", "003"])
@@ -589,7 +621,7 @@ def test_a_name_of_two_classes_is_no_label(tmp_path):
   (tmp_path / "val.txt").write_text(text)
   assert "'crane', the name of 2 classes" in refusal(tmp_path, "test")
   (tmp_path / "val.txt").write_text(text.replace("crane", "2"))
-  assert open_images(tmp_path, "test")[0]["label"] == 2
+  assert open_images(tmp_path, "test", label_offset=0)[0]["label"] == 2
 
 
 def test_a_label_file_that_is_no_text_is_refused(tmp_path):
