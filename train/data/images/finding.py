@@ -4,7 +4,7 @@ import json
 import re
 import tarfile
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -55,7 +55,8 @@ OTHER_FILES = "neither images nor shards"
 """Why most files are left out; the other reasons are worth a name."""
 
 # Read where they are needed.
-_USED = ("features.json", "label.labels.txt", SYNSET_MAPPING)
+INFO = "dataset_info.json"
+_USED = ("features.json", INFO, "label.labels.txt", SYNSET_MAPPING)
 _KAGGLE = ("ILSVRC", "Data", "CLS-LOC")
 _ARCHIVES = (".zip", ".gz", ".xz", ".zst", ".bz2", ".7z", ".rar")
 _IN_ARCHIVES = ("tar", *(suffix[1:] for suffix in IMAGE_SUFFIXES))
@@ -75,6 +76,7 @@ class FoundSplit:
     folder: The folder of the shards, of the class folders or of the images.
     shards: File names of the shards, in order; none for images in files.
     labels: The label file of images that lie in one folder.
+    records: How many records each shard has, where the data says it.
   """
 
   kind: Kind
@@ -82,6 +84,7 @@ class FoundSplit:
   folder: Path
   shards: Sequence[str] = ()
   labels: Path | None = None
+  records: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -159,6 +162,7 @@ def find_data(folder: str | Path, loose: Split | None = None) -> FoundData:
     _choose(found, split, candidates[split])
   _find_classes(found, outer)
   for split, where in list(found.splits.items()):
+    found.splits[split] = replace(where, records=_read_records(where))
     if where.kind == "labelled":
       _find_labels(found, split, where, outer)
   return found
@@ -458,6 +462,20 @@ def _read_tfds(found: FoundData) -> None:
       f"{names}: has {len(found.class_names)} names, but {path.name} beside it "
       f"says {found.num_classes} classes"
     )
+
+
+def _read_records(where: FoundSplit) -> dict[str, int]:
+  """Read how many records TensorFlow Datasets has written to each shard."""
+  path = where.folder / INFO
+  if not where.shards or not path.is_file():
+    return {}
+  try:
+    splits = json.loads("\n".join(read_lines(path)))["splits"]
+    (split,) = (each for each in splits if each["name"] == where.word)
+    counts = [int(count) for count in split["shardLengths"]]
+    return dict(zip(where.shards, counts, strict=True))
+  except (ValueError, TypeError, LookupError, RecursionError):
+    return {}  # it is another program's, or says nothing of its shards
 
 
 def _find_labels(

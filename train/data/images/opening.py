@@ -8,7 +8,7 @@ from ..source import Decoding, Split
 from .array_record import ArrayRecordImages
 from .copies import refuse_copies
 from .encoded import EncodedImages
-from .finding import KIND_NAMES, FoundData, FoundSplit, find_data
+from .finding import INFO, KIND_NAMES, FoundData, FoundSplit, find_data
 from .folder import open_class_folders, open_labelled_files
 from .index import NAME, read_index
 from .parquet import ParquetImages
@@ -144,6 +144,13 @@ def _open(
   }
   source = opens[where.kind](shards, num_classes, label_offset=label_offset)
   refuse_copies(shards)
+  for path, count in zip(shards, source.counts, strict=True):
+    expected = where.records.get(path.name, count)
+    if count != expected:
+      raise UsageError(
+        f"{path}: has {count} records where {INFO} beside it has {expected}: "
+        "it was cut short or is of another version; download it again"
+      )
   return source
 
 

@@ -17,6 +17,7 @@ from podscale.train.data.images import open_images
 from podscale.train.data.images.finding import find_data
 from podscale.train.data.images.opening import open_evaluation
 from podscale.train.data.images.paths import as_path
+from podscale.train.data.images.tfrecord import find_records
 from podscale.train.data.synthetic_jpegs import synthesize, synthetic_jpeg
 from podscale.train.errors import UsageError
 
@@ -315,7 +316,12 @@ def tfds(folder, layout="tfrecord", classes=CLASSES, names=True):
   }
   features = {"featuresDict": {"features": {"image": {}, "label": label}}}
   (folder / "features.json").write_text(json.dumps(features))
-  (folder / "dataset_info.json").write_text("{}")
+  splits = [
+    {"name": "train", "shardLengths": ["3", "3"]},
+    {"name": "validation", "shardLengths": ["2", "2"]},
+  ]
+  info = json.dumps({"name": "birds", "splits": splits})
+  (folder / "dataset_info.json").write_text(info)
   if names:
     text = "".join(f"bird {i}\n" for i in range(classes))
     (folder / "label.labels.txt").write_text(text)
@@ -336,6 +342,37 @@ def test_tfds_says_its_classes(tmp_path, layout, place):
 def test_tfds_without_names_says_its_number_of_classes(tmp_path):
   source = open_images(tfds(tmp_path / "birds", names=False), "train")
   assert (source.num_classes, source.class_names) == (CLASSES, None)
+
+
+@pytest.mark.parametrize(
+  "split, word", [("train",) * 2, ("test", "validation")]
+)
+def test_a_tfds_shard_cut_at_a_record_is_refused(tmp_path, split, word):
+  folder = tfds(tmp_path / "birds")
+  path = folder / f"birds-{word}-00001-of-00002"
+  path.write_bytes(path.read_bytes()[: find_records(path)[-2]])
+  records = COUNTS[split] // 2
+  assert (
+    f"{path}: has {records - 1} records where dataset_info.json beside it has "
+    f"{records}: it was cut short"
+  ) in refusal(folder, split)
+
+
+@pytest.mark.parametrize(
+  "info",
+  [
+    "{}",
+    "x",
+    "[]",
+    '{"splits": [{"name": "train"}, {"shardLengths": 3}]}',
+    '{"splits": [{"name": "train", "shardLengths": ["3"]}]}',
+    '{"splits": [{"name": "other", "shardLengths": ["1", "1"]}]}',
+  ],
+)
+def test_a_description_without_counts_is_passed_over(tmp_path, info):
+  folder = tfds(tmp_path / "birds")
+  (folder / "dataset_info.json").write_text(info)
+  assert lengths(folder) == COUNTS
 
 
 def test_tfds_with_other_names_than_classes_is_refused(tmp_path):
