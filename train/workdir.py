@@ -82,9 +82,9 @@ def claim(
 
   Raises:
     UsageError: If the workdir cannot be written, holds something else, a run
-      with other settings, on other data or with a log that cannot be read, or
-      a link that leads out of it, or if another run is at work in it. Nothing
-      in it is changed then.
+      with other settings, on other data or with a log that cannot be read, a
+      link that leads out of it or a named pipe, or if another run is at work
+      in it. Nothing in it is changed then.
   """
   folder = Path(workdir)
   make_folder(folder)
@@ -210,6 +210,7 @@ def _refuse_links_out(workdir: Path) -> None:
   for folder, folders, files in workdir.walk():
     for path in (folder / name for name in (*folders, *files)):
       if not path.is_symlink():
+        _refuse_pipe(path)
         continue
       target = _target(path)
       if not target.is_relative_to(inside):
@@ -218,6 +219,15 @@ def _refuse_links_out(workdir: Path) -> None:
           "writes inside it only; remove the link, or make --workdir the "
           "folder that it leads to"
         )
+
+
+def _refuse_pipe(path: Path) -> None:
+  """A run that opens a named pipe waits for its other end for ever."""
+  if path.exists() and not (path.is_file() or path.is_dir()):
+    raise UsageError(
+      f"{path} is neither a file nor a folder; remove it or choose another "
+      "--workdir"
+    )
 
 
 def _target(link: Path) -> Path:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -146,6 +147,17 @@ def test_a_link_to_the_workdir_and_inside_it_is_not(tmp_path):
   claimed(workdir, Config())
   (workdir / "latest").symlink_to("config.json")
   claimed(workdir, Config())
+
+
+@pytest.mark.parametrize(
+  "name", ["config.json", "metrics.jsonl", "lock", "checkpoints/9/record"]
+)
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path, name):
+  path = tmp_path / name
+  path.parent.mkdir(parents=True, exist_ok=True)
+  os.mkfifo(path)
+  with pytest.raises(UsageError, match=f"{path} is neither a file nor"):
+    claimed(tmp_path, Config())
 
 
 def test_links_that_lead_back_to_themselves_are_refused(tmp_path):
