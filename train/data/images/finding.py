@@ -64,6 +64,11 @@ _NO_LABELS = "an archive without labels: unpack it into class folders"
 _LEVELS = 3  # DATASET/CONFIG/VERSION of TensorFlow Datasets
 _MOST_FOLDERS = 64  # more are classes, not versions
 _MOST_NAMED = 3
+# What reading JSON raises that is damaged or another program's.
+_OTHERS_JSON = (
+  *(ValueError, TypeError, LookupError),
+  *(AttributeError, OverflowError, RecursionError),
+)
 
 
 @dataclass(frozen=True)
@@ -451,7 +456,7 @@ def _read_tfds(found: FoundData) -> None:
     label = features.get("features", features)["label"]
     number = label.get("classLabel", label.get("content", {}))
     classes = int(number.get("numClasses", number.get("num_classes")))
-  except (ValueError, TypeError, KeyError, AttributeError):
+  except _OTHERS_JSON:
     return  # its labels are of another kind; the readers say so
   if classes < 1:
     raise UsageError(f"{path}: has {classes} classes")
@@ -474,7 +479,7 @@ def _read_records(where: FoundSplit) -> dict[str, int]:
     (split,) = (each for each in splits if each["name"] == where.word)
     counts = [int(count) for count in split["shardLengths"]]
     return dict(zip(where.shards, counts, strict=True))
-  except (ValueError, TypeError, LookupError, RecursionError):
+  except _OTHERS_JSON:
     return {}  # it is another program's, or says nothing of its shards
 
 

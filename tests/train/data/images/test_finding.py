@@ -367,11 +367,14 @@ def test_a_tfds_shard_cut_at_a_record_is_refused(tmp_path, split, word):
     '{"splits": [{"name": "train"}, {"shardLengths": 3}]}',
     '{"splits": [{"name": "train", "shardLengths": ["3"]}]}',
     '{"splits": [{"name": "other", "shardLengths": ["1", "1"]}]}',
+    '{"splits": [{"name": "train", "shardLengths": [1e999, 1]}]}',
+    "[" * 100_000,
   ],
 )
 def test_a_description_without_counts_is_passed_over(tmp_path, info):
   folder = tfds(tmp_path / "birds")
   (folder / "dataset_info.json").write_text(info)
+  (folder / "features.json").write_text(info)
   assert lengths(folder) == COUNTS
 
 
