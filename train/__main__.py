@@ -7,11 +7,13 @@ if __name__ == "__main__" and __package__ == "train":
   runpy.run_module("podscale.train", run_name="__main__", alter_sys=True)
   raise SystemExit(0)
 
+import os
 import sys
 from collections.abc import Sequence
 
 from . import last_words, terminal  # before JAX, as last_words says
 from .arguments import parse
+from .config import Config
 from .errors import NonFiniteError, SaveError, UsageError
 from .stopping import Stop
 
@@ -22,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
   try:
     if words[:1] == ["diff"]:
       return _diff(words[1:])
-    config = parse(words)
+    config = _parse(words)
     last_words.prepare()
     terminal.divert()
     stop = Stop(terminal.leave)
@@ -40,6 +42,19 @@ def main(argv: Sequence[str] | None = None) -> int:
   except (UsageError, NonFiniteError, SaveError) as error:
     return _say(error)
   return 0
+
+
+def _parse(words: Sequence[str]) -> Config:
+  """Parses the arguments; `--help | head` ends without a word."""
+  try:
+    try:
+      return parse(words)
+    finally:
+      sys.stdout.flush()
+  except BrokenPipeError:
+    # Python flushes once more at the end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(1) from None
 
 
 def _say(error: Exception) -> int:

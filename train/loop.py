@@ -24,6 +24,7 @@ from . import terminal
 from .accounting import STEPS, Account
 from .checkpoint import Checkpoints
 from .config import Config
+from .console import RunConsole
 from .data import (
   Batch,
   EvalBatches,
@@ -97,7 +98,7 @@ def train(
       run is to stop then, or has rolled back as often as it may.
     SaveError: the last state could not be written, tried again and again.
   """
-  console = console or Console()
+  console = console or RunConsole()
   config = replace(config, workdir=_workdir(config))
   if stop is not None:
     return _train_with_rollbacks(config, console, stop)

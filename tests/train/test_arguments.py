@@ -17,6 +17,19 @@ def test_a_preset_alone_is_the_preset():
     assert parse([name]) == config
 
 
+@pytest.mark.parametrize("words", [["--help"], ["b0", "--help"]])
+def test_help_whose_reader_is_gone_ends_without_a_word(words):
+  reader, writer = os.pipe()
+  os.close(reader)
+  done = subprocess.run(
+    [sys.executable, "-m", "podscale.train", *words],
+    stdout=writer,
+    stderr=subprocess.PIPE,
+  )
+  os.close(writer)
+  assert (done.returncode, done.stderr) == (1, b"")
+
+
 def test_flags_change_nested_settings():
   config = parse(
     ["demo", "--optimizer.momentum", "0.95", "--data.no-flip", "--seed=7"]
