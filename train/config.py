@@ -93,12 +93,12 @@ class DataConfig:
   source: Literal["fashion-mnist", "images", "synthetic"] = "images"
   path: str | None = None
   """Folder of the data, or a URL such as gs://bucket/folder. images: TFRecord,
-  ArrayRecord or tar shards, or train/ and val/ with a folder of files for each
-  class; fashion-mnist: its IDX files, and without a path the images in the
-  package."""
+  ArrayRecord, tar or Parquet shards, or train/ and val/ with a folder of files
+  for each class; fashion-mnist: its IDX files, and without a path the images in
+  the package."""
   eval_path: str | None = None
-  """images: a folder of other data to evaluate on, with the same classes; its
-  test images are taken, or class folders that lie in it."""
+  """images: a folder of other data to evaluate on, whose classes are among
+  those of path; its test images are taken, or class folders that lie in it."""
   num_classes: Annotated[int | None, _CLASSES] = None
   """Number of classes in shards. None takes what the data says, and 1000 where
   it says nothing."""

@@ -150,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
 
   add = commands.add_parser(
     "convert",
-    help="TFRecord, ArrayRecord, tar shards or folders to ArrayRecord",
+    help="copy a data set to ArrayRecord shards with an index and checksums",
     allow_abbrev=False,
   )
   add.set_defaults(run=_convert)
