@@ -106,7 +106,7 @@ def convert(
   make_folder(destination)
   with _alone(destination):
     index = _begin(destination, plan, skips)
-    _check_written(destination, index, splits)
+    _check_written(destination, index, splits, console)
     _write_shards(destination, index, splits, skips, console)
     return _finish(destination, index)
 
@@ -204,33 +204,49 @@ def _difference(begun: Index, plan: Index) -> str:
   return ""
 
 
-def _check_written(destination: Path, index: Index, splits: Splits) -> None:
-  """Compare the first record of each shard written with the source.
+def _check_written(
+  destination: Path, index: Index, splits: Splits, console: Console
+) -> None:
+  """Compare what an earlier call has written with the source.
 
   Data of the same names and counts may still be another version.
   """
   wanted = {split: _ranges(images, index) for split, images in splits.items()}
   if all(len(index.splits[s]) == len(wanted[s]) for s in splits):
     return  # stopped at the very end: some may have their final names
-  cure = f"remove {destination} or choose another folder"
-  for split, images in splits.items():
-    for shard, each in zip(index.splits[split], wanted[split], strict=False):
-      if not shard.examples:
-        continue
+  shards = [
+    (shard, splits[split], each)
+    for split in splits
+    for shard, each in zip(index.splits[split], wanted[split], strict=False)
+    if shard.examples
+  ]
+  if not shards:
+    return
+  with Progress(console=console) as progress:
+    for shard, images, each in progress.track(shards, description="comparing"):
       path = destination / shard.file
       try:
         written = ArrayRecordImages([path], index.num_classes)
       except UsageError as error:
-        raise UsageError(f"{error}; {cure}") from None
-      # It may be the first only of those that were not left out.
-      possible = each[: len(each) - shard.examples + 1]
-      if len(written) != shard.examples or not any(
-        _read(images, i) == _read(written, 0) for i in possible
-      ):
+        raise UsageError(f"{error}; {_cure(destination)}") from None
+      if len(written) != shard.examples or not _is_part(written, images, each):
         raise UsageError(
           f"{path}: was written from other images than {images.where(each[0])}"
-          f" and those behind it; {cure}"
+          f" and those behind it; {_cure(destination)}"
         )
+
+
+def _cure(destination: Path) -> str:
+  return f"remove {destination} or choose another folder"
+
+
+def _is_part(
+  written: EncodedImages, images: EncodedImages, each: range
+) -> bool:
+  """Tell whether a shard has a range's images in order, less some left out."""
+  source = (_read(images, i) for i in each)
+  records = (_read(written, i) for i in range(len(written)))
+  return all(record and record in source for record in records)
 
 
 def _read(images: EncodedImages, index: int) -> tuple[bytes, int] | None:

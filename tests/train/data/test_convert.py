@@ -5,6 +5,7 @@ import fcntl
 import io
 import json
 import os
+from pathlib import Path
 
 import pytest
 from full_disk import files_up_to
@@ -267,6 +268,19 @@ def test_another_source_of_the_same_names_does_not_go_on(
     tmp_path / "b", layout, examples=COUNTS, classes=CLASSES, width=25, height=9
   )
   message = refused(tmp_path / "b", destination, console)
+  assert "was written from other images" in message
+
+
+@pytest.mark.parametrize("place", [0, 1, 3])
+def test_an_image_that_was_replaced_does_not_go_on(
+  tmp_path, console, monkeypatch, place
+):
+  source, destination = made(tmp_path / "a", "folder"), tmp_path / "converted"
+  begun(source, destination, console, monkeypatch)
+  images = open_images(source, "train")
+  path, other = (Path(images.where(i)) for i in (place, place + CLASSES))
+  path.write_bytes(other.read_bytes())
+  message = refused(source, destination, console)
   assert "was written from other images" in message
 
 

@@ -4,6 +4,7 @@ import abc
 import contextlib
 import errno
 import os
+import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -196,7 +197,10 @@ def read_file(path: str | Path, offset: int = 0, length: int = -1) -> bytes:
 
 def _read_local(path: str | Path, offset: int, length: int) -> bytes:
   try:
-    with open(path, "rb", buffering=0) as file:
+    # A named pipe would be waited for.
+    with open(path, "rb", buffering=0, opener=_open_at_once) as file:
+      if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        raise BadExampleError("it is no regular file")
       # An array of a length beyond the file's end is not made.
       left = os.fstat(file.fileno()).st_size - offset
       wanted = left if length < 0 else min(length, left)
@@ -208,6 +212,10 @@ def _read_local(path: str | Path, offset: int, length: int) -> bytes:
   except OSError as error:
     raise BadExampleError(read_error(error)) from None
   return data
+
+
+def _open_at_once(path: str, flags: int) -> int:
+  return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _read_remote(path: Any, offset: int, length: int) -> bytes:

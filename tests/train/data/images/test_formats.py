@@ -139,6 +139,16 @@ def test_a_file_that_has_gone_is_a_bad_example(tmp_path, layout):
   assert skips.summary().count("No such file") == gone
 
 
+def test_a_named_pipe_is_a_bad_example(tmp_path):
+  """It is not waited for."""
+  source = open_images(made(tmp_path, "folder"), "test", CLASSES)
+  path = next(tmp_path.rglob("val/*/00000000.jpg"))
+  path.unlink()
+  os.mkfifo(path)
+  with pytest.raises(BadExampleError, match="no regular file"):
+    source[0]
+
+
 def test_two_formats_in_one_folder_are_refused(tmp_path):
   made(tmp_path, "tfrecord")
   for path in shards(made(tmp_path / "tar", "tar")):
