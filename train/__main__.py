@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from . import last_words, terminal  # before JAX, as last_words says
 from .arguments import parse
 from .config import Config
-from .errors import NonFiniteError, SaveError, UsageError
+from .errors import NonFiniteError, SaveError, UsageError, printable
 from .stopping import Stop
 
 
@@ -59,7 +59,7 @@ def _parse(words: Sequence[str]) -> Config:
 
 def _say(error: Exception) -> int:
   """Prints an error as one line; returns the exit code."""
-  print(f"podscale-train: {error}", file=sys.stderr, flush=True)
+  print(f"podscale-train: {printable(str(error))}", file=sys.stderr, flush=True)
   return 2 if isinstance(error, UsageError) else 1
 
 

@@ -40,6 +40,17 @@ def one_line(error: Exception) -> str:
   return " ".join(str(error).split())
 
 
+def printable(text: str) -> str:
+  """Escape what does not print, such as a line end in the name of a file.
+
+  >>> printable("a folder\\nready")
+  'a folder\\\\nready'
+  """
+  return "".join(
+    c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
+  )
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
   """The error for a name that is not in `known`, with the nearest that are.
 

@@ -39,7 +39,7 @@ from .data import (
   train_batches,
 )
 from .distributed import first_message, on_all, on_main
-from .errors import NonFiniteError, SaveError, UsageError
+from .errors import NonFiniteError, SaveError, UsageError, printable
 from .feed import DataWait, DeviceBatch, Feed, next_batch
 from .lock import WorkdirLock
 from .log import RunLog, run_record
@@ -203,7 +203,7 @@ def _train(
       log.message(line)
     log.message(_banner(config, run, workdir, step))
     for line in describe(run.train_source, run.test_source):
-      log.message(line)
+      log.message(printable(line))
     watch = stack.enter_context(
       Watch(lambda text: log.message(text, everywhere=True))
     )

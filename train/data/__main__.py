@@ -8,7 +8,7 @@ from typing import NoReturn, get_args
 
 from rich.console import Console
 
-from ..errors import UsageError
+from ..errors import UsageError, printable
 from .flags import whole_number
 
 _PROGRAM = "python -m podscale.train.data"
@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _complain(problem: str, code: int) -> int:
-  print(f"{_PROGRAM}: {problem}", file=sys.stderr)
+  print(f"{_PROGRAM}: {printable(problem)}", file=sys.stderr)
   return code
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.progress import Progress
 
-from ..errors import UsageError
+from ..errors import UsageError, printable
 from .images.encoded import EncodedImages
 from .images.finding import KIND_NAMES, FoundData, find_data
 from .images.labels import check_labels
@@ -217,4 +217,4 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _print(console: Console, line: str) -> None:
-  console.print(line, highlight=False, markup=False, soft_wrap=True)
+  console.print(printable(line), highlight=False, markup=False, soft_wrap=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress
 
-from ..errors import UsageError
+from ..errors import UsageError, printable
 from .decode import Picture
 from .images.array_record import sha256
 from .images.encoded import EncodedImages, read_error
@@ -83,8 +83,10 @@ class _Report:
       self.say(line)
 
   def say(self, line: str) -> None:
-    """Print a line as it is."""
-    self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+    """Print a line, of which nothing is markup."""
+    self.console.print(
+      printable(line), highlight=False, markup=False, soft_wrap=True
+    )
 
 
 def _verify_converted(

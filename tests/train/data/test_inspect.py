@@ -181,3 +181,12 @@ def test_tfds_and_a_converted_set_say_their_classes(tmp_path, capsys):
   assert code == 0
   assert lines[0].endswith("podscale's ArrayRecord shards with an index")
   assert lines[-4:-2] == ["classes: 3, by index.json", "class names: a, b, c"]
+
+
+def test_a_name_cannot_pass_for_a_line(tmp_path, capsys):
+  made(tmp_path, "folder", classes=2)
+  for split in ("train", "val"):
+    folder = tmp_path / split / "class-0001"
+    folder.rename(folder.with_name("b\nready\x1b[2J"))
+  _, lines = inspect(capsys, tmp_path)
+  assert "class names: class-0000, b\\nready\\x1b[2J" in lines
