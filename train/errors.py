@@ -41,10 +41,10 @@ def one_line(error: Exception) -> str:
 
 
 def printable(text: str) -> str:
-  """Escape what does not print, such as a line end in the name of a file.
+  r"""Escape what does not print, such as a line end in the name of a file.
 
-  >>> printable("a folder\\nready")
-  'a folder\\\\nready'
+  >>> print(printable("a folder\nready"))
+  a folder\nready
   """
   return "".join(
     c if c.isprintable() else c.encode("unicode_escape").decode() for c in text

@@ -189,4 +189,4 @@ def test_a_name_cannot_pass_for_a_line(tmp_path, capsys):
     folder = tmp_path / split / "class-0001"
     folder.rename(folder.with_name("b\nready\x1b[2J"))
   _, lines = inspect(capsys, tmp_path)
-  assert "class names: class-0000, b\\nready\\x1b[2J" in lines
+  assert "class names: b\\nready\\x1b[2J, class-0000" in lines
