@@ -116,6 +116,9 @@ def _compare(
     return False, []
   there = recorded.settings
   may_differ = _MAY_DIFFER | (_PATHS if recorded.data else set())
+  if recorded.data and there.get("data.path") != now.get("data.path"):
+    # Converted data has its classes; a listing knows where labels began.
+    may_differ = may_differ | {"data.label_offset"}
   differing = _differing(there, now, may_differ)
   if differing:
     more = len(differing) - _MOST_NAMED

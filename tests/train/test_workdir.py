@@ -232,6 +232,14 @@ def test_data_that_has_moved_is_gone_on_with(tmp_path):
   ]
 
 
+def test_an_offset_of_labels_may_have_gone_into_a_conversion(tmp_path):
+  claimed(tmp_path, with_data("/disk/images", label_offset=0))
+  with pytest.raises(UsageError, match="label_offset: 0 there, None now"):
+    claimed(tmp_path, with_data("/disk/images"))
+  train, test = claimed(tmp_path, with_data("/ssd/converted"))
+  assert "are in /ssd/converted now" in train and "the test images" in test
+
+
 @pytest.mark.parametrize("path", ["/disk/images", "/ssd/others"])
 @pytest.mark.parametrize("split", ["train", "test"])
 @pytest.mark.parametrize("change", [{"examples": 129}, {"listing": "abc"}])

@@ -90,6 +90,11 @@ def test_labels_begin_at_0_in_what_is_written(
   )
   assert (index.label_offset, index.origin.labels) == (offset, [1, 3])
   assert read_index(destination) == index
+  # A run may go on with it only if its labels began there, too.
+  same = open_images(source, "train", 4, label_offset=offset)
+  other = open_images(source, "train", 4, label_offset=1 - offset)
+  assert open_images(destination, "train").listing == same.listing
+  assert other.listing != same.listing
   for split in COUNTS:
     found = {example["label"] for example in contents(destination, split)}
     assert sorted(found) == labels

@@ -51,11 +51,15 @@ class ShardedImages(EncodedImages):
 
   @property
   def whole_listing(self) -> str:
-    """Hash the shards' names and counts, or what they were converted from."""
+    """Hash the shards' names and counts, or what they were converted from.
+
+    A label offset that was given is part of it, as it decides the classes.
+    """
     if self._whole_listing:
       return self._whole_listing
-    names = (shard.name for shard in self.shards)
-    return hash_listing([*names, *self.counts])
+    names = [shard.name for shard in self.shards]
+    offset = [] if self.label_offset is None else [f"from {self.label_offset}"]
+    return hash_listing([*names, *self.counts, *offset])
 
   def read(self, index: int) -> StoredImage:
     """Read the file and the label of an example."""
