@@ -1,6 +1,7 @@
 """What a folder of images holds: the one place that decides how it is read."""
 
 import json
+import os
 import re
 import tarfile
 from collections import Counter
@@ -165,6 +166,7 @@ def find_data(folder: str | Path, loose: Split | None = None) -> FoundData:
     candidates[loose] = _in_files(found, inner, SPLIT_WORDS[loose][0])
   for split in SPLIT_WORDS:
     _choose(found, split, candidates[split])
+  _refuse_shared_files(found)
   _find_classes(found, outer)
   for split, where in list(found.splits.items()):
     found.splits[split] = replace(where, records=_read_records(where))
@@ -327,6 +329,34 @@ def _choose(
     found.problems[split] = f"{chosen.folder}: {problem}"
   else:
     found.splits[split] = chosen
+
+
+def _refuse_shared_files(found: FoundData) -> None:
+  """Refuse test images that are training images by a link."""
+  if len(found.splits) < 2:
+    return
+  train, test = found.splits["train"], found.splits["test"]
+  known = {_inode(path) for path in _paths(train)} - {None}
+  shared = [path for path in _paths(test) if _inode(path) in known]
+  if shared:
+    del found.splits["test"]
+    found.problems["test"] = (
+      f"{shared[0]}: is among the training images by a link; to evaluate on "
+      f"them on purpose give --data.eval-path {train.folder}"
+    )
+
+
+def _paths(split: FoundSplit) -> list[Path]:
+  """List the shards of a split, or its folder."""
+  return [split.folder / name for name in split.shards] or [split.folder]
+
+
+def _inode(path: Path) -> tuple[int, int] | None:
+  """Identify a local file or folder, whatever its name."""
+  if not isinstance(path, os.PathLike):
+    return None
+  status = path.stat()
+  return status.st_dev, status.st_ino
 
 
 def _of_other_split(chosen: FoundSplit, split: Split) -> str | None:

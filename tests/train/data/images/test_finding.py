@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import tarfile
 import tempfile
@@ -770,3 +771,21 @@ def test_any_folder_is_opened_or_refused_in_one_line(tree):
         open_images(folder, split)
       except UsageError as error:
         assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_shard_of_both_splits_by_a_link_is_refused(tmp_path, link):
+  synthesize(tmp_path / "a", "tfrecord", examples={"train": 8, "test": 4})
+  shard = tmp_path / "a" / "validation-00001-of-00002"
+  shard.unlink()
+  link(tmp_path / "a" / "train-00001-of-00002", shard)
+  with pytest.raises(UsageError, match="training images by a link"):
+    open_images(tmp_path / "a", "test")
+  assert len(open_images(tmp_path / "a", "train")) == 8
+
+
+def test_a_folder_of_both_splits_by_a_link_is_refused(tmp_path):
+  synthesize(tmp_path / "a", "folder", examples={"train": 8}, classes=2)
+  (tmp_path / "a" / "val").symlink_to("train", target_is_directory=True)
+  with pytest.raises(UsageError, match="training images by a link"):
+    open_images(tmp_path / "a", "test")
