@@ -170,7 +170,11 @@ def find_data(folder: str | Path, loose: Split | None = None) -> FoundData:
   _find_classes(found, outer)
   for split, where in list(found.splits.items()):
     found.splits[split] = replace(where, records=_read_records(where))
-    if where.kind == "labelled":
+    if where.kind == "labelled" and _has_class_folders(found, where):
+      if where.labels:
+        found.ignore([where.labels.name], f"{KIND_NAMES['folders']} are used")
+      found.splits[split] = replace(where, kind="folders", labels=None)
+    elif where.kind == "labelled":
       _find_labels(found, split, where, outer)
   return found
 
@@ -469,6 +473,12 @@ def _find_classes(found: FoundData, outer: Path) -> None:
       found.classes_from = mapping.name
   if found.class_names is not None:
     found.num_classes = len(found.class_names)
+
+
+def _has_class_folders(found: FoundData, where: FoundSplit) -> bool:
+  """Tell whether images beside a label file lie in folders of their classes."""
+  folders = _folders(list_folder(where.folder))
+  return bool(folders) and set(folders) <= set(found.class_names or ())
 
 
 def _read_tfds(found: FoundData) -> None:

@@ -789,3 +789,16 @@ def test_a_folder_of_both_splits_by_a_link_is_refused(tmp_path):
   (tmp_path / "a" / "val").symlink_to("train", target_is_directory=True)
   with pytest.raises(UsageError, match="training images by a link"):
     open_images(tmp_path / "a", "test")
+
+
+def test_class_folders_win_over_a_label_file(tmp_path):
+  synthesize(
+    tmp_path / "a", "folder", examples={"train": 8, "test": 4}, classes=2
+  )
+  expected = [e["label"] for e in open_images(tmp_path / "a", "test")]
+  names = sorted(path.name for path in (tmp_path / "a" / "val").rglob("*.jpg"))
+  lines = (f"{name} class-0001\n" for name in names)
+  (tmp_path / "a" / "val" / "val.txt").write_text("".join(lines))
+  source = open_images(tmp_path / "a", "test")
+  assert [example["label"] for example in source] == expected == [0, 1, 0, 1]
+  assert "val.txt (class folders are used)" in source.left_out
