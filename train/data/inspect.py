@@ -10,7 +10,8 @@ from rich.progress import Progress
 
 from ..errors import UsageError, printable
 from .images.encoded import EncodedImages
-from .images.finding import KIND_NAMES, FoundData, find_data
+from .images.finding import find_data
+from .images.found import KIND_NAMES, FoundData
 from .images.labels import check_labels
 from .images.opening import open_found
 from .images.shard_files import SPLIT_NAMES

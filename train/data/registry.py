@@ -12,7 +12,7 @@ from .synthetic import Synthetic
 
 if TYPE_CHECKING:
   from .images.encoded import EncodedImages
-  from .images.finding import FoundData
+  from .images.found import FoundData
 
 # TensorFlow's EfficientNet since 2021-11 (tensorflow/tpu, preprocessing.py).
 _EVAL_SHARE = 0.875

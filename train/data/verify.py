@@ -13,7 +13,8 @@ from ..errors import UsageError, printable
 from .decode import Picture
 from .images.array_record import sha256
 from .images.encoded import EncodedImages, read_error
-from .images.finding import FoundData, find_data
+from .images.finding import find_data
+from .images.found import FoundData
 from .images.index import NAME, Shard, read_index
 from .images.labels import check_labels
 from .images.opening import open_found

@@ -7,9 +7,11 @@ from ...errors import UsageError
 from ..source import Decoding, Split
 from .array_record import ArrayRecordImages
 from .copies import refuse_copies
+from .descriptions import INFO
 from .encoded import EncodedImages
-from .finding import INFO, KIND_NAMES, FoundData, FoundSplit, find_data
+from .finding import find_data
 from .folder import open_class_folders, open_labelled_files
+from .found import KIND_NAMES, FoundData, FoundSplit
 from .index import NAME, read_index
 from .parquet import ParquetImages
 from .tar import TarImages

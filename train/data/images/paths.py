@@ -96,6 +96,16 @@ def visible(entries: Iterable[Entry]) -> list[Entry]:
   ]
 
 
+def file_names(entries: Iterable[Entry]) -> list[str]:
+  """List the names of the visible files."""
+  return [entry.name for entry in visible(entries) if not entry.is_dir]
+
+
+def folder_names(entries: Iterable[Entry]) -> list[str]:
+  """List the names of the visible folders."""
+  return [entry.name for entry in visible(entries) if entry.is_dir]
+
+
 def file_kind(name: str) -> str:
   """Return a file's suffix, or its name where it has none.
 
