@@ -48,7 +48,10 @@ def test_numbers(tally):
       resolve_model(config.model)
     except UsageError as error:
       assert "\n" not in str(error)
-    tally.compare(_value(config, flag), _number(text))
+    found = _value(config, flag)
+    # Which of the two a flag is, its value says.
+    expected = None if text == "None" else type(found)(text)
+    tally.compare(found, expected)
 
   run()
 
@@ -57,12 +60,3 @@ def _value(config, flag):
   for name in flag.removeprefix("--").replace("-", "_").split("."):
     config = getattr(config, name)
   return config
-
-
-def _number(text):
-  if text == "None":
-    return None
-  try:
-    return int(text)
-  except ValueError:
-    return float(text)
