@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from ..source import BadExampleError
 from .encoded import StoredImage
 
-Features = dict[str, bytes | int]
+Features = dict[str, memoryview | int]
 """The first value of each feature by name."""
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -37,7 +37,7 @@ def read_image(record: bytes) -> StoredImage:
   >>> read_image(write_image(b"a file", 3))
   StoredImage(file=b'a file', label=3, first=0)
   """
-  features = _read_features(memoryview(record))
+  features = read_features(record)
   for image, name, first in _NAMES:
     file, label = features.get(image), features.get(name)
     if isinstance(file, memoryview) and isinstance(label, int):
@@ -59,7 +59,7 @@ def read_label(record: memoryview) -> tuple[int, int]:
   >>> read_label(memoryview(write_image(b"a file", 3)))
   (3, 0)
   """
-  features = _read_features(record)
+  features = read_features(record)
   for image, name, first in _NAMES:
     label = features.get(name)
     if image in features and isinstance(label, int):
@@ -80,27 +80,19 @@ def write_image(file: bytes, label: int) -> bytes:
   return write_features({"image": file, "label": label})
 
 
-def read_features(record: bytes) -> Features:
-  """Read the features of a `tf.train.Example`.
+def read_features(record: bytes | memoryview) -> Features:
+  """Read the features of a `tf.train.Example`, bytes as parts of the record.
 
   Raises:
     BadExampleError: it is not one.
 
-  >>> read_features(write_features({"a": b"x", "b": -1}))
-  {'a': b'x', 'b': -1}
+  >>> features = read_features(write_features({"a": b"x", "b": -1}))
+  >>> bytes(features["a"]), features["b"]
+  (b'x', -1)
   """
-  features = _read_features(memoryview(record))
-  return {
-    name: bytes(value) if isinstance(value, memoryview) else value
-    for name, value in features.items()
-  }
-
-
-def _read_features(record: memoryview) -> dict[str, memoryview | int]:
-  """Read the features as parts of the record, without a copy."""
-  features: dict[str, memoryview | int] = {}
+  features: Features = {}
   try:
-    for _, container in _fields(record):
+    for _, container in _fields(memoryview(record)):
       for _, entry in _fields(_message(container)):
         parts = dict(_fields(_message(entry)))
         value = _first_value(_message(parts.get(2, memoryview(b""))))
