@@ -9,10 +9,10 @@ from pathlib import Path
 from ..train.errors import UsageError
 from . import commands
 from .commands import MODELS, Tables
-from .compare import all_rows, changes, compilers, read_run
-from .static import CHIPS
-from .table_1 import SLICES
-from .ways import WAYS
+from .estimated.static import CHIPS
+from .estimated.ways import WAYS
+from .tables.compare import all_rows, changes, compilers, read_run
+from .tables.paper_table import SLICES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -21,14 +21,14 @@ def main(argv: Sequence[str] | None = None) -> int:
   args = parser.parse_args(argv)
   if getattr(args, "topology", None) and not args.chip:
     parser.error("--topology is of a --chip")
-  from ..train.devices import keep_freed_memory
+  from ..train.processes.devices import keep_freed_memory
 
   keep_freed_memory()
   try:
     before = read_run(args.compare) if args.compare else None
     tables: Tables = args.run(args)
     if args.plot:
-      from .plot import write_plot
+      from .tables.plot import write_plot
 
       write_plot(args.plot, *next(iter(tables.items())))
   except UsageError as error:
@@ -60,7 +60,7 @@ def _print(tables: Tables, *, as_json: bool) -> None:
     only, *others = tables.values()
     print(json.dumps(tables if others else only, indent=2))
     return
-  from .report import print_table
+  from .tables.report import print_table
 
   for title, rows in tables.items():
     print_table(title, rows)

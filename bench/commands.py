@@ -4,13 +4,13 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ..train.errors import UsageError
-from .compare import Rows
-from .static import CHIPS
+from .estimated.static import CHIPS
+from .tables.compare import Rows
 
 if TYPE_CHECKING:
   import jax
 
-  from .shapes import DepthwiseShape
+  from .layers import DepthwiseShape
 
 Tables = dict[str, Rows]
 """Rows by the title of their table, those that matter most first."""
@@ -26,7 +26,7 @@ def run_kernels(args: argparse.Namespace) -> Tables:
   """Each depthwise layer of a model."""
   if args.chip:
     return _estimate_kernels(args)
-  from .kernels import bench_dtype, compare_depthwise
+  from .measured.kernels import bench_dtype, compare_depthwise
 
   resolution = args.resolution
   if args.model != "all":
@@ -37,7 +37,7 @@ def run_kernels(args: argparse.Namespace) -> Tables:
 
 
 def _estimate_kernels(args: argparse.Namespace) -> Tables:
-  from .kernel_estimates import estimate_depthwise, kernel_rows
+  from .estimated.kernels import estimate_depthwise, kernel_rows
 
   shapes = _shapes(args.model, args.resolution)
   rows = estimate_depthwise(shapes, batch_size=args.batch_size, chip=args.chip)
@@ -65,7 +65,7 @@ def run_collectives(args: argparse.Namespace) -> Tables:
 def _time_collectives(args: argparse.Namespace) -> Tables:
   import jax
 
-  from .collectives import time_collectives
+  from .measured.collectives import time_collectives
 
   rows = time_collectives(
     args.model, group_size=args.group_size, runs=args.runs
@@ -78,8 +78,8 @@ def _time_collectives(args: argparse.Namespace) -> Tables:
 
 
 def _count_collectives(args: argparse.Namespace) -> Tables:
-  from .collective_estimates import hop_rows, table_1_rows
-  from .collectives import count_collectives
+  from .estimated.collectives import hop_rows, table_1_rows
+  from .measured.collectives import count_collectives
 
   topology, devices = _slice(args)
   counted = count_collectives(args.model, devices, group_size=args.group_size)
@@ -93,7 +93,7 @@ def _count_collectives(args: argparse.Namespace) -> Tables:
 
 def run_lars(args: argparse.Namespace) -> Tables:
   """The update of a whole network."""
-  from .lars import estimate_updates, time_updates
+  from .measured.lars import estimate_updates, time_updates
 
   if not args.chip:
     rows = time_updates(args.model, runs=args.runs)
@@ -111,7 +111,7 @@ def run_step(args: argparse.Namespace) -> Tables:
 
   if args.cpu_baseline:
     jax.config.update("jax_platforms", "cpu")
-  from .step import compare_with_plain, step_config
+  from .measured.step import compare_with_plain, step_config
 
   config = step_config(
     args.model,
@@ -125,7 +125,7 @@ def run_step(args: argparse.Namespace) -> Tables:
 def _estimate_step(args: argparse.Namespace) -> Tables:
   if args.resolution:
     raise UsageError("--chip takes the model's own resolution: no --resolution")
-  from .step_estimates import estimate_step, pod_config
+  from .estimated.step import estimate_step, pod_config
 
   topology, devices = _slice(args)
   config = pod_config(args.model, args.batch_size * len(devices))
@@ -151,7 +151,7 @@ def _estimate_step(args: argparse.Namespace) -> Tables:
 
 def run_scale(args: argparse.Namespace) -> Tables:
   """The paper's Table 1."""
-  from .scale import scaling_rows
+  from .estimated.scale import scaling_rows
 
   rows = scaling_rows(
     args.model,
@@ -164,7 +164,7 @@ def run_scale(args: argparse.Namespace) -> Tables:
 
 def run_memory(args: argparse.Namespace) -> Tables:
   """What is kept for the backward pass."""
-  from .activations import activation_rows
+  from .estimated.activations import activation_rows
 
   models = MODELS if args.model == "all" else [args.model]
   rows = activation_rows(models, chips=args.chip)
@@ -173,7 +173,7 @@ def run_memory(args: argparse.Namespace) -> Tables:
 
 def run_input(args: argparse.Namespace) -> Tables:
   """The host's part: files to batches."""
-  from .input import time_input
+  from .measured.input import time_input
 
   rows = time_input(
     args.model, path=args.path, batch_size=args.batch_size, runs=args.runs
@@ -183,7 +183,7 @@ def run_input(args: argparse.Namespace) -> Tables:
 
 def _slice(args: argparse.Namespace) -> "tuple[str, list[jax.Device]]":
   """The name and devices of the slice asked for, or of the smallest."""
-  from .static import slice_devices
+  from .estimated.static import slice_devices
 
   topology = CHIPS[args.chip].topology
   if args.topology:
@@ -192,7 +192,7 @@ def _slice(args: argparse.Namespace) -> "tuple[str, list[jax.Device]]":
 
 
 def _shapes(model: str, resolution: int | None) -> "list[DepthwiseShape]":
-  from .shapes import depthwise_shapes, family_shapes
+  from .layers import depthwise_shapes, family_shapes
 
   if model != "all":
     return depthwise_shapes(model, resolution)

@@ -1,19 +1,19 @@
 """Fused ops for convolutional networks; they need jax and numpy only."""
 
-from .activation import Activation
-from .bands import change_bands, from_bands, over_bands, to_bands
 from .batch_norm import batch_norm, batch_norm_affine
-from .channel_moments import channel_moments
-from .choice import Choice
+from .channel_moments.api import channel_moments
+from .common.activation import Activation
+from .common.bands import change_bands, from_bands, over_bands, to_bands
+from .common.moments import Moments
 from .depthwise_conv import depthwise_conv_bn
 from .describe import describe
-from .dispatch import default_implementation
 from .gated_pointwise_conv import gated_pointwise_conv_bn
 from .lars import lars_update
 from .leaf_norms import leaf_norms
-from .moments import Moments
-from .packing import Packed, Packing, Shard, pack_like
+from .packed.packing import Packed, Packing, Shard, pack_like
 from .pointwise_conv import pointwise_conv_bn
+from .selection.dispatch import default_implementation
+from .selection.selection import Choice
 
 __all__ = [
   "Activation",

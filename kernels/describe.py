@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from typing import Any
 
-from .choice import Choice
 from .depthwise_conv import api as depthwise_conv
 from .gated_pointwise_conv import api as gated_pointwise_conv
 from .lars import lars_update
-from .leaf_norms import automatic, leaf_norms
+from .leaf_norms import leaf_norms
+from .leaf_norms import selection as automatic
 from .pointwise_conv import api as pointwise_conv
+from .selection.selection import Choice
 from .tpu.chip import target_chip
 
 _DESCRIPTIONS: dict[Callable[..., Any], Callable[..., Choice]] = {

@@ -1,7 +1,7 @@
 """In how many bands the network's blocks have their images.
 
 A block whose tensors have few channels leaves most of a TPU's lanes empty;
-`kernels/bands.py` says what is done about it.
+`kernels/common/bands.py` says what is done about it.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import kernels
-from ..kernels.dispatch import or_default
+from ..kernels.selection.dispatch import or_default
 from ..kernels.tpu.registers import LANES
 from .spec import BlockSpec
 

@@ -8,8 +8,8 @@ from flax import nnx
 from .. import kernels
 from ..kernels import Moments
 from .batch_norm import BatchNorm
-from .drops import ImageRngs, StochasticDepth
 from .layers import Depthwise, Pending, Pointwise, SqueezeExcite
+from .regularization import ImageRngs, StochasticDepth
 from .spec import BlockSpec
 
 Norm = Callable[[int], BatchNorm]

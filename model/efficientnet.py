@@ -11,8 +11,8 @@ from .. import kernels
 from .bands import Sizes, choose_bands
 from .batch_norm import BatchNorm
 from .block import Block
-from .drops import Dropout, ImageRngs
 from .layers import Dense, Pending, Pointwise, Stem
+from .regularization import Dropout, ImageRngs
 from .remat import choose_remat
 from .spec import (
   HEAD_FILTERS,

@@ -1,8 +1,8 @@
 """The oracle's gradients are the derivatives of its values."""
 
 import numpy as np
-import oracle
 import pytest
+from support import oracle
 
 
 def assert_gradients(function, gradients, inputs, names):

@@ -11,11 +11,14 @@ import os
 import sys
 from collections.abc import Sequence
 
-from . import last_words, terminal  # before JAX, as last_words says
-from .arguments import parse
-from .config import Config
 from .errors import NonFiniteError, SaveError, UsageError, printable
-from .stopping import Stop
+from .processes import (  # before JAX, as crash_notifier says
+  crash_notifier,
+  terminal,
+)
+from .processes.signals import Stop
+from .settings.arguments import parse
+from .settings.config import Config
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,14 +28,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[:1] == ["diff"]:
       return _diff(words[1:])
     config = _parse(words)
-    last_words.prepare()
+    crash_notifier.prepare()
     terminal.divert()
     stop = Stop(terminal.leave)
     stop.listen()
     # Late, so that --help does not wait for JAX.
-    from .devices import configure_jax
-    from .distributed import join, leaving_together
     from .loop import train
+    from .processes.devices import configure_jax
+    from .processes.distributed import join, leaving_together
 
     configure_jax(config)
     print(f"distributed: {join(config)}", flush=True)
@@ -65,7 +68,7 @@ def _say(error: Exception) -> int:
 
 def _diff(workdirs: Sequence[str]) -> int:
   """Prints where two runs part; 1 where they do."""
-  from .diff import diff
+  from .records.diff import diff
 
   if len(workdirs) != 2:
     raise UsageError("python -m podscale.train diff RUN_A RUN_B: two workdirs")

@@ -20,11 +20,6 @@ from jax.tree_util import KeyPath, keystr
 from rich.console import Console
 
 from ..collectives import ALL_DEVICES, EvaluationTotals
-from . import terminal
-from .accounting import STEPS, Account
-from .checkpoint import Checkpoints
-from .config import Config
-from .console import RunConsole
 from .data import (
   Batch,
   EvalBatches,
@@ -38,14 +33,22 @@ from .data import (
   eval_batches,
   train_batches,
 )
-from .distributed import first_message, on_all, on_main
+from .data.device_prefetch import DataWait, DeviceBatch, Feed, next_batch
 from .errors import NonFiniteError, SaveError, UsageError, printable
-from .feed import DataWait, DeviceBatch, Feed, next_batch
-from .lock import WorkdirLock
-from .log import RunLog, run_record
-from .placement import Placement
-from .report import report
+from .processes import terminal
+from .processes.console import RunConsole
+from .processes.distributed import first_message, on_all, on_main
+from .processes.signals import Stop
+from .processes.watchdog import Watch
+from .records.checkpoint import Checkpoints
+from .records.lock import WorkdirLock
+from .records.log import RunLog, run_record
+from .records.report import report
+from .records.wall_time import STEPS, Account
+from .records.workdir import SplitIdentity, claim
+from .settings.config import Config
 from .setup import Run, create_model, set_up
+from .sharding import Placement
 from .state import TrainState, Variables
 from .step import (
   EvalStep,
@@ -54,9 +57,6 @@ from .step import (
   make_eval_step,
   make_train_step,
 )
-from .stopping import Stop
-from .watch import Watch
-from .workdir import SplitIdentity, claim
 
 _MOST_NAMED = 5  # tensors in a message
 _MOST_NORMS = 3

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..model.drops import image_keys
+from ..model.regularization import image_keys
 
 
 class Mixed(NamedTuple):

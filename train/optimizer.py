@@ -13,8 +13,8 @@ from jax.tree_util import DictKey, GetAttrKey, KeyPath
 from ..kernels import Packed, Shard, lars_update
 from ..kernels.lars import lars_steps
 from ..kernels.lars.formula import Variant
-from ..kernels.packing import rows_here
-from .config import OptimizerConfig
+from ..kernels.packed.packing import rows_here
+from .settings.config import OptimizerConfig
 
 PyTree = Any
 Predicate = Callable[..., bool]  # of a key path and, where given, the leaf

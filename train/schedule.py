@@ -8,8 +8,8 @@ tensorflow/tpu, in float32 as there.
 import jax.numpy as jnp
 import optax
 
-from .config import ScheduleConfig
 from .errors import UsageError
+from .settings.config import ScheduleConfig
 
 
 def peak_learning_rate(config: ScheduleConfig, batch_size: int) -> float:

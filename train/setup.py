@@ -9,7 +9,6 @@ from jax.sharding import Mesh
 
 from ..collectives import MEMBER, group_mesh, group_size_for
 from ..model import EfficientNet, ModelSpec, model_spec
-from .config import Config, DataConfig, ModelConfig
 from .data import (
   AutoAugment,
   Policy,
@@ -22,6 +21,7 @@ from .data import (
 from .errors import UsageError
 from .optimizer import Optimizer, make_optimizer
 from .schedule import make_schedule
+from .settings.config import Config, DataConfig, ModelConfig
 from .step import ImageScale
 
 _MOST_STEPS = 2**31 - 1  # the step counter is an int32

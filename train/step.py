@@ -24,13 +24,13 @@ from ..collectives import (
 )
 from ..kernels import Packed, Shard, leaf_norms
 from ..model import EfficientNet
-from .config import Config
 from .data import OP_IDS, OP_VALUES
 from .data.device_augment import augment_on_device
 from .ema import update_ema
 from .mixup import mixup
 from .optimizer import Optimizer, l2_penalty
-from .placement import Placement
+from .settings.config import Config
+from .sharding import Placement
 from .state import TrainState, Variables, merge_variables, split_variables
 
 Metrics = dict[str, jax.Array]

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..moments import Moments
+from ..common.moments import Moments
 
 
 def batch_norm_affine(

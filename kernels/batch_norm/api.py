@@ -4,11 +4,11 @@ from typing import Literal, overload
 
 import jax
 
-from ..activation import Activation, check_activation
-from ..bands import over_bands, sum_bands
-from ..dispatch import Requested, dispatch
-from ..layout import Layout, check_image
-from ..manual_axes import match_varying
+from ..common.activation import Activation, check_activation
+from ..common.bands import over_bands, sum_bands
+from ..common.layout import Layout, check_image
+from ..common.manual_axes import match_varying
+from ..selection.dispatch import Requested, dispatch
 from . import xla
 
 _OP = "batch_norm"

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from ..activation import Activation
-from ..layout import Layout
-from ..prologue import prologue, prologue_gradient
-from ..recompute import recompute_from
+from ..common.activation import Activation
+from ..common.layout import Layout
+from ..common.prologue import prologue, prologue_gradient
+from ..common.recompute import recompute_from
 
 
 class Settings(NamedTuple):

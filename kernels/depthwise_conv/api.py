@@ -5,17 +5,17 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ..activation import Activation, check_activation
-from ..channel_moments import with_known_count
-from ..choice import Choice
-from ..dispatch import Requested, dispatch, or_default
-from ..layout import Layout, channel_axis, check_image
-from ..manual_axes import match_varying
-from ..moments import Moments
-from . import op
-from .automatic import automatic_call, choose, pallas_call, xla_call
-from .call import Call, Settings
-from .shapes import Padding
+from ..common.activation import Activation, check_activation
+from ..common.layout import Layout, channel_axis, check_image
+from ..common.manual_axes import match_varying
+from ..common.moment_sums import with_known_count
+from ..common.moments import Moments
+from ..selection.dispatch import Requested, dispatch, or_default
+from ..selection.selection import Choice
+from . import vjp as op
+from .selection import automatic_call, choose, pallas_call, xla_call
+from .settings import Call, Settings
+from .window import Padding
 
 _OP = "depthwise_conv_bn"
 _IMPLEMENTATIONS: dict[str, Callable[..., Call]] = {

@@ -4,18 +4,18 @@ from typing import Any
 
 import jax
 
-from ..activation import Activation, check_activation
-from ..channel_moments import channel_moments
-from ..choice import Choice
-from ..dispatch import Requested
-from ..forms import choose_forms, describe_forms
-from ..layout import check_image
-from ..manual_axes import match_varying
-from ..moments import Moments
+from ..channel_moments.api import channel_moments
+from ..common.activation import Activation, check_activation
+from ..common.layout import check_image
+from ..common.manual_axes import match_varying
+from ..common.moments import Moments
 from ..pointwise_conv.api import check_kernel
-from . import pallas_tpu
-from .op import OP, gated
+from ..selection.by_platform import choose_forms, describe_forms
+from ..selection.dispatch import Requested
+from ..selection.selection import Choice
+from . import tpu as pallas_tpu
 from .settings import Gate, Settings
+from .vjp import OP, gated
 
 
 def gated_pointwise_conv_bn(

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from ..activation import Activation
-from ..forms import Forms
+from ..common.activation import Activation
+from ..selection.by_platform import Forms
 
 Gate = Callable[[Any, jax.Array], jax.Array]
 """From parameters and the spatial mean, `[n, c]` float32, to `[n, c]`."""

@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ..bands import over_bands, sum_bands
-from ..products import block_diagonal, cross, product, sum_blocks
-from ..prologue import prologue, prologue_gradient
-from ..recompute import recompute_from
+from ..common.bands import over_bands, sum_bands
+from ..common.pointwise_matmul import block_diagonal, cross, product, sum_blocks
+from ..common.prologue import prologue, prologue_gradient
+from ..common.recompute import recompute_from
 from .settings import Gradients, Residuals, Settings
 
 _F32 = jnp.float32

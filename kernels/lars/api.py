@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import KeyPath, tree_flatten_with_path, tree_unflatten
 
-from ..dispatch import Requested, dispatch
-from ..packing import Packed, Shard
-from ..tpu.chip import for_tpu
-from . import packed, pallas_tpu, xla
+from ..packed.packing import Packed, Shard
+from ..selection.dispatch import Requested, dispatch
+from ..selection.for_tpu import for_tpu
+from . import packed, xla
+from . import tpu as pallas_tpu
 from .checks import (
   check_floating,
   check_not_packed,

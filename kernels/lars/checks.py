@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import KeyPath, keystr, tree_flatten_with_path
 
-from ..packing import Packed, Packing
+from ..packed.packing import Packed, Packing
 from .formula import Scalar, Settings, Variant
 
 

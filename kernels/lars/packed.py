@@ -6,10 +6,10 @@ from types import ModuleType
 import jax
 import jax.numpy as jnp
 
-from ..leaf_norms.xla import everywhere
-from ..packing import Packed, Shard, pack_like
-from ..segments import segments_of
-from . import pallas_tpu
+from ..packed.leaf_map import segments_of
+from ..packed.norms.xla import everywhere
+from ..packed.packing import Packed, Shard, pack_like
+from . import tpu as pallas_tpu
 from .formula import Settings
 
 Pair = tuple[Packed, Packed]

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from ..leaf_norms import xla as leaf_norms
-from ..leaf_norms.scaled import norm, norm_of_sums
-from ..leaf_rows import SUBLANES
-from ..segments import Segments
+from ..packed.leaf_map import Segments
+from ..packed.leaf_rows import SUBLANES
+from ..packed.norms import xla as leaf_norms
+from ..packed.norms.scaled import norm, norm_of_sums
 from .formula import Scalar, Settings, adapted_rate, step
 
 sums = leaf_norms.sums

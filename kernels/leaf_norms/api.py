@@ -2,11 +2,12 @@
 
 import jax
 
-from ..dispatch import Requested, dispatch
-from ..packing import Packed, Shard
-from ..segments import segments_of
-from ..tpu.chip import for_tpu
-from . import pallas_tpu, xla
+from ..packed.leaf_map import segments_of
+from ..packed.norms import tpu as pallas_tpu
+from ..packed.norms import xla
+from ..packed.packing import Packed, Shard
+from ..selection.dispatch import Requested, dispatch
+from ..selection.for_tpu import for_tpu
 
 
 def leaf_norms(

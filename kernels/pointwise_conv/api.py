@@ -3,17 +3,18 @@
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
-from ..bands import channels_of_band
-from ..channel_moments import channel_moments, with_known_count
-from ..choice import Choice
-from ..dispatch import Requested
-from ..forms import choose_forms, describe_forms
-from ..layout import check_image
-from ..manual_axes import match_varying
-from ..moments import Moments
-from ..products import block_diagonal, product
-from . import pallas_tpu
-from .expansion import expansion
+from ..channel_moments.api import channel_moments
+from ..common.bands import channels_of_band
+from ..common.layout import check_image
+from ..common.manual_axes import match_varying
+from ..common.moment_sums import with_known_count
+from ..common.moments import Moments
+from ..common.pointwise_matmul import block_diagonal, product
+from ..selection.by_platform import choose_forms, describe_forms
+from ..selection.dispatch import Requested
+from ..selection.selection import Choice
+from . import tpu as pallas_tpu
+from .vjp import expansion
 
 _OP = "pointwise_conv_bn"
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ..products import cross, sum_of_products
+from ..common.pointwise_matmul import cross, sum_of_products
 
 Constant = Callable[[jax.Array], jax.Array]
 Products = tuple[jax.Array, jax.Array, jax.Array, jax.Array]

@@ -4,8 +4,6 @@ from typing import NamedTuple
 
 from jax.experimental.pallas import tpu as pltpu
 
-from ..dispatch import Requested, or_default
-
 # Of VMEM, what a kernel leaves to the compiler.
 _SPARE = 1 / 16
 
@@ -61,11 +59,3 @@ def target_chip() -> Chip:
 
 def _usable(capacity: int) -> int:
   return int(capacity * (1 - _SPARE))
-
-
-def for_tpu(requested: Requested) -> Requested:
-  """What is requested, or the kernels, and XLA for what they cannot do."""
-  requested = or_default(requested)
-  if requested is not None:
-    return requested
-  return ("pallas_tpu", "xla") if target_chip().name != "unknown" else "xla"

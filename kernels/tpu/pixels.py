@@ -14,8 +14,8 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.typing import DTypeLike
 
-from .call import Operand, Result
 from .chip import Chip, target_chip
+from .pallas_call import Operand, Result
 from .registers import LANES
 
 # Of VMEM, what a kernel plans with: XLA keeps arrays in the rest. v5e,

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from .pairs import load_pairs, store_columns, write_pairs
+from .bf16_pairs import load_pairs, store_columns, write_pairs
 
 SUBLANES = 8
 LANES = 128

@@ -14,7 +14,7 @@ from podscale.collectives import (
   group_moments,
   mean_gradients,
 )
-from podscale.kernels.moments import Moments
+from podscale.kernels.common.moments import Moments
 
 DEVICES, ROWS, CHANNELS = 8, 16, 5
 EPSILON = 1e-6

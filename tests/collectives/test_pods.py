@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from libtpu_mark import NEEDS_LIBTPU
+from support.libtpu_mark import NEEDS_LIBTPU
 
-from podscale.bench.static import slice_devices
+from podscale.bench.estimated.static import slice_devices
 from podscale.collectives import (
   ALL_DEVICES,
   all_reduce,

@@ -2,7 +2,7 @@ import itertools
 
 import jax
 import pytest
-from tpu_slices import SLICES, tpu_slice
+from support.tpu_slices import SLICES, tpu_slice
 
 from podscale.collectives.rings import torus_rings
 from podscale.collectives.tiles import tile_order

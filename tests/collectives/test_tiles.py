@@ -2,7 +2,7 @@ import itertools
 
 import jax
 import pytest
-from tpu_slices import SLICES, Chip, tpu_slice
+from support.tpu_slices import SLICES, Chip, tpu_slice
 
 from podscale.collectives.tiles import tile_order, tile_shape
 from podscale.collectives.torus import hops

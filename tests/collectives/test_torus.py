@@ -1,6 +1,6 @@
 import jax
 import pytest
-from tpu_slices import tpu_slice
+from support.tpu_slices import tpu_slice
 
 from podscale.collectives.torus import hops, slice_sides
 

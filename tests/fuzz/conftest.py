@@ -3,7 +3,7 @@
 import resource
 
 import pytest
-from mutants import Tally
+from support.mutants import Tally
 
 _MOST_MEMORY = 2**30
 _FUZZED = "fuzzed"

@@ -5,8 +5,8 @@ import io
 
 import numpy as np
 from hypothesis import HealthCheck, given, settings
-from mutants import mutants
 from PIL import Image
+from support.mutants import mutants
 
 from podscale.train.data.decode import Picture
 from podscale.train.data.jpeg_rows import find_rows

@@ -11,12 +11,12 @@ from pathlib import Path
 import google_crc32c
 from array_record.python.array_record_module import ArrayRecordReader
 from hypothesis import HealthCheck, given, settings
-from mutants import json_mutants, mutants
+from support.mutants import json_mutants, mutants
 
+from podscale.train.data.bad_examples import Skips
 from podscale.train.data.convert import convert
 from podscale.train.data.images import open_images
 from podscale.train.data.images.example_proto import read_features
-from podscale.train.data.skipping import Skips
 from podscale.train.data.synthetic_jpegs import synthesize
 
 _CLASSES = 3

@@ -12,15 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mutants import REFUSED, json_mutants, mutants
 from rich.console import Console
+from support.mutants import REFUSED, json_mutants, mutants
 
-from podscale.train.checkpoint import Checkpoints
-from podscale.train.config import Config
-from podscale.train.lock import WorkdirLock
-from podscale.train.log import read_metrics
-from podscale.train.report import print_summary, write_curves
-from podscale.train.workdir import claim
+from podscale.train.records.checkpoint import Checkpoints
+from podscale.train.records.lock import WorkdirLock
+from podscale.train.records.log import read_metrics
+from podscale.train.records.report import print_summary, write_curves
+from podscale.train.records.workdir import claim
+from podscale.train.settings.config import Config
 
 _fuzz = settings(
   max_examples=3000, deadline=200000, suppress_health_check=list(HealthCheck)

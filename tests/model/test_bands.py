@@ -1,8 +1,8 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from abstract_tpu import on
-from first_block import sizes_and_blocks
+from support.abstract_tpu import on
+from support.first_block import sizes_and_blocks
 
 from podscale.kernels import (
   default_implementation,

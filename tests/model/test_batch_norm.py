@@ -3,11 +3,11 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import oracle
 import pytest
 from flax import nnx
 from jax.sharding import PartitionSpec as P
-from tolerance import assert_accurate
+from support import oracle
+from support.tolerance import assert_accurate
 
 from podscale.collectives import (
   ALL_DEVICES,

@@ -2,17 +2,17 @@ import functools
 import importlib
 import math
 
-import efficientnet_oracle
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from efficientnet_table import TABLE
 from flax import nnx
-from slow_case import slow
-from tolerance import assert_accurate
+from support import efficientnet_oracle
+from support.efficientnet_table import TABLE
+from support.slow_case import slow
+from support.tolerance import assert_accurate
 
-from podscale.bench.plain import PlainEfficientNet
+from podscale.bench.plain.model import PlainEfficientNet
 from podscale.model import (
   BatchNorm,
   EfficientNet,

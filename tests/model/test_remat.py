@@ -4,10 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from abstract_tpu import on
-from first_block import sizes_and_blocks
 from flax import nnx
 from jax.sharding import PartitionSpec as P
+from support.abstract_tpu import on
+from support.first_block import sizes_and_blocks
 
 from podscale.collectives import device_varying
 from podscale.kernels.tpu.chip import target_chip

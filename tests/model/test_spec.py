@@ -2,7 +2,7 @@ import dataclasses
 import math
 
 import pytest
-from efficientnet_table import TABLE
+from support.efficientnet_table import TABLE
 
 from podscale.model import FAMILY, ModelSpec, model_spec
 from podscale.model.spec import (

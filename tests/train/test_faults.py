@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from train_processes import (
+from support.train_processes import (
   finish,
   records,
   saved_steps,
@@ -16,7 +16,7 @@ from train_processes import (
   wait_for_step,
 )
 
-from podscale.train.diff import diff
+from podscale.train.records.diff import diff
 
 KILLS = 20
 STEPS = 60

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import podscale.train
-from podscale.train.arguments import parse
+from podscale.train.settings.arguments import parse
 
 FOLDER = Path(podscale.train.__file__).parent / "launch"
 

@@ -20,17 +20,17 @@ import pytest
 from rich.console import Console
 
 from podscale.train import loop
-from podscale.train.checkpoint import Checkpoints
-from podscale.train.config import DataConfig
 from podscale.train.data.synthetic_jpegs import synthesize
-from podscale.train.diff import diff
 from podscale.train.errors import NonFiniteError, SaveError, UsageError
-from podscale.train.lock import WorkdirLock
-from podscale.train.log import RunLog, read_metrics
 from podscale.train.loop import _largest, _not_finite, train
-from podscale.train.presets import get_preset
-from podscale.train.stopping import Stop
-from podscale.train.watch import Watch
+from podscale.train.processes.signals import Stop
+from podscale.train.processes.watchdog import Watch
+from podscale.train.records.checkpoint import Checkpoints
+from podscale.train.records.diff import diff
+from podscale.train.records.lock import WorkdirLock
+from podscale.train.records.log import RunLog, read_metrics
+from podscale.train.settings.config import DataConfig
+from podscale.train.settings.presets import get_preset
 
 
 def smoke(workdir, **changes):
@@ -133,7 +133,7 @@ def test_killed_after_three_steps_and_resumed_equals_straight(
   workdir = tmp_path / "run"
   killed = child(
     f"""
-    from podscale.train.checkpoint import Checkpoints
+    from podscale.train.records.checkpoint import Checkpoints
     save = Checkpoints.save
     def save_and_die(self, step, state, data_state):
       save(self, step, state, data_state)

@@ -15,7 +15,6 @@ from jax.sharding import PartitionSpec as P
 from podscale.kernels import Packed
 from podscale.kernels.lars import lars_update
 from podscale.model import efficientnet
-from podscale.train.config import OptimizerConfig
 from podscale.train.optimizer import (
   LarsState,
   is_batch_norm,
@@ -26,6 +25,7 @@ from podscale.train.optimizer import (
   parameter_name,
   rmsprop,
 )
+from podscale.train.settings.config import OptimizerConfig
 
 U = 2.0**-24  # float32 rounds to within this share of a number
 

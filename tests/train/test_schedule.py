@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from podscale.train.config import ScheduleConfig
 from podscale.train.errors import UsageError
-from podscale.train.presets import PRESETS
 from podscale.train.schedule import make_schedule, peak_learning_rate
+from podscale.train.settings.config import ScheduleConfig
+from podscale.train.settings.presets import PRESETS
 
 IMAGENET = 1_281_167
 U = 2.0**-24  # float32 rounds to within this share of a number

@@ -5,10 +5,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from podscale.train.config import BatchNormConfig, DataConfig, ModelConfig
 from podscale.train.data.synthetic_jpegs import synthesize
 from podscale.train.errors import UsageError
-from podscale.train.presets import get_preset
+from podscale.train.settings.config import (
+  BatchNormConfig,
+  DataConfig,
+  ModelConfig,
+)
+from podscale.train.settings.presets import get_preset
 from podscale.train.setup import set_up
 
 SMOKE = get_preset("smoke")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from small_step import (
+from support.small_step import (
   BATCH,
   CONFIG,
   SCALE,
@@ -17,12 +17,12 @@ from small_step import (
   moved_weights,
   schedule,
 )
-from tolerance import half_ulp
+from support.tolerance import half_ulp
 
 from podscale.collectives import EvaluationTotals, group_mesh
 from podscale.kernels import Packed
 from podscale.train.optimizer import l2_penalty, make_optimizer
-from podscale.train.placement import Placement
+from podscale.train.sharding import Placement
 from podscale.train.state import merge_variables
 from podscale.train.step import (
   cross_entropy,

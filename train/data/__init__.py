@@ -6,6 +6,7 @@ it this process's share of the global batches, {"image": uint8 [n, h, w, 3],
 and `std`: bytes are a quarter of the floats to ship.
 """
 
+from .bad_examples import Skips
 from .batches import (
   OP_IDS,
   OP_VALUES,
@@ -19,7 +20,6 @@ from .order import Order, Shuffled, ShuffledInShards
 from .policies import AutoAugment, Policy, RandAugment
 from .prefetch import Batch
 from .registry import open_source, read_class_names
-from .skipping import Skips
 from .source import (
   IMAGENET_MEAN,
   IMAGENET_STD,

@@ -36,9 +36,9 @@ def _complain(problem: str, code: int) -> int:
 
 
 def _convert(args: argparse.Namespace, console: Console) -> int:
+  from .bad_examples import Skips
   from .convert import convert
   from .images.paths import as_path
-  from .skipping import Skips
 
   skips = Skips(args.skip_bad)
   index = convert(

@@ -9,12 +9,12 @@ import numpy as np
 
 from ..errors import UsageError
 from .augment import NUMBERS, Crop, eval_image, train_image
+from .bad_examples import Skips
 from .decode import Picture
 from .order import Order, Shuffled
 from .policies import Policy, apply_ops
 from .prefetch import Batch, cores, prefetch
 from .randomness import uniform_numbers
-from .skipping import Skips
 from .source import BadExampleError, Source
 
 OP_IDS, OP_VALUES = "op_ids", "op_values"

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ..errors import UsageError
-from ..log import make_folder
+from ..records.log import make_folder
+from .bad_examples import Skips
 from .decode import Picture
 from .images import open_images
 from .images.array_record import ArrayRecordImages, sha256, write_array_record
@@ -30,7 +31,6 @@ from .images.labels import check_labels
 from .images.shard_files import SPLIT_NAMES
 from .new_folder import check_new_folder
 from .parallel import map_in_threads
-from .skipping import Skips
 from .source import BadExampleError, Decoding, Split, check_same_classes
 
 _SMALLEST = 8  # the most that a JPEG can be reduced in decoding

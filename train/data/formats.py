@@ -4,7 +4,7 @@ import string
 from pathlib import Path
 
 from ..errors import UsageError
-from ..tfrecord import HEADER, checksum
+from ..records.tfrecord import HEADER, checksum
 
 _HEAD = 512  # the first block of a tar file
 _SHOWN = 16

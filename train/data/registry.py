@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..config import DataConfig
 from ..errors import UsageError
+from ..settings.config import DataConfig
 from .cache import InMemory, free_memory
 from .fashion_mnist import open_fashion_mnist
 from .source import Decoding, Source, Split, example_count

@@ -4,7 +4,6 @@ import threading
 
 import numpy as np
 
-from podscale.train.config import DataConfig
 from podscale.train.data import (
   ShuffledInShards,
   Synthetic,
@@ -12,6 +11,7 @@ from podscale.train.data import (
   train_batches,
 )
 from podscale.train.data.cache import InMemory, free_memory
+from podscale.train.settings.config import DataConfig
 
 
 class Counting(Synthetic):

@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 
 import pytest
-from full_disk import files_up_to
 from rich.console import Console
+from support.full_disk import files_up_to
 from upath import UPath
 
 from podscale.train.data import Skips

@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from podscale.train.config import DataConfig
 from podscale.train.data import Skips, eval_batches, open_source, train_batches
 from podscale.train.data.__main__ import main
 from podscale.train.data.convert import convert
@@ -19,6 +18,7 @@ from podscale.train.data.images import open_images
 from podscale.train.data.source import BadExampleError, Decoding
 from podscale.train.data.synthetic_jpegs import synthetic_jpeg
 from podscale.train.errors import UsageError
+from podscale.train.settings.config import DataConfig
 
 WHOLE = synthetic_jpeg(0, 0, width=96, height=160)
 WARNED = WHOLE[:-2] + bytes(50) + WHOLE[-2:]

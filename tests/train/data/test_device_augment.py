@@ -5,7 +5,7 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from tensorflow_record import (
+from support.tensorflow_record import (
   CASES,
   LEVELS,
   PHOTOGRAPHS,

@@ -4,7 +4,7 @@ import collections
 
 import numpy as np
 import pytest
-from tensorflow_record import PHOTOGRAPHS, RECORD, crc32, photograph
+from support.tensorflow_record import PHOTOGRAPHS, RECORD, crc32, photograph
 
 from podscale.train.data.image_ops import OPS, Op, apply_op
 from podscale.train.data.policies import AutoAugment, RandAugment, apply_ops

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from podscale.train.config import DataConfig
 from podscale.train.data import (
   IMAGENET_MEAN,
   IMAGENET_STD,
@@ -18,6 +17,7 @@ from podscale.train.data.images.example_proto import write_features
 from podscale.train.data.images.tfrecord import write_tfrecord
 from podscale.train.data.synthetic_jpegs import synthesize, synthetic_jpeg
 from podscale.train.errors import UsageError
+from podscale.train.settings.config import DataConfig
 
 
 def test_fashion_mnist_in_the_package():

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ...errors import UsageError
-from ...tfrecord import FOOTER, HEADER, checksum, frame
+from ...records.tfrecord import FOOTER, HEADER, checksum, frame
 from ..formats import wrong_format
 from ..source import BadExampleError
 from .encoded import StoredImage, StoredLabel, read_file

@@ -13,7 +13,7 @@ from podscale.train.data.images.tfrecord import (
 )
 from podscale.train.data.source import BadExampleError
 from podscale.train.errors import UsageError
-from podscale.train.tfrecord import FOOTER, checksum
+from podscale.train.records.tfrecord import FOOTER, checksum
 
 RECORDS = [write_image(bytes([i]) * (100 + i), i) for i in range(5)]
 

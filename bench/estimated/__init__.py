@@ -1,0 +1,1 @@
+"""Estimates for TPUs from compiled programs, without a TPU."""

@@ -1,0 +1,124 @@
+"""The whole training step, ours against the same network in plain JAX."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from ...collectives import MEMBER, group_mesh
+from ...model import EfficientNet
+from ...train.data.source import IMAGENET_MEAN, IMAGENET_STD
+from ...train.optimizer import make_optimizer
+from ...train.schedule import make_schedule
+from ...train.settings.config import Config
+from ...train.settings.presets import get_preset
+from ...train.setup import resolve_model
+from ...train.sharding import Placement
+from ...train.step import ImageScale, make_train_step
+from ..plain.model import PlainEfficientNet
+from .difference import relative_difference
+from .kernels import bench_dtype
+from .timing import Timing, compile_and_time
+
+_CLASSES = 1000
+
+
+def compare_with_plain(config: Config, *, runs: int) -> list[dict[str, Any]]:
+  """Times both steps on one device.
+
+  The step takes uint8 images to the new weights, average and statistics.
+
+  Args:
+    config: Settings of the step, such as `step_config` makes. What is dropped
+      in training is drawn by each in its own way.
+    runs: How many runs to time of each.
+
+  Returns:
+    A row for "plain" and one for "podscale": images per second, times and
+    memory (see `Timing`), the loss of the first step, and the largest
+    difference of its gradients' norms by leaf, relative to the largest.
+  """
+  timings = {
+    "plain": _time_step(config, PlainEfficientNet, runs),
+    "podscale": _time_step(config, EfficientNet, runs),
+  }
+  metrics = {name: timing.first[1] for name, timing in timings.items()}
+  norms = [each["leaf_gradient_norms"] for each in metrics.values()]
+  difference = relative_difference(*norms)
+  return [
+    {
+      "step": name,
+      "images_per_s": config.batch_size / timing.median,
+      "loss": float(metrics[name]["loss"]),
+      "difference": difference if name == "podscale" else None,
+      **timing.row(),
+    }
+    for name, timing in timings.items()
+  ]
+
+
+def step_config(model: str, *, resolution: int, batch_size: int) -> Config:
+  """The model's preset, in `bench_dtype` and with nothing dropped.
+
+  Args:
+    model: Name in the family.
+    resolution: Height and width of the images, in pixels.
+    batch_size: Images per step.
+  """
+  preset = get_preset(model)
+  return dataclasses.replace(
+    preset,
+    batch_size=batch_size,
+    model=dataclasses.replace(
+      preset.model,
+      resolution=resolution,
+      dropout=0.0,
+      survival_prob=1.0,
+      dtype=bench_dtype(),
+    ),
+  )
+
+
+def _time_step(
+  config: Config, network: type[EfficientNet], runs: int
+) -> Timing:
+  spec = resolve_model(config.model)
+
+  def create(rngs: nnx.Rngs) -> EfficientNet:
+    return network(
+      spec,
+      num_classes=_CLASSES,
+      dtype=config.model.dtype,
+      axis_name=MEMBER,
+      rngs=rngs,
+    )
+
+  placement = Placement(group_mesh(jax.devices()[:1]))
+  schedule = make_schedule(
+    config.schedule,
+    batch_size=config.batch_size,
+    steps_per_epoch=100,
+    total_steps=1000,
+  )
+  optimizer = make_optimizer(config.optimizer, schedule)
+  step = make_train_step(
+    nnx.eval_shape(lambda: create(nnx.Rngs(0))),
+    optimizer,
+    schedule,
+    config=config,
+    scale=ImageScale(IMAGENET_MEAN, IMAGENET_STD),
+    placement=placement,
+  )
+  images, labels = _batch(config.batch_size, spec.resolution)
+
+  state = placement.init_state(create, optimizer, seed=0)
+  return compile_and_time(step, state, images, labels, runs=runs, carry=True)
+
+
+def _batch(size: int, resolution: int) -> tuple[np.ndarray, np.ndarray]:
+  random = np.random.default_rng(0)
+  shape = (size, resolution, resolution, 3)
+  images = random.integers(0, 256, shape, dtype=np.uint8)
+  return images, random.integers(0, _CLASSES, size, dtype=np.int32)

@@ -1,0 +1,1 @@
+"""The rivals: the same network and step in plain JAX."""

@@ -1,0 +1,1 @@
+"""Math and layouts that several ops share."""

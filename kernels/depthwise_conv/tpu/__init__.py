@@ -1,0 +1,1 @@
+"""The depthwise convolution as Pallas kernels for TPUs."""

@@ -1,0 +1,1 @@
+"""The depthwise convolution in plain JAX."""

@@ -1,0 +1,92 @@
+"""The depthwise convolution as a grouped one, in plain JAX.
+
+XLA:TPU has code of its own for convolutions with one feature per group, and
+fuses the prologue and the moments into it.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ...common.layout import sum_axes
+from ...common.moment_sums import moments_cotangent, moments_of
+from ...common.prologue import prologue, prologue_gradient
+from ...common.recompute import recompute_from
+from ..settings import Call, Gradients, Residuals, Results
+from ..window import window
+
+
+def forward(
+  x: jax.Array,  # [h, w, n, c] or [h, w, c, n]
+  filters: jax.Array,  # [k, k, c]
+  scale: jax.Array | None,  # [c]
+  offset: jax.Array | None,  # [c]
+  call: Call,
+) -> Results:
+  """See `podscale.kernels.depthwise_conv_bn`."""
+  settings = call.settings
+  z = _activated(x, scale, offset, settings)
+  y = _convolve(z, filters, settings)
+  pivot = _pivot(z, filters, settings)
+  return y.astype(x.dtype), moments_of(y, settings.layout, pivot)
+
+
+def backward(
+  residuals: Residuals, cotangents: Results, call: Call
+) -> Gradients:
+  """The gradients of x, filters, scale and offset, in their dtypes."""
+  residuals, cotangents = recompute_from(residuals, cotangents)
+  x, filters, scale, offset, y, moments = residuals
+  dy, dmoments = cotangents
+  settings = call.settings
+  layout = settings.layout
+  dy = dy.astype(jnp.float32) + moments_cotangent(dmoments, y, moments, layout)
+  z = _activated(x, scale, offset, settings)
+  _, transposed = jax.vjp(
+    lambda z, filters: _convolve(z, filters, settings).astype(x.dtype),
+    z,
+    filters,
+  )
+  dz, dfilters = transposed(dy.astype(x.dtype))
+  dx, dscale, doffset = prologue_gradient(
+    dz, x, scale, offset, settings.activation, layout
+  )
+  return dx, dfilters, dscale, doffset
+
+
+def _activated(x, scale, offset, settings):
+  z = prologue(x, scale, offset, settings.activation, settings.layout)
+  return z.astype(x.dtype)
+
+
+def _convolve(z, filters, settings, row_padding=None):
+  """Float32; `row_padding` in the place of the settings' padding of rows."""
+  stride, layout = settings.stride, settings.layout
+  rows, cols = (
+    window(z.shape[d], filters.shape[0], stride, settings.padding)
+    for d in (0, 1)
+  )
+  return lax.conv_general_dilated(
+    z,
+    filters[:, :, None],
+    (stride, stride),
+    [row_padding or (rows.low, rows.high), (cols.low, cols.high)],
+    feature_group_count=filters.shape[2],
+    dimension_numbers=(layout, "HWIO", layout),
+    preferred_element_type=jnp.float32,
+  )
+
+
+def _pivot(z, filters, settings):
+  """The mean of the middle row of outputs, from the rows that it reads.
+
+  Taken from the outputs themselves it would keep XLA from adding up the
+  moments while it convolves.
+  """
+  rows = window(z.shape[0], filters.shape[0], settings.stride, settings.padding)
+  first = rows.out // 2 * rows.stride - rows.low
+  stop = first + rows.kernel
+  z = z[max(first, 0) : stop]
+  padding = max(-first, 0), max(stop - rows.size, 0)
+  row = _convolve(z, filters, settings, padding)
+  return jnp.mean(row, axis=sum_axes(settings.layout), keepdims=True)

@@ -1,0 +1,173 @@
+"""The depthwise convolution as k * k shifted multiply-adds, in plain JAX.
+
+XLA fuses them into one loop on every platform, and XLA:CPU's own grouped
+convolution is many times slower.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from ...common.channel_sums import channel_sums
+from ...common.layout import per_channel
+from ...common.moment_sums import moments_cotangent, moments_of
+from ...common.prologue import prologue, prologue_gradient
+from ...common.recompute import recompute_from
+from ..settings import Call, Gradients, Residuals, Results
+from ..window import Window, window
+
+
+def forward(
+  x: jax.Array,  # [h, w, n, c] or [h, w, c, n]
+  filters: jax.Array,  # [k, k, c]
+  scale: jax.Array | None,  # [c]
+  offset: jax.Array | None,  # [c]
+  call: Call,
+) -> Results:
+  """See `podscale.kernels.depthwise_conv_bn`."""
+  settings = call.settings
+  rows, cols = _windows(x, filters, settings)
+  z = _padded_input(x, scale, offset, rows, cols, settings)
+  y = _convolve(z, filters, rows, cols, settings.layout)
+  return y.astype(x.dtype), moments_of(y, settings.layout)
+
+
+def backward(
+  residuals: Residuals, cotangents: Results, call: Call
+) -> Gradients:
+  """The gradients of x, filters, scale and offset, in their dtypes."""
+  residuals, cotangents = recompute_from(residuals, cotangents)
+  x, filters, scale, offset, y, moments = residuals
+  dy, dmoments = cotangents
+  settings = call.settings
+  layout = settings.layout
+  rows, cols = _windows(x, filters, settings)
+  dy = dy.astype(jnp.float32) + moments_cotangent(dmoments, y, moments, layout)
+  # Materialised, for each tap reads it again; rounded as any activation is.
+  dy = lax.optimization_barrier(dy.astype(x.dtype))
+  z = _padded_input(x, scale, offset, rows, cols, settings)
+  dfilters = _filter_gradient(z, dy, rows, cols, layout)
+  dz = _input_gradient(dy, filters, rows, cols, layout)
+  dx, dscale, doffset = prologue_gradient(
+    dz, x, scale, offset, settings.activation, layout
+  )
+  return dx, dfilters.astype(filters.dtype), dscale, doffset
+
+
+def _windows(x, filters, settings) -> tuple[Window, Window]:
+  rows, cols = (
+    window(x.shape[d], filters.shape[0], settings.stride, settings.padding)
+    for d in (0, 1)
+  )
+  return rows, cols
+
+
+def _padded_input(x, scale, offset, rows: Window, cols: Window, settings):
+  """What the taps read, in x's dtype; materialised, for each reads it again."""
+  z = prologue(x, scale, offset, settings.activation, settings.layout)
+  z = z.astype(x.dtype)
+  borders = [(rows.low, rows.high, 0), (cols.low, cols.high, 0)]
+  zero = jnp.zeros((), x.dtype)
+  return lax.optimization_barrier(
+    lax.pad(z, zero, [*borders, (0, 0, 0), (0, 0, 0)])
+  )
+
+
+def _tap(z, i, j, rows: Window, cols: Window):
+  """What the filter's tap [i, j] meets, for each output, in float32."""
+  limit = (
+    i + (rows.out - 1) * rows.stride + 1,
+    j + (cols.out - 1) * cols.stride + 1,
+    *z.shape[2:],
+  )
+  strides = (rows.stride, cols.stride, 1, 1)
+  return lax.slice(z, (i, j, 0, 0), limit, strides).astype(jnp.float32)
+
+
+def _convolve(z, filters, rows, cols, layout):
+  """The sum over taps in float32; z is padded."""
+  taps = [
+    _tap(z, i, j, rows, cols) * _filter_tap(filters, i, j, layout)
+    for i in range(rows.kernel)
+    for j in range(cols.kernel)
+  ]
+  return sum(taps[1:], taps[0])
+
+
+def _filter_tap(filters, i, j, layout):
+  return per_channel(filters[i, j].astype(jnp.float32), layout)
+
+
+def _filter_gradient(z, dy, rows, cols, layout):
+  """The sum over outputs of what each tap met times dy, float32 [k, k, c]."""
+  k = rows.kernel
+
+  def products(z, dy):
+    dy = dy.astype(jnp.float32)
+    return tuple(
+      _tap(z, i, j, rows, cols) * dy for i in range(k) for j in range(k)
+    )
+
+  sums = channel_sums(products, z, dy, layout=layout)
+  return jnp.stack(sums).reshape(k, k, -1)
+
+
+def _input_gradient(dy, filters, rows, cols, layout):
+  """The transposed convolution, float32, of the unpadded input's shape.
+
+  Inputs at distance `stride` meet the same taps; each such phase is a
+  convolution of stride 1 over dy, and the phases are interleaved.
+  """
+  phases = [
+    [_phase(dy, filters, rows, cols, p, q, layout) for q in range(cols.stride)]
+    for p in range(rows.stride)
+  ]
+  if rows.stride == 1:
+    return phases[0][0]
+  dz = jnp.stack([jnp.stack(row, axis=2) for row in phases], axis=1)
+  height, width = dz.shape[0] * rows.stride, dz.shape[2] * cols.stride
+  dz = dz.reshape(height, width, *dy.shape[2:])
+  return dz[: rows.size, : cols.size]
+
+
+def _phase(dy, filters, rows, cols, p, q, layout):
+  """The gradient of inputs p, p + stride, ... and q, q + stride, ..."""
+  reads_i, pad_i = _phase_taps(rows, p)
+  reads_j, pad_j = _phase_taps(cols, q)
+  zero = jnp.zeros((), dy.dtype)
+  dy = lax.pad(dy, zero, [pad_i, pad_j, (0, 0, 0), (0, 0, 0)])
+  dy = lax.optimization_barrier(dy)
+  height = -(-rows.size // rows.stride)
+  width = -(-cols.size // cols.stride)
+  terms = [
+    dy[a : a + height, b : b + width].astype(jnp.float32)
+    * _filter_tap(filters, i, j, layout)
+    for i, a in reads_i
+    for j, b in reads_j
+  ]
+  if not terms:  # a 1x1 filter of stride 2 never reads these inputs
+    return jnp.zeros((height, width, *dy.shape[2:]), jnp.float32)
+  return sum(terms[1:], terms[0])
+
+
+def _phase_taps(window: Window, phase: int):
+  """The taps that one phase of the input meets, and dy's padding for them.
+
+  Input `stride * m + phase` meets tap i of output a where
+  `stride * a + i = stride * m + phase + low`.
+
+  Returns:
+    A list of (tap, start of its slice in the padded dy), and the padding.
+  """
+  stride = window.stride
+  count = -(-window.size // stride)
+  shifts = [
+    (i, (phase + window.low - i) // stride)
+    for i in range(window.kernel)
+    if (phase + window.low - i) % stride == 0
+  ]
+  if not shifts:
+    return [], (0, 0, 0)
+  low = -min(shift for _, shift in shifts)
+  high = count + max(shift for _, shift in shifts) - window.out
+  return [(i, low + shift) for i, shift in shifts], (low, high, 0)

@@ -1,0 +1,1 @@
+"""Trees of tensors packed into one buffer, and the kernels on it."""

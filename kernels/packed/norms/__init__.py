@@ -1,0 +1,1 @@
+"""Norms of each tensor of a packed buffer."""

@@ -1,0 +1,101 @@
+"""The large products of an expansion's backward pass as one kernel.
+
+XLA reads the wide cotangent for each of two products, and where an image is in
+bands transposes it in memory for the second. Here it is read once.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+
+from ..common.pointwise_matmul import matrix
+from ..tpu.pallas_call import tpu_call
+from ..tpu.pixels import Plan, plan_pixels, sum_products, sums, whole
+from .xla import Constant, Products
+
+_F32 = jnp.float32
+
+
+def plan(x: jax.Array, kernel: jax.Array, bands: int) -> Plan:
+  """How much of an image the kernel takes at a time.
+
+  Raises:
+    NotImplementedError: the kernel cannot do this.
+  """
+  c, d = kernel.shape
+  if d <= c:
+    raise NotImplementedError(
+      f"pointwise_conv_bn: pallas_tpu is for more channels behind than before, "
+      f"not for {c} to {d}"
+    )
+  c, d = bands * c, bands * d
+  return plan_pixels(
+    "pointwise_conv_bn",
+    x,
+    # x, dy and dx; what dx is before it is rounded, and x centred.
+    streamed=[(c, x.dtype), (d, x.dtype), (c, x.dtype)],
+    made=[(c, _F32), (c, _F32), (c, x.dtype)],
+    # The matrices; the sums, and what a step adds to them.
+    kept=[(d, c, x.dtype), (c, c, x.dtype), *[(c, c + d, _F32)] * 2],
+  )
+
+
+def products(
+  constant: Constant,
+  x: jax.Array,
+  dy: jax.Array,
+  middle: jax.Array,
+  kernel: jax.Array,
+  through: jax.Array,
+  plan: Plan,
+) -> Products:
+  """As `xla.products`."""
+  (*_, c), d = x.shape, dy.shape[3]
+  results = tpu_call(
+    _kernel,
+    name="pointwise_conv_bn_backward",
+    grid=(1, plan.steps),
+    inputs={
+      "x": plan.streamed(x),
+      "dy": plan.streamed(dy),
+      "middle": whole(middle[None]),
+      "kernel": whole(kernel),
+      "through": whole(through),
+    },
+    outputs={
+      "dx": (plan.shape(x), x.dtype, plan.block(c)),
+      "cross": sums((c, d)),
+      "gram": sums((c, c)),
+      "total": sums((1, c)),
+    },
+    scratch={},
+    vmem_limit_bytes=plan.vmem_limit_bytes,
+    cost=pl.CostEstimate(
+      flops=(4 * d + 4 * c) * x.size,
+      transcendentals=0,
+      bytes_accessed=2 * x.nbytes + dy.nbytes,
+    ),
+  )
+  total = results["total"][0]
+  # The consumer adds the constant; to have it before, x is read once more.
+  dx = results["dx"].reshape(x.shape).astype(_F32)
+  dx = dx + constant(total)[None, None, None]
+  return dx.astype(x.dtype), results["cross"], results["gram"], total
+
+
+def _kernel(refs) -> None:
+  @pl.when(pl.program_id(1) == 0)
+  def _():
+    for ref in (refs.cross, refs.gram, refs.total):
+      ref[...] = jnp.zeros_like(ref)
+
+  x, dy = (matrix(ref[...]) for ref in (refs.x, refs.dy))
+  z = (x.astype(_F32) - refs.middle[...]).astype(x.dtype)
+  dot = partial(jnp.dot, preferred_element_type=_F32)
+  dx = dot(dy, refs.kernel[...]) + dot(z, refs.through[...])
+  refs.dx[...] = dx.astype(x.dtype).reshape(refs.dx.shape)
+  refs.cross[...] += sum_products(x, dy)
+  refs.gram[...] += sum_products(z, z)
+  refs.total[...] += z.astype(_F32).sum(0, keepdims=True)

@@ -1,0 +1,1 @@
+"""Select which implementation of an op runs."""

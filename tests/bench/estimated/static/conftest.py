@@ -1,0 +1,56 @@
+"""The stored dumps, and hand-written programs.
+
+`dumps.tar.xz` holds, each as one folder NAME_CHIP without what is not read:
+
+* small: a Pallas kernel, grid 4 x 2, with an inner loop of 8 and a `pl.when`,
+  and an XLA fusion after it; for all seven chips, by libtpu 0.0.52;
+* loop: a `fori_loop` of 7 in XLA, by an older libtpu;
+* psum: a reduction over four cores, by an older libtpu.
+"""
+
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from podscale.bench.estimated.static.chips import CHIPS
+from podscale.bench.estimated.static.interlocks import utilisation_files
+from podscale.bench.estimated.static.kernel import Kernel
+from podscale.bench.estimated.static.machine import Machine
+
+
+@pytest.fixture(scope="session")
+def dumps(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("dumps")
+  with tarfile.open(Path(__file__).parent / "dumps.tar.xz") as archive:
+    archive.extractall(folder, filter="data")
+  return folder
+
+
+@pytest.fixture
+def write(tmp_path):
+  """Writes a program, a bundle a string, and gives its path."""
+
+  def write_bundles(bundles, name="x"):
+    lines = (
+      f"{hex(i) if i else '0':>6} {b if ':' in b.split('{')[0] else ': ' + b}\n"
+      for i, b in enumerate(bundles)
+    )
+    path = tmp_path / f"{name}-1-final_bundles.txt"
+    path.write_text("".join(lines))
+    return path
+
+  return write_bundles
+
+
+@pytest.fixture
+def run(write):
+  """Runs a hand-written program; DMAs arrive a microsecond late."""
+
+  def run_bundles(bundles, chip="v5e"):
+    path = write(bundles)
+    chip = CHIPS[chip]._replace(latency_us=1.0)
+    kernel = Kernel(path, chip, utilisation_files(path.parent))
+    return Machine(chip, [kernel]).run(kernel)
+
+  return run_bundles

@@ -1,0 +1,136 @@
+"""The collectives of a step, on 8 CPU devices and for a slice."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from support.libtpu_mark import NEEDS_LIBTPU
+
+from podscale.bench.__main__ import main
+from podscale.bench.estimated.collectives import hop_rows, table_1_rows
+from podscale.bench.estimated.static import slice_devices
+from podscale.bench.measured.collectives import (
+  Sizes,
+  collectives_in,
+  model_sizes,
+  step_parts,
+)
+from podscale.collectives import group_mesh
+
+SIZES = Sizes(
+  channels=(8, 24),
+  params={
+    name: jax.ShapeDtypeStruct(shape, np.float32)
+    for name, shape in (("kernel", (40, 30)), ("bias", (30,)))
+  },
+)
+
+
+def parts_by_name(group_size=4):
+  parts = step_parts(SIZES, group_mesh(group_size=group_size))
+  return {part.name: part for part in parts}
+
+
+def run(part):
+  random = np.random.default_rng(0)
+  values = [random.normal(size=x.shape).astype(x.dtype) for x in part.args]
+  return jax.device_get(part.function(*values))
+
+
+def test_all_ways_of_a_part_give_the_same():
+  parts = parts_by_name()
+  plain = run(parts["moments: mean, mean square"])
+  for name in ("moments: gathered", "moments: about a pivot"):
+    np.testing.assert_allclose(run(parts[name]), plain, rtol=1e-4, atol=1e-5)
+  each = run(parts["gradients: a psum each"])
+  fused = run(parts["gradients: mean_gradients"])
+  jax.tree.map(np.testing.assert_array_equal, each, fused)
+  gathered = run(parts["gradients: scattered, gathered"])
+  # Of sorted leaves the bias is first, a row of its own.
+  np.testing.assert_allclose(
+    gathered[:, 0, :30], fused["bias"], rtol=1e-5, atol=1e-6
+  )
+
+
+@pytest.mark.parametrize("model", ["b2", "b5"])
+def test_sizes_of_a_model(model):
+  sizes = model_sizes(model)
+  layers, channels, params = {
+    "b2": (69, 33784, 9109994),
+    "b5": (116, 86368, 30389784),
+  }[model]
+  assert len(sizes.channels) == layers
+  assert sizes.moment_bytes == 8 * channels
+  assert sizes.gradient_bytes == 4 * params
+
+
+def test_counts_what_is_in_a_program():
+  hlo = """
+  %a.1 = f32[2,8]{1,0:T(8,128)} all-reduce(%x), channel_id=1
+  ROOT %b = (f32[8]{0}, s32[]{:T(128)}) all-reduce-start(%y, %z)
+  %c = bf16[3,128]{1,0:T(8,128)(2,1)} all-gather(%c.1), dimensions={0}
+  %d = f32[8]{0} add(%a, %all-reduce.2)
+  """
+  assert collectives_in(hlo) == (3, 64 + 36 + 768)
+
+
+def test_table_1():
+  rows = table_1_rows()
+  assert [row["published %"] for row in rows][-1] == 1.03
+  for row in rows:
+    # The published share has waiting in it, which the model has not.
+    assert row["published %"] / 4 < row["all-reduce %"] < row["published %"]
+
+
+@pytest.mark.slow
+def test_prints_a_row_for_each_part_as_json(capsys):
+  assert main(["collectives", "--runs", "1", "--json"]) == 0
+  rows = json.loads(capsys.readouterr().out)
+  assert len(rows) == 7
+  assert all(row["median_s"] > 0 and row["collectives"] > 0 for row in rows)
+
+
+def test_a_group_that_does_not_divide_is_one_line(capsys):
+  assert main(["collectives", "--group-size", "3"]) == 2
+  error = capsys.readouterr().err
+  assert error.splitlines() == [
+    "podscale-bench: a group of 3 does not divide 8 devices; nearest that do: "
+    "2 and 4"
+  ]
+
+
+class TestSlices:
+  pytestmark = NEEDS_LIBTPU
+
+  @pytest.mark.parametrize(
+    ("topology", "size", "tile", "widest", "contiguous"),
+    [
+      ("v3:16x32", 64, "4x8x1", 10, 16),
+      ("v3:32x32", 128, "8x8x1", 14, 32),
+      ("v4:8x8x8", 64, "4x4x2", 7, 10),
+      ("v5e:16x16", 32, "4x8x1", 10, 16),
+      ("v5p:8x8x8", 32, "4x4x2", 7, 10),
+      ("v6e:16x16", 64, "8x8x1", 14, 18),
+    ],
+  )
+  def test_hops(self, topology, size, tile, widest, contiguous):
+    devices = slice_devices(topology)
+    rows = hop_rows(topology[: topology.index(":")], devices)
+    assert rows[-1]["group"] == len(devices)
+    for row in rows:
+      assert row["hops, auto"] <= row["hops, contiguous"]
+      assert row["ring, auto"] <= min(1, row["ring, contiguous"])
+    row = rows[size.bit_length() - 1]
+    assert (row["group"], row["tile"]) == (size, tile)
+    assert (row["hops, auto"], row["hops, contiguous"]) == (widest, contiguous)
+
+  def test_parts_compiled_for_a_slice(self):
+    mesh = group_mesh(slice_devices("v5e:4x4"), 4)
+    counts = {}
+    for part in step_parts(SIZES, mesh):
+      hlo = part.function.lower(*part.args).compile().as_text()
+      counts[part.name], _ = collectives_in(hlo)
+    # Two layers; nothing comes back to the first one's input but its own.
+    assert counts["moments: about a pivot"] <= 4
+    assert counts["gradients: mean_gradients"] == 1

@@ -1,0 +1,131 @@
+"""Calls of `depthwise_conv_bn`, and how they are judged."""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from support import oracle
+from support.banded import in_bands
+from support.tolerance import assert_accurate
+
+from podscale.kernels import Moments, depthwise_conv_bn
+
+F32, BF16 = jnp.float32, jnp.bfloat16
+
+
+class Case(NamedTuple):
+  """Sizes and settings of one call."""
+
+  kernel: int
+  stride: int
+  padding: str
+  shape: tuple[int, int, int, int]  # h, w, n, c
+  layout: str = "HWNC"
+  dtype: str = "float32"
+  activation: str | None = "silu"
+  affine: str = "scale and offset"
+  bands: int = 1
+
+  @property
+  def settings(self):
+    return {
+      "activation": self.activation,
+      "stride": self.stride,
+      "padding": self.padding,
+    }
+
+
+def draw(case):
+  """x, filters, scale, offset and the cotangents of y, mean and m2; HWNC."""
+  rng = np.random.default_rng(case.shape)
+  h, w, n, c = case.shape
+  x = jnp.asarray(rng.normal(size=case.shape), case.dtype)
+  filters = jnp.asarray(
+    rng.normal(size=(case.kernel, case.kernel, c)), case.dtype
+  )
+  scale = offset = None
+  if "scale" in case.affine:
+    scale = jnp.asarray(rng.uniform(0.5, 2, c), F32)
+  if "offset" in case.affine:
+    offset = jnp.asarray(rng.normal(size=c), F32)
+  ho, wo = (
+    oracle.output_size_and_padding(s, case.kernel, case.stride, case.padding)[0]
+    for s in (h, w)
+  )
+  dy = jnp.asarray(rng.normal(size=(ho, wo, n, c)), case.dtype)
+  # So that y, mean and m2 weigh the same in the gradients.
+  dmean = jnp.asarray(ho * wo * n * rng.normal(size=c), F32)
+  dm2 = jnp.asarray(rng.normal(size=c), F32)
+  return x, filters, scale, offset, dy, dmean, dm2
+
+
+def plain(x, filters, scale, offset, *, activation, stride, padding):
+  """What the docstring says the op is equivalent to, HWNC."""
+  z = x.astype(F32)
+  if scale is not None:
+    z = z * scale[None, None, None]
+  if offset is not None:
+    z = z + offset[None, None, None]
+  if activation is not None:
+    z = getattr(jax.nn, activation)(z)
+  y = lax.conv_general_dilated(
+    z.astype(x.dtype),
+    filters[:, :, None],
+    (stride, stride),
+    padding,
+    feature_group_count=x.shape[3],
+    dimension_numbers=("HWNC", "HWIO", "HWNC"),
+  )
+  values = y.astype(F32)
+  mean = jnp.mean(values, axis=(0, 1, 2))
+  m2 = jnp.sum(jnp.square(values - mean[None, None, None]), axis=(0, 1, 2))
+  return y, Moments(jnp.float32(y[..., 0].size), mean, m2)
+
+
+def in_layout(layout, x):
+  return jnp.swapaxes(x, 2, 3) if layout == "HWCN" else x
+
+
+def everything(op, layout, x, filters, scale, offset, dy, dmean, dm2):
+  """Results and gradients of `op` by name; all arrays here are HWNC."""
+  (y, moments), vjp = jax.vjp(op, in_layout(layout, x), filters, scale, offset)
+  dmoments = Moments(jnp.zeros(()), dmean, dm2)
+  dx, *rest = vjp((in_layout(layout, dy), dmoments))
+  names = ("dfilters", "dscale", "doffset")
+  return {
+    "y": in_layout(layout, y),
+    **moments._asdict(),
+    "dx": in_layout(layout, dx),
+    **{n: g for n, g in zip(names, rest, strict=True) if g is not None},
+  }
+
+
+def exact(x, filters, scale, offset, dy, dmean, dm2, **settings):
+  args = x, filters, scale, offset
+  return {
+    **oracle.depthwise_conv_bn(*args, **settings),
+    **oracle.depthwise_conv_bn_gradients(*args, dy, dmean, dm2, **settings),
+  }
+
+
+def check(case, op=depthwise_conv_bn):
+  """Judges an op's values and gradients by the float64 oracle."""
+  inputs = draw(case)
+  op = partial(op, layout=case.layout, **case.settings)
+  if case.bands > 1:
+    op = in_bands(op, case.bands)
+  actual = jax.jit(partial(everything, op, case.layout))(*inputs)
+  reference = partial(plain, **case.settings)
+  assert_accurate(
+    actual,
+    jax.jit(partial(everything, reference, "HWNC"))(*inputs),
+    partial(exact, **case.settings),
+    *inputs,
+  )
+  for name in ("y", "dx", "dfilters"):
+    assert actual[name].dtype == case.dtype, name
+  for name in actual.keys() - {"y", "dx", "dfilters"}:
+    assert actual[name].dtype == F32, name

@@ -1,0 +1,70 @@
+"""A training step small enough for tests, and its sensitivity to rounding."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from support.tolerance import half_ulp
+
+from podscale.model import EfficientNet, model_spec
+from podscale.train.settings.presets import get_preset
+from podscale.train.step import ImageScale
+
+BATCH = 32
+CLASSES = 10
+SPEC = model_spec(
+  "b0",
+  width=0.25,
+  depth=0.25,
+  resolution=32,
+  stem_stride=1,
+  dropout=0.0,
+  survival_prob=1.0,
+)
+SCALE = ImageScale((120.0, 110.0, 100.0), (60.0, 50.0, 40.0))
+CONFIG = dataclasses.replace(
+  get_preset("smoke"),
+  batch_size=BATCH,
+  optimizer=dataclasses.replace(get_preset("smoke").optimizer, l2=1e-3),
+)
+
+
+def create(
+  rngs,
+  spec=SPEC,
+  axis_name="member",
+  network=EfficientNet,
+  dtype=jnp.float32,
+):
+  return network(
+    spec,
+    num_classes=CLASSES,
+    dtype=dtype,
+    axis_name=axis_name,
+    rngs=rngs,
+  )
+
+
+def schedule(step):
+  return 0.5 + 0.1 * jnp.asarray(step, jnp.float32)
+
+
+def batch(seed):
+  random = np.random.default_rng(seed)
+  images = random.integers(0, 256, (BATCH, 32, 32, 3), dtype=np.uint8)
+  return images, random.integers(0, CLASSES, BATCH, dtype=np.int32)
+
+
+def moved_weights(state, seed):
+  """A copy of a state with weights that are half an ulp off, up or down."""
+  random = np.random.default_rng(seed)
+
+  def moved(x):
+    signs = random.choice([-1, 1], x.shape)
+    values = np.asarray(x, np.float64) * (1 + half_ulp(x.dtype) * signs)
+    return jax.device_put(values.astype(x.dtype), x.sharding)
+
+  params = jax.tree.map(moved, state.variables.params)
+  copy = jax.tree.map(jnp.copy, state)
+  return copy._replace(variables=copy.variables._replace(params=params))

@@ -1,0 +1,44 @@
+"""What TensorFlow 1.15 made of two photographs.
+
+tests/train/data/record_tensorflow.py wrote the record and says how.
+"""
+
+import json
+import pathlib
+import zlib
+
+import cv2
+import numpy as np
+
+from podscale.train.data.image_ops import OPS, Op
+from podscale.train.data.policies import RandAugment
+
+FOLDER = pathlib.Path(__file__).parents[1] / "train/data/recorded"
+PHOTOGRAPHS = ("china", "flower")
+LEVELS = range(31)
+
+RECORD = json.loads((FOLDER / "tensorflow.json").read_text())
+CASES = list(RECORD["china"])
+"""Names of operations; some with the argument at level 10, and its sign."""
+
+
+def photograph(name: str) -> np.ndarray:
+  """Read one photograph, uint8 [s, s, 3]."""
+  image = cv2.imread(str(FOLDER / f"{name}.png"))
+  return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def op_of(case: str, level: float) -> Op:
+  """Make the operation of a case as the policies do."""
+  name, *full = case.split()
+  if full and full[0][1:] == "250":  # AutoAugment's; it has no other level
+    return Op(name, level / 10 * float(full[0]), 0.0, 0.0)
+  sign = 0.1 if full and full[0][0] == "-" else 0.9
+  which = (OPS.index(name) + 0.5) / len(OPS)
+  (op,) = RandAugment(1, level).draw([which, sign, 3 / 8, 5 / 8])
+  return op
+
+
+def crc32(image: np.ndarray) -> int:
+  """Compute what the record has of an image."""
+  return zlib.crc32(np.ascontiguousarray(image))

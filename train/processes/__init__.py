@@ -1,0 +1,1 @@
+"""Processes of a run: their start, signals and ends."""

@@ -1,0 +1,95 @@
+"""From the words of a command line to settings; imports no JAX."""
+
+import contextlib
+import dataclasses
+import io
+import itertools
+import re
+from collections.abc import Sequence
+
+import tyro
+
+from ..errors import UsageError, unknown_name
+from .config import Config
+from .presets import DESCRIPTIONS, PRESETS, get_preset
+
+_USAGE = "python -m podscale.train PRESET [--flag value]"
+
+
+def parse(words: Sequence[str]) -> Config:
+  """The settings of `PRESET [--flag value ...]`.
+
+  Raises:
+    UsageError: an unknown preset or flag, or a value that does not do.
+    SystemExit: help was asked for.
+
+  >>> parse(["b5-64k", "--optimizer.momentum", "0.95"]).optimizer.momentum
+  0.95
+  """
+  if not words or words[0] in ("-h", "--help"):
+    print(_help())
+    raise SystemExit(0 if words else 2)
+  if words[0].startswith("-"):
+    raise UsageError(f"the preset comes first: {_USAGE}")
+  name, *flags = words
+  preset = get_preset(name)
+  config, unknown = _parse_flags(preset, flags)
+  if unknown:
+    flag = next((w for w in unknown if w.startswith("--")), unknown[0])
+    raise unknown_name("flag", flag.split("=")[0], _flag_names(preset))
+  if config.preset != name:
+    raise UsageError(f"the preset is {name}: --preset cannot rename it")
+  return config
+
+
+def _parse_flags(preset: Config, flags: list[str]) -> tuple[Config, list[str]]:
+  complaint = io.StringIO()
+  try:
+    with contextlib.redirect_stderr(complaint):
+      return tyro.cli(
+        Config,
+        default=preset,
+        args=flags,
+        prog=f"podscale-train {preset.preset}",
+        description=DESCRIPTIONS[preset.preset],
+        return_unknown_args=True,
+      )
+  except SystemExit as done:
+    if done.code == 0:
+      raise
+    raise UsageError(_one_line(complaint.getvalue())) from None
+
+
+def _one_line(box: str) -> str:
+  """What tyro says in the first part of the box that it draws."""
+  lines = [line.strip("│ ") for line in box.splitlines()[1:]]
+  said = itertools.takewhile(lambda line: not set(line) <= set("─╰╯"), lines)
+  return re.sub(r"^Error parsing \w[^:]*: ", "", " ".join(said))
+
+
+def _flag_names(settings: object, prefix: str = "--") -> list[str]:
+  names = []
+  for field in dataclasses.fields(settings):  # type: ignore[arg-type]
+    name = prefix + field.name.replace("_", "-")
+    value = getattr(settings, field.name)
+    if dataclasses.is_dataclass(value):
+      names += _flag_names(value, name + ".")
+    else:
+      names.append(name)
+  return names
+
+
+def _help() -> str:
+  width = max(map(len, PRESETS))
+  lines = [f"  {name:{width}}  {DESCRIPTIONS[name]}" for name in PRESETS]
+  return "\n".join(
+    [
+      f"usage: {_USAGE}",
+      "",
+      "Trains an EfficientNet. Presets:",
+      *lines,
+      "",
+      "python -m podscale.train PRESET --help lists the flags of a preset.",
+      "python -m podscale.train diff RUN_A RUN_B tells where two runs part.",
+    ]
+  )
