@@ -32,6 +32,7 @@ lint: $(TEST_VENV)/.installed
 	$(TEST_BIN)/ruff format --check .
 	$(TEST_BIN)/ruff check .
 	$(TEST_BIN)/mypy
+	$(TEST_BIN)/lint-imports
 
 bench: $(TEST_VENV)/.installed
 	$(TEST_BIN)/python -m pytest --benchmark-only --benchmark-autosave

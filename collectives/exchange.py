@@ -9,7 +9,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from ..kernels.tpu.chip import target_chip
+from ..kernels.surface import target_chip
 from .collective_ids import exchange_id
 
 _TILE = 8, 128  # sublanes and lanes of a float32 register

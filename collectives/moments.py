@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from ..kernels.common.moments import Moments
+from ..kernels import Moments
 from .mesh import MEMBER
 from .reduction import Implementation, all_reduce, check_implementation
 from .varying import device_varying, mesh_axes

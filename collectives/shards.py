@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jax.sharding import Mesh
 
-from ..kernels.packed.packing import Shard
+from ..kernels import Shard
 from .mesh import ALL_DEVICES
 from .rings import Rings, torus_rings
 from .varying import mesh_axes, require_varying

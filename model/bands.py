@@ -11,8 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import kernels
-from ..kernels.selection.dispatch import or_default
-from ..kernels.tpu.registers import LANES
+from ..kernels.surface import LANES, or_default
 from .spec import BlockSpec
 
 # Passes through memory, forward and backward together, as they fit the times

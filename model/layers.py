@@ -16,8 +16,7 @@ from jax import lax
 
 from .. import kernels
 from ..kernels import Moments
-from ..kernels.common.pointwise_matmul import block_diagonal
-from ..kernels.depthwise_conv.window import Window, window
+from ..kernels.surface import Window, block_diagonal, window
 
 Pending = tuple[jax.Array, jax.Array]
 """The scale and offset, [c] each, of a batch norm not yet applied."""

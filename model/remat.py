@@ -6,7 +6,7 @@ expansion is half of it, and is one product of what is kept anyway.
 
 from collections.abc import Sequence
 
-from ..kernels.tpu.chip import target_chip
+from ..kernels.surface import target_chip
 from .bands import Sizes, padded
 from .spec import BlockSpec
 

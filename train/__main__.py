@@ -12,10 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from .errors import NonFiniteError, SaveError, UsageError, printable
-from .processes import (  # before JAX, as crash_notifier says
-  crash_notifier,
-  terminal,
-)
+from .processes import crash_notifier, terminal  # before JAX, see the former
 from .processes.signals import Stop
 from .settings.arguments import parse
 from .settings.config import Config

@@ -11,9 +11,7 @@ import optax
 from jax.tree_util import DictKey, GetAttrKey, KeyPath
 
 from ..kernels import Packed, Shard, lars_update
-from ..kernels.lars import lars_steps
-from ..kernels.lars.formula import Variant
-from ..kernels.packed.packing import rows_here
+from ..kernels.surface import Variant, lars_steps, rows_here
 from .settings.config import OptimizerConfig
 
 PyTree = Any

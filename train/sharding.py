@@ -16,7 +16,7 @@ from jax.sharding import PartitionSpec as P
 
 from ..collectives import ALL_DEVICES, torus_of
 from ..kernels import Packed
-from ..kernels.packed.packing import LANES
+from ..kernels.surface import LANES
 from ..model import EfficientNet
 from .optimizer import Optimizer
 from .state import TrainState, Variables, first_state

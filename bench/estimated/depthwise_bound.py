@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from ...kernels.common.layout import Layout
-from ...kernels.depthwise_conv.tpu.winograd import ALGORITHMS
+from ...kernels.surface import ALGORITHMS, Layout
 from ..layers import DepthwiseShape
 from .static import CHIPS
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from ... import kernels
-from ...kernels.common.layout import Layout
+from ...kernels.surface import Layout
 from ..layers import DepthwiseShape
 from ..measured.kernels import plain_convolution, plain_depthwise, plain_moments
 from .depthwise_bound import bound_us, padded

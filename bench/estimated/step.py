@@ -14,7 +14,7 @@ import jax
 from ... import kernels
 from ...collectives.tiles import tile_shape
 from ...collectives.torus import slice_sides
-from ...kernels.selection.dispatch import Requested
+from ...kernels.surface import Requested
 from ...train.settings.config import Config
 from ...train.settings.presets import get_preset
 from .collective_cost import Slice, all_reduce_us, one_way_us, ring_us

@@ -27,8 +27,7 @@ from ...collectives import (
   scatter_mean,
   torus_of,
 )
-from ...kernels import Moments
-from ...kernels.packed.packing import pack_like
+from ...kernels import Moments, pack_like
 from ...model import BatchNorm, EfficientNet, model_spec
 from ..estimated.hlo import read_instructions
 from .difference import relative_difference

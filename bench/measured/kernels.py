@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ... import kernels
-from ...kernels.tpu.chip import target_chip
+from ...kernels.surface import target_chip
 from ..estimated.depthwise_bound import bound_us
 from ..estimated.static import CHIPS
 from ..layers import DepthwiseShape

@@ -11,8 +11,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ...collectives import ALL_DEVICES, group_mesh, own_shard, torus_of
-from ...kernels import lars_update
-from ...kernels.packed.packing import Packed, Packing, pack_like
+from ...kernels import Packed, Packing, lars_update, pack_like
 from ...train.optimizer import is_bias_or_batch_norm
 from ..estimated.hlo import read_instructions
 from ..estimated.kernel_rows import TOP, kernel_row, longest_first

@@ -22,7 +22,10 @@ NAME = "crash_notifier.name('process 1 of 2')\n"
 
 def said_by(program):
   """The process and its helper, until both have ended."""
-  head = "import os, signal, time\nfrom podscale.train.processes import crash_notifier\n"
+  head = (
+    "import os, signal, time\n"
+    "from podscale.train.processes import crash_notifier\n"
+  )
   return subprocess.run(
     [sys.executable, "-c", head + program], capture_output=True, text=True
   ).stderr
@@ -88,7 +91,7 @@ os.kill(helper, signal.{number})
 
 
 def test_a_helper_that_is_gone_does_no_harm():
-  end = "crash_notifier._helper.kill()\nlast_words._helper.wait()\n"
+  end = "crash_notifier._helper.kill()\ncrash_notifier._helper.wait()\n"
   assert said_by(PREPARE + end + NAME) == ""
 
 
