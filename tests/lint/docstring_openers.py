@@ -22,14 +22,11 @@ _ARGUMENT = re.compile(r"\*{0,2}\w+(, \*{0,2}\w+)*: +(?P<text>.*)")
 def docstrings(source: str) -> Iterator[tuple[int, str]]:
   """Yield the line number and text of each docstring, of attributes too."""
   for node in ast.walk(ast.parse(source)):
-    for field in ("body", "orelse", "finalbody"):
-      for statement in getattr(node, field, None) or []:
-        if isinstance(statement, ast.Expr) and isinstance(
-          statement.value, ast.Constant
-        ):
-          text = statement.value.value
-          if isinstance(text, str):
-            yield statement.lineno, text
+    body = getattr(node, "body", None)
+    for statement in body if isinstance(body, list) else []:
+      match statement:
+        case ast.Expr(value=ast.Constant(value=str(text))):
+          yield statement.lineno, text
 
 
 def findings(source: str) -> Iterator[tuple[int, str]]:
