@@ -7,9 +7,9 @@ import jax
 from ..common.bands import merge_bands, over_bands
 from ..common.layout import Layout, check_image, per_channel
 from ..common.moment_sums import (
+  compute_moments,
   moments_cotangent,
-  moments_of,
-  with_known_count,
+  with_static_count,
 )
 from ..common.moments import Moments
 
@@ -52,16 +52,16 @@ def channel_moments(
     pivot = over_bands(jax.lax.stop_gradient(pivot), bands)
     pivot = per_channel(pivot, layout)
   moments = _channel_moments(x, pivot, layout)
-  return with_known_count(merge_bands(moments, bands), x)
+  return with_static_count(merge_bands(moments, bands), x)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _channel_moments(x, pivot, layout):
-  return moments_of(x, layout, pivot)
+  return compute_moments(x, layout, pivot)
 
 
 def _forward(x, pivot, layout):
-  moments = moments_of(x, layout, pivot)
+  moments = compute_moments(x, layout, pivot)
   return moments, (x, moments)
 
 

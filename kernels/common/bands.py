@@ -144,7 +144,7 @@ def merge_bands(moments: Moments, bands: int) -> Moments:
   return Moments(moments.count * bands, merged, m2.sum(0) + between)
 
 
-def rows_beyond(
+def halo_rows(
   x: jax.Array, bands: int, above: int, below: int
 ) -> dict[str, jax.Array]:
   """The rows that each band's neighbours have next to it.
@@ -168,8 +168,8 @@ def rows_beyond(
   return rows
 
 
-def edge_masks(channels: int, bands: int) -> dict[str, jax.Array]:
-  """Ones where `rows_beyond` has rows of the image, `[channels]` float32."""
+def halo_masks(channels: int, bands: int) -> dict[str, jax.Array]:
+  """Ones where `halo_rows` has rows of the image, `[channels]` float32."""
   c = channels // bands
   band = lax.iota(jnp.int32, channels) // c
   return {

@@ -9,12 +9,12 @@ from .layout import Layout, per_channel, sum_axes
 from .moments import Moments
 
 
-def with_known_count(moments: Moments, x: jax.Array) -> Moments:
+def with_static_count(moments: Moments, x: jax.Array) -> Moments:
   """The moments of x with a count that is not traced."""
   return moments._replace(count=np.float32(x.size // moments.mean.size))
 
 
-def moments_of(
+def compute_moments(
   x: jax.Array, layout: Layout, pivot: jax.Array | None = None
 ) -> Moments:
   """The moments, from sums of deviations from a pivot.

@@ -25,14 +25,14 @@ def block_diagonal(kernel: jax.Array, bands: int) -> jax.Array:
 
 
 @jax.custom_vjp
-def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def pointwise_matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
   """`x @ kernel`, `[h, w, n, c]` times `[c, d]`."""
-  return _product(x, kernel)
+  return _pointwise_matmul(x, kernel)
 
 
-def _product(x, kernel, dtype=None):
+def _pointwise_matmul(x, kernel, dtype=None):
   def flat(x, kernel):
-    y = jnp.dot(matrix(x), kernel, preferred_element_type=dtype)
+    y = jnp.dot(as_matrix(x), kernel, preferred_element_type=dtype)
     return y.reshape(*x.shape[:-1], -1)
 
   return lax.platform_dependent(
@@ -43,17 +43,19 @@ def _product(x, kernel, dtype=None):
   )
 
 
-def _product_backward(operands, dy):
+def _backward(operands, dy):
   x, kernel = operands
-  return _product(dy, kernel.T), cross(x, dy).astype(kernel.dtype)
+  return _pointwise_matmul(dy, kernel.T), contract_pixels(x, dy).astype(
+    kernel.dtype
+  )
 
 
-product.defvjp(
-  lambda x, kernel: (_product(x, kernel), (x, kernel)), _product_backward
+pointwise_matmul.defvjp(
+  lambda x, kernel: (_pointwise_matmul(x, kernel), (x, kernel)), _backward
 )
 
 
-def sum_of_products(
+def add_pointwise_matmuls(
   one: tuple[jax.Array, jax.Array], other: tuple[jax.Array, jax.Array]
 ) -> jax.Array:
   """`x @ kernel` of each, added in float32."""
@@ -64,12 +66,12 @@ def sum_of_products(
     return jnp.matmul(*both, preferred_element_type=_F32)
 
   def added(a, b, c, d):
-    return _product(a, b, _F32) + _product(c, d, _F32)
+    return _pointwise_matmul(a, b, _F32) + _pointwise_matmul(c, d, _F32)
 
   return lax.platform_dependent(*one, *other, cpu=added, default=beside)
 
 
-def sum_blocks(products: jax.Array, bands: int) -> jax.Array:
+def sum_diagonal_blocks(products: jax.Array, bands: int) -> jax.Array:
   """The sum over bands of what each has with itself.
 
   `[bands * c, bands * d]` to `[c, d]`.
@@ -81,18 +83,18 @@ def sum_blocks(products: jax.Array, bands: int) -> jax.Array:
   return jnp.einsum("icid->cd", blocks)
 
 
-def cross(a: jax.Array, b: jax.Array) -> jax.Array:
+def contract_pixels(a: jax.Array, b: jax.Array) -> jax.Array:
   """`a' b` summed over pixels and images, `[c, d]` float32."""
   return lax.platform_dependent(
     a,
     b,
     cpu=lambda a, b: jnp.dot(
-      matrix(a).T, matrix(b), preferred_element_type=_F32
+      as_matrix(a).T, as_matrix(b), preferred_element_type=_F32
     ),
     default=partial(jnp.einsum, "hwnc,hwnd->cd", preferred_element_type=_F32),
   )
 
 
-def matrix(x: jax.Array) -> jax.Array:
+def as_matrix(x: jax.Array) -> jax.Array:
   """With rows of channels: all axes but the last as one."""
   return x.reshape(-1, x.shape[-1])

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from ..common.activation import Activation, check_activation
 from ..common.layout import Layout, channel_axis, check_image
 from ..common.manual_axes import match_varying
-from ..common.moment_sums import with_known_count
+from ..common.moment_sums import with_static_count
 from ..common.moments import Moments
 from ..selection.dispatch import Requested, dispatch, or_default
 from ..selection.selection import Choice
@@ -99,7 +99,7 @@ def depthwise_conv_bn(
         _OP, _IMPLEMENTATIONS, implementation, x, filters, settings
       )
     y, moments = op.depthwise_conv_bn(x, filters, scale, offset, call)
-  return y, with_known_count(moments, y)
+  return y, with_static_count(moments, y)
 
 
 def describe(

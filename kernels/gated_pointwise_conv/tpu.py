@@ -12,7 +12,11 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from ..common.bands import over_bands, sum_bands
-from ..common.pointwise_matmul import block_diagonal, matrix, sum_blocks
+from ..common.pointwise_matmul import (
+  as_matrix,
+  block_diagonal,
+  sum_diagonal_blocks,
+)
 from ..common.recompute import recompute_from
 from ..common.tpu_prologue import Prologue
 from ..tpu.pallas_call import tpu_call
@@ -50,7 +54,7 @@ def gradients(
   dfactor, dkernel = _sums(settings, residuals, dy, plan)
   dfactor = sum_bands(dfactor, bands).astype(factor.dtype)
   dgate_params, dmean = residuals.gate_vjp(dfactor)
-  dkernel = sum_blocks(dkernel, bands).T.astype(kernel.dtype)
+  dkernel = sum_diagonal_blocks(dkernel, bands).T.astype(kernel.dtype)
 
   (x, dy), dmean = recompute_from((residuals.x, dy), dmean)
   dgated = jnp.matmul(dy, block_diagonal(kernel.T, bands))
@@ -103,7 +107,7 @@ def _kernel(settings: Settings, refs) -> None:
     refs.dfactor[...] = jnp.zeros_like(refs.dfactor)
     refs.dkernel[...] = jnp.zeros_like(refs.dkernel)
 
-  x, dy = refs.x[...], matrix(refs.dy[...])
+  x, dy = refs.x[...], as_matrix(refs.dy[...])
   prologue = Prologue(
     refs.scale[...][None], refs.offset[...][None], settings.activation
   )
@@ -111,4 +115,4 @@ def _kernel(settings: Settings, refs) -> None:
   gated = (z * refs.factor[...][None]).astype(x.dtype)
   dgated = jnp.dot(dy, refs.kernel[...], preferred_element_type=_F32)
   refs.dfactor[...] += (dgated.reshape(x.shape) * z).sum(0)
-  refs.dkernel[...] += sum_products(dy, matrix(gated))
+  refs.dkernel[...] += sum_products(dy, as_matrix(gated))

@@ -11,7 +11,7 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 
 from ..common.bands import sum_bands
-from ..common.pointwise_matmul import block_diagonal, product
+from ..common.pointwise_matmul import block_diagonal, pointwise_matmul
 from ..common.recompute import recompute_from
 from ..selection.by_platform import run
 from ..selection.dispatch import Implementation
@@ -38,7 +38,7 @@ def _forward(x, kernel, scale, offset, gate_params, settings: Settings):
   z = xla.activated(x, scale, offset, settings)
   mean = sum_bands(z.mean((0, 1)), bands) / bands
   factor, gate_vjp = jax.vjp(settings.gate, gate_params, mean)
-  y = product(
+  y = pointwise_matmul(
     xla.gate(z.astype(x.dtype), factor, bands), block_diagonal(kernel, bands)
   )
   residuals = Residuals(x, kernel, scale, offset, factor, gate_vjp)

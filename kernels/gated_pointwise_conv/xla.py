@@ -5,7 +5,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..common.bands import over_bands, sum_bands
-from ..common.pointwise_matmul import block_diagonal, cross, product, sum_blocks
+from ..common.pointwise_matmul import (
+  block_diagonal,
+  contract_pixels,
+  pointwise_matmul,
+  sum_diagonal_blocks,
+)
 from ..common.prologue import prologue, prologue_gradient
 from ..common.recompute import recompute_from
 from .settings import Gradients, Residuals, Settings
@@ -21,11 +26,13 @@ def gradients(
   bands = settings.bands
   z = activated(x, scale, offset, settings).astype(x.dtype)
   transposed = block_diagonal(kernel.T, bands)
-  dgated = product(dy, transposed)
+  dgated = pointwise_matmul(dy, transposed)
   dfactor = (dgated.astype(_F32) * z.astype(_F32)).sum((0, 1))
   dfactor = sum_bands(dfactor, bands)
   dgate_params, dmean = gate_vjp(dfactor.astype(factor.dtype))
-  dkernel = sum_blocks(cross(gate(z, factor, bands), dy), bands)
+  dkernel = sum_diagonal_blocks(
+    contract_pixels(gate(z, factor, bands), dy), bands
+  )
 
   (x, dy), dmean = recompute_from((x, dy), dmean)
   # On TPUs the wide product once more is cheaper than writing and reading it: a

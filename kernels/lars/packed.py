@@ -6,8 +6,8 @@ from types import ModuleType
 import jax
 import jax.numpy as jnp
 
-from ..packed.leaf_map import segments_of
-from ..packed.norms.xla import everywhere
+from ..packed.leaf_map import make_leaf_map
+from ..packed.norms.xla import sum_over_shards
 from ..packed.packing import Packed, Shard, pack_like
 from . import tpu as pallas_tpu
 from .formula import Settings
@@ -40,12 +40,12 @@ def update(
     The new params and the new momenta.
   """
   settings = settings.astype(jnp.dtype(jnp.float32))
-  segments = segments_of(params, shard, adapted)
+  leaf_map = make_leaf_map(params, shard, adapted)
   decay = settings.weight_decay if settings.norms_decayed_gradient else None
-  sums = by.sums([params.buffer, grads.buffer], segments, decay)
+  sums = by.sums([params.buffer, grads.buffer], leaf_map, decay)
   w, v = by.apply(
     *(params.buffer, grads.buffer, momenta.buffer),
-    *(everywhere(sums, shard), segments, settings),
+    *(sum_over_shards(sums, shard), leaf_map, settings),
   )
   return Packed(w, params.packing), Packed(v, params.packing)
 

@@ -8,9 +8,9 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from ..packed.leaf_map import Segments
+from ..packed.leaf_map import LeafMap
 from ..packed.norms import tpu as leaf_norms
-from ..packed.norms.scaled import SCALES, norm_of_sums
+from ..packed.norms.scaled_norm import SCALES, norm_of_sums
 from ..packed.register_blocks import (
   RegisterBlocks,
   as_registers,
@@ -28,21 +28,21 @@ def apply(
   g: jax.Array,
   v: jax.Array,
   sums: jax.Array,
-  segments: Segments,
+  leaf_map: LeafMap,
   settings: Settings,
 ) -> tuple[jax.Array, jax.Array]:
   """As `xla.apply`; `w` and `v` are overwritten where nobody else has them."""
-  blocks = register_blocks(segments)
+  blocks = register_blocks(leaf_map)
   scalars = [x.reshape(1) for x in settings.scalars.values()]
   registers = [as_registers(x) for x in (w, g, v)]
-  rates = -(-(segments.slots + 1) // SUBLANES) * SUBLANES
+  rates = -(-(leaf_map.slots + 1) // SUBLANES) * SUBLANES
   result = jax.ShapeDtypeStruct(
     registers[0].shape,
     jnp.float32,
     manual_axis_type=jax.typeof(w).manual_axis_type,
   )
   new_w, new_v = pl.pallas_call(
-    partial(_kernel, blocks=blocks, settings=settings, segments=segments),
+    partial(_kernel, blocks=blocks, settings=settings, leaf_map=leaf_map),
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=1,
       grid=(blocks.steps,),
@@ -65,7 +65,7 @@ def apply(
     ),
     name="lars_apply",
   )(
-    jnp.reshape(segments.number, 1),
+    jnp.reshape(leaf_map.number, 1),
     jnp.asarray(blocks.codes),
     *scalars,
     sums,
@@ -80,14 +80,14 @@ def _kernel(
   *refs,
   blocks: RegisterBlocks,
   settings: Settings,
-  segments: Segments,
+  leaf_map: LeafMap,
 ):
   *scalar_refs, sums_ref, w_ref, g_ref, v_ref, new_w_ref, new_v_ref = refs[:-1]
   rates_ref = refs[-1]  # a row for each slot, and one for the rest
   del number_ref
   scalars = zip(settings.scalars, scalar_refs, strict=True)
   in_kernel = settings._replace(**{name: ref[0] for name, ref in scalars})
-  leaves, slots = segments.leaves, segments.slots
+  leaves, slots = leaf_map.leaves, leaf_map.slots
 
   @pl.when(pl.program_id(0) == 0)
   def _():

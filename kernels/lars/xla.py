@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from ..packed.leaf_map import Segments
+from ..packed.leaf_map import LeafMap
 from ..packed.leaf_rows import SUBLANES
 from ..packed.norms import xla as leaf_norms
-from ..packed.norms.scaled import norm, norm_of_sums
+from ..packed.norms.scaled_norm import norm, norm_of_sums
 from .formula import Scalar, Settings, adapted_rate, step
 
 sums = leaf_norms.sums
@@ -61,7 +61,7 @@ def apply(
   g: jax.Array,
   v: jax.Array,
   sums: jax.Array,
-  segments: Segments,
+  leaf_map: LeafMap,
   settings: Settings,
 ) -> tuple[jax.Array, jax.Array]:
   """The step of packed buffers, given what the norms are made of.
@@ -71,7 +71,7 @@ def apply(
     g: of the same shape, gradients.
     v: of the same shape, momenta.
     sums: as the function `sums` gives them, of all shards together.
-    segments: of the adapted leaves.
+    leaf_map: of the adapted leaves.
     settings: the keyword arguments of `lars_update`, as arrays.
 
   Returns:
@@ -80,8 +80,8 @@ def apply(
   weight_norms, gradient_norms = norm_of_sums(sums)
   rates = adapted_rate(weight_norms, gradient_norms, settings)
   rates = jnp.append(rates, settings.learning_rate)
-  leaf = jnp.repeat(segments.leaf_of_register, SUBLANES)[:, None]
-  decay = jnp.where(leaf < segments.leaves, settings.weight_decay, 0)
+  leaf = jnp.repeat(leaf_map.leaf_of_register, SUBLANES)[:, None]
+  decay = jnp.where(leaf < leaf_map.leaves, settings.weight_decay, 0)
   change, v = step(w, g, v, rates[leaf], decay, settings)
   return w - change, v
 

@@ -2,7 +2,7 @@
 
 import jax
 
-from ..packed.leaf_map import segments_of
+from ..packed.leaf_map import make_leaf_map
 from ..packed.norms import tpu as pallas_tpu
 from ..packed.norms import xla
 from ..packed.packing import Packed, Shard
@@ -45,14 +45,14 @@ def leaf_norms(
   Source: Blue, "A portable Fortran program to find the Euclidean norm of a
   vector", ACM TOMS 4(1), 1978.
   """
-  segments = segments_of(packed, shard)
+  leaf_map = make_leaf_map(packed, shard)
   with jax.named_scope("leaf_norms"):
     (norms,) = dispatch(
       "leaf_norms",
       {"xla": xla.norms, "pallas_tpu": pallas_tpu.norms},
       for_tpu(implementation),
       [packed.buffer],
-      segments,
+      leaf_map,
       shard,
     )
   return norms

@@ -11,7 +11,7 @@ from jax import lax
 from .packing import Packed, Packing, Shard
 
 
-class Segments(NamedTuple):
+class LeafMap(NamedTuple):
   """The leaves of a shard; of a whole buffer where it is the only one.
 
   A leaf's slot is its place among those that the shard has. Behind the slots is
@@ -45,10 +45,10 @@ class Segments(NamedTuple):
     )
 
 
-def segments_of(
+def make_leaf_map(
   packed: Packed, shard: Shard | None, wanted: Sequence[bool] | None = None
-) -> Segments:
-  """The segments of what this device has.
+) -> LeafMap:
+  """The leaf_map of what this device has.
 
   Args:
     packed: the tree, or this device's shard of it.
@@ -71,13 +71,13 @@ def segments_of(
     wanted = [True] * len(packing.shapes)
   number = 0 if shard is None else shard.number
   tables = _tables(packing, shards, np.array(wanted))
-  return Segments(sum(wanted), number=number, **tables)
+  return LeafMap(sum(wanted), number=number, **tables)
 
 
 def _tables(
   packing: Packing, shards: int, wanted: np.ndarray
 ) -> dict[str, Any]:
-  """What `Segments` has of all shards."""
+  """What `LeafMap` has of all shards."""
   leaf = packing.leaf_of_register.reshape(shards, -1)
   goes_on = np.zeros_like(leaf)
   goes_on[:, 1:] = leaf[:, 1:] == leaf[:, :-1]

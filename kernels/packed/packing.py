@@ -185,7 +185,7 @@ def rows_here(
 ) -> jax.Array:
   """An entry for each register, `[rows / 8]`, as `[rows, 1]` of this shard.
 
-  For tables that are known when tracing; `Segments.per_row` looks values up.
+  For tables that are known when tracing; `LeafMap.per_row` looks values up.
   """
   entries = jnp.asarray(table)
   if shard is not None:

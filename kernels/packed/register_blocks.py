@@ -10,7 +10,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from ..tpu.registers import TILE
-from .leaf_map import Segments
+from .leaf_map import LeafMap
 
 # Registers of a block: 1 MB of each buffer, of which VMEM has two. With 512 the
 # codes would not fit in v3's scalar memory.
@@ -57,18 +57,18 @@ class RegisterBlocks(NamedTuple):
     return lax.fori_loop(0, self.size // _UNROLLED, turn, carry)
 
 
-def register_blocks(segments: Segments) -> RegisterBlocks:
+def register_blocks(leaf_map: LeafMap) -> RegisterBlocks:
   """Cuts the registers of each shard into blocks.
 
   What the last block has too much belongs to no leaf; its contents are
   undefined.
   """
-  shards, registers = segments.codes.shape
+  shards, registers = leaf_map.codes.shape
   size = min(_MOST, -(-registers // _UNROLLED) * _UNROLLED)
   steps = -(-registers // size)
-  codes = np.full((shards, steps * size), 2 * segments.slots, np.int32)
-  codes[:, :registers] = segments.codes
-  firsts = np.repeat(segments.firsts, steps)[:, None]
+  codes = np.full((shards, steps * size), 2 * leaf_map.slots, np.int32)
+  codes[:, :registers] = leaf_map.codes
+  firsts = np.repeat(leaf_map.firsts, steps)[:, None]
   codes = np.append(codes.reshape(-1, size), firsts, axis=1)
   return RegisterBlocks(size, steps, codes[:, None])
 

@@ -7,9 +7,9 @@ from ..channel_moments.api import channel_moments
 from ..common.bands import channels_of_band
 from ..common.layout import check_image
 from ..common.manual_axes import match_varying
-from ..common.moment_sums import with_known_count
+from ..common.moment_sums import with_static_count
 from ..common.moments import Moments
-from ..common.pointwise_matmul import block_diagonal, product
+from ..common.pointwise_matmul import block_diagonal, pointwise_matmul
 from ..selection.by_platform import choose_forms, describe_forms
 from ..selection.dispatch import Requested
 from ..selection.selection import Choice
@@ -62,9 +62,9 @@ def pointwise_conv_bn(
     if kernel.shape[1] > kernel.shape[0]:
       y, moments = expansion(x, kernel, bands, forms)
     else:
-      y = product(x, block_diagonal(kernel, bands))
+      y = pointwise_matmul(x, block_diagonal(kernel, bands))
       moments = channel_moments(y, bands=bands)
-  return y, with_known_count(checkpoint_name(moments, _OP), y)
+  return y, with_static_count(checkpoint_name(moments, _OP), y)
 
 
 def describe(x: jax.Array, kernel: jax.Array, *, bands: int = 1) -> Choice:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from ..common.pointwise_matmul import matrix
+from ..common.pointwise_matmul import as_matrix
 from ..tpu.pallas_call import tpu_call
 from ..tpu.pixels import Plan, plan_pixels, sum_products, sums, whole
 from .xla import Constant, Products
@@ -91,7 +91,7 @@ def _kernel(refs) -> None:
     for ref in (refs.cross, refs.gram, refs.total):
       ref[...] = jnp.zeros_like(ref)
 
-  x, dy = (matrix(ref[...]) for ref in (refs.x, refs.dy))
+  x, dy = (as_matrix(ref[...]) for ref in (refs.x, refs.dy))
   z = (x.astype(_F32) - refs.middle[...]).astype(x.dtype)
   dot = partial(jnp.dot, preferred_element_type=_F32)
   dx = dot(dy, refs.kernel[...]) + dot(z, refs.through[...])

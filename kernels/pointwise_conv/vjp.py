@@ -21,7 +21,11 @@ from jax import lax
 from ..channel_moments.api import channel_moments
 from ..common.bands import over_bands, sum_bands
 from ..common.moments import Moments
-from ..common.pointwise_matmul import block_diagonal, product, sum_blocks
+from ..common.pointwise_matmul import (
+  block_diagonal,
+  pointwise_matmul,
+  sum_diagonal_blocks,
+)
 from ..common.recompute import recompute_from
 from ..selection.by_platform import Forms, run
 from ..selection.dispatch import Implementation
@@ -41,7 +45,7 @@ def expansion(
   x: jax.Array, kernel: jax.Array, bands: int, forms: Forms
 ) -> tuple[jax.Array, Moments]:
   """See `podscale.kernels.pointwise_conv_bn`."""
-  y = product(x, block_diagonal(kernel, bands))
+  y = pointwise_matmul(x, block_diagonal(kernel, bands))
   # The mean over the middle row, from x, so that XLA:TPU sums about it in the
   # loop that makes y: v3, 29x29x32x128 to 768 channels, 403 to 120 us.
   pivot = _dot_f32(_middle(x, bands)[None], kernel.astype(_F32))[0]
@@ -81,8 +85,8 @@ def _backward(bands, forms, residuals, cotangents):
     block_diagonal(through.astype(x.dtype), bands),
   )
   shift = sum_bands(total, bands) / count
-  gram = sum_blocks(gram, bands) - count * shift[:, None] * shift[None]
-  dkernel = sum_blocks(cross, bands) + _dot_f32(gram, scaled)
+  gram = sum_diagonal_blocks(gram, bands) - count * shift[:, None] * shift[None]
+  dkernel = sum_diagonal_blocks(cross, bands) + _dot_f32(gram, scaled)
   dkernel = dkernel + (middle + shift)[:, None] * dmoments.mean[None]
   return dx, dkernel.astype(kernel.dtype)
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from ..common.pointwise_matmul import cross, sum_of_products
+from ..common.pointwise_matmul import add_pointwise_matmuls, contract_pixels
 
 Constant = Callable[[jax.Array], jax.Array]
 Products = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
@@ -35,6 +35,11 @@ def products(
   """
   z = (x.astype(jnp.float32) - middle[None, None, None]).astype(x.dtype)
   total = z.astype(jnp.float32).sum((0, 1, 2))
-  dx = sum_of_products((dy, kernel), (z, through))
+  dx = add_pointwise_matmuls((dy, kernel), (z, through))
   dx = dx + constant(total)[None, None, None]
-  return dx.astype(x.dtype), cross(x, dy), cross(z, z), total
+  return (
+    dx.astype(x.dtype),
+    contract_pixels(x, dy),
+    contract_pixels(z, z),
+    total,
+  )

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 
-from ...common.bands import edge_masks, rows_beyond
+from ...common.bands import halo_masks, halo_rows
 from ...tpu.pallas_call import Operand
 from ...tpu.registers import Registers
 from .channel_vectors import Given
@@ -46,7 +46,7 @@ def edge_rows(
   return {
     f"{name}_{side}": (rows, g.edge_block(block, len(rows)))
     for name, array in arrays.items()
-    for side, rows in rows_beyond(array, g.bands, *reach).items()
+    for side, rows in halo_rows(array, g.bands, *reach).items()
   }
 
 
@@ -54,7 +54,7 @@ def edge_vectors(reach: tuple[int, int], g: Geometry) -> dict[str, jax.Array]:
   """The vectors `above` and `below`: ones where there is a band to read."""
   if g.bands == 1:
     return {}
-  masks = edge_masks(g.channels, g.bands)
+  masks = halo_masks(g.channels, g.bands)
   sides = zip(SIDES, reach, strict=True)
   return {side: masks[side] for side, rows in sides if rows}
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ...common.layout import sum_axes
-from ...common.moment_sums import moments_cotangent, moments_of
+from ...common.moment_sums import compute_moments, moments_cotangent
 from ...common.prologue import prologue, prologue_gradient
 from ...common.recompute import recompute_from
 from ..settings import Call, Gradients, Residuals, Results
@@ -28,7 +28,7 @@ def forward(
   z = _activated(x, scale, offset, settings)
   y = _convolve(z, filters, settings)
   pivot = _pivot(z, filters, settings)
-  return y.astype(x.dtype), moments_of(y, settings.layout, pivot)
+  return y.astype(x.dtype), compute_moments(y, settings.layout, pivot)
 
 
 def backward(

@@ -10,7 +10,7 @@ from jax import lax
 
 from ...common.channel_sums import channel_sums
 from ...common.layout import per_channel
-from ...common.moment_sums import moments_cotangent, moments_of
+from ...common.moment_sums import compute_moments, moments_cotangent
 from ...common.prologue import prologue, prologue_gradient
 from ...common.recompute import recompute_from
 from ..settings import Call, Gradients, Residuals, Results
@@ -29,7 +29,7 @@ def forward(
   rows, cols = _windows(x, filters, settings)
   z = _padded_input(x, scale, offset, rows, cols, settings)
   y = _convolve(z, filters, rows, cols, settings.layout)
-  return y.astype(x.dtype), moments_of(y, settings.layout)
+  return y.astype(x.dtype), compute_moments(y, settings.layout)
 
 
 def backward(

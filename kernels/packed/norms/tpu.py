@@ -12,32 +12,32 @@ from jax.experimental.pallas import tpu as pltpu
 
 from ...tpu.chip import target_chip
 from ...tpu.registers import LANES, SUBLANES, TILE, zeros
-from ..leaf_map import Segments
+from ..leaf_map import LeafMap
 from ..packing import Shard
 from ..register_blocks import RegisterBlocks, as_registers, register_blocks
 from . import xla
-from .scaled import SCALES, norm_of_sums, scaled_squares
+from .scaled_norm import SCALES, norm_of_sums, scaled_squares
 
 _UNROLLED = 8  # slots of a turn of the loop
 
 
 def norms(
-  buffers: Sequence[jax.Array], segments: Segments, shard: Shard | None
+  buffers: Sequence[jax.Array], leaf_map: LeafMap, shard: Shard | None
 ) -> jax.Array:
   """As `xla.norms`.
 
   Raises:
     NotImplementedError: VMEM does not hold the sums of all leaves.
   """
-  tiles = xla.everywhere(sums(buffers, segments), shard)
+  tiles = xla.sum_over_shards(sums(buffers, leaf_map), shard)
   rows = tiles.swapaxes(0, 1).reshape(SUBLANES, -1)
-  terms = rows[: SCALES * len(buffers), : segments.leaves]
+  terms = rows[: SCALES * len(buffers), : leaf_map.leaves]
   return norm_of_sums(terms.reshape(SCALES, len(buffers), -1))
 
 
 def sums(
   buffers: Sequence[jax.Array],
-  segments: Segments,
+  leaf_map: LeafMap,
   decay: jax.Array | None = None,
 ) -> jax.Array:
   """As `xla.sums`, a leaf in a lane.
@@ -50,16 +50,16 @@ def sums(
   Raises:
     NotImplementedError: VMEM does not hold the sums of all leaves.
   """
-  blocks = register_blocks(segments)
+  blocks = register_blocks(leaf_map)
   terms = SCALES * len(buffers)
   decays = [] if decay is None else [decay.reshape(1)]
   # A slot more for what nobody asked for, and one for the leaf at hand.
-  kept = (_whole_turns(segments.slots + 2), terms, *TILE)
-  results = (segments.leaves // LANES + 1, *TILE)
+  kept = (_whole_turns(leaf_map.slots + 2), terms, *TILE)
+  results = (leaf_map.leaves // LANES + 1, *TILE)
   size = math.prod(kept) + math.prod(results)
-  _check_vmem(segments.slots, size, len(buffers), blocks.size)
+  _check_vmem(leaf_map.slots, size, len(buffers), blocks.size)
   return pl.pallas_call(
-    partial(_kernel, blocks=blocks, segments=segments),
+    partial(_kernel, blocks=blocks, leaf_map=leaf_map),
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=1,
       grid=(blocks.steps,),
@@ -88,7 +88,7 @@ def sums(
     ),
     name="leaf_norms",
   )(
-    jnp.reshape(segments.number, 1),
+    jnp.reshape(leaf_map.number, 1),
     jnp.asarray(blocks.codes),
     *decays,
     *map(as_registers, buffers),
@@ -114,14 +114,14 @@ def _kernel(
   codes_ref,  # [1, 1, registers + 1] of a block
   *refs,  # the decay or nothing, and the buffers
   blocks: RegisterBlocks,
-  segments: Segments,
+  leaf_map: LeafMap,
 ):
   *inputs, tiles_ref, kept_ref = refs
   del number_ref
   terms = kept_ref.shape[1]
   buffer_refs = inputs[-terms // SCALES :]
   decay_ref = inputs[0] if len(inputs) > len(buffer_refs) else None
-  leaves, slots = segments.leaves, segments.slots
+  leaves, slots = leaf_map.leaves, leaf_map.slots
 
   def clear(slot, _=None):
     for term in range(terms):

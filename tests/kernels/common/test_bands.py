@@ -15,7 +15,7 @@ from podscale.kernels import (
   over_bands,
   to_bands,
 )
-from podscale.kernels.common.bands import edge_masks, rows_beyond
+from podscale.kernels.common.bands import halo_masks, halo_rows
 
 F32 = jnp.float32
 
@@ -51,16 +51,16 @@ def test_changed_bands_hold_the_same_image(have, want, dtype):
   assert (dx == to_bands(from_bands(cotangent, want), have)).all()
 
 
-def test_rows_beyond_are_those_of_the_neighbours():
+def test_halo_rows_come_from_the_neighbouring_bands():
   x = image((6, 2, 3, 5))
-  rows = rows_beyond(to_bands(x, 2), 2, above=2, below=1)
+  rows = halo_rows(to_bands(x, 2), 2, above=2, below=1)
   assert (rows["above"][..., 5:] == x[1:3]).all()
   assert (rows["below"][..., :5] == x[3:4]).all()
   # Nothing is above the first band and below the last.
   assert (rows["above"][..., :5] == 0).all()
   assert (rows["below"][..., 5:] == 0).all()
-  assert rows_beyond(to_bands(x, 2), 2, above=0, below=1).keys() == {"below"}
-  masks = edge_masks(10, 2)
+  assert halo_rows(to_bands(x, 2), 2, above=0, below=1).keys() == {"below"}
+  masks = halo_masks(10, 2)
   assert masks["above"].tolist() == [0] * 5 + [1] * 5
   assert masks["below"].tolist() == [1] * 5 + [0] * 5
 

@@ -10,7 +10,7 @@ from support.tpu_interpreter import as_on_a_tpu
 
 from podscale.kernels.leaf_norms import leaf_norms
 from podscale.kernels.packed import register_blocks
-from podscale.kernels.packed.norms.scaled import norm
+from podscale.kernels.packed.norms.scaled_norm import norm
 from podscale.kernels.packed.packing import Packed, Shard, pack_like
 
 U = 2.0**-24  # float32 rounds to within this share of a number
