@@ -71,7 +71,7 @@ def _rows_read(images: jax.Array, rows: Window, bands: int) -> jax.Array:
   none = 0, 0
   padded = jnp.pad(images, (none, (rows.low, rows.high), none, none))
   n, _, w, c = images.shape
-  step, beyond = rows.out // bands * rows.stride, rows.kernel - rows.stride
+  step, beyond = rows.out // bands * rows.stride, rows.kernel_size - rows.stride
   own = padded[:, : bands * step].reshape(n, bands, step, w, c)
   own = own.transpose(0, 2, 3, 1, 4).reshape(n, step, w, bands * c)
   next_band = own[:, :beyond, :, c:], padded[:, bands * step :]

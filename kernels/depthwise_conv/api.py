@@ -12,7 +12,7 @@ from ..common.moment_sums import with_static_count
 from ..common.moments import Moments
 from ..selection.dispatch import Requested, dispatch, or_default
 from ..selection.selection import Choice
-from . import vjp as op
+from . import vjp
 from .selection import automatic_call, choose, pallas_call, xla_call
 from .settings import Call, Settings
 from .window import Padding
@@ -98,7 +98,7 @@ def depthwise_conv_bn(
       call = dispatch(
         _OP, _IMPLEMENTATIONS, implementation, x, filters, settings
       )
-    y, moments = op.depthwise_conv_bn(x, filters, scale, offset, call)
+    y, moments = vjp.depthwise_conv_bn(x, filters, scale, offset, call)
   return y, with_static_count(moments, y)
 
 

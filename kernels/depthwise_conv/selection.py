@@ -7,8 +7,7 @@ from ..selection.selection import Choice
 from ..tpu.chip import target_chip
 from ..tpu.registers import LANES
 from .settings import Call, Settings
-from .tpu import plan as pallas_tpu
-from .tpu.plan import Plan
+from .tpu.plan import Plan, make_plan
 
 # Where the kernels, forward and backward together, were ahead of XLA in every
 # layer that was judged, in bfloat16: the least share of the lanes that the
@@ -34,12 +33,12 @@ def automatic_call(
   plan, _ = _decide(x, filters, settings)
   if plan is None:
     return xla_call(settings)
-  return Call(settings, "pallas_tpu", "taps", plan)
+  return Call(settings, "pallas_tpu", "shifted", plan)
 
 
 def xla_call(settings: Settings) -> Call:
   """The call of the implementation 'xla'."""
-  return Call(settings, "conv", "taps")
+  return Call(settings, "grouped", "shifted")
 
 
 def pallas_call(x: jax.Array, filters: jax.Array, settings: Settings) -> Call:
@@ -48,7 +47,7 @@ def pallas_call(x: jax.Array, filters: jax.Array, settings: Settings) -> Call:
   Raises:
     NotImplementedError: the kernels cannot do this.
   """
-  plan = pallas_tpu.plan(x, filters, settings)
+  plan = make_plan(x, filters, settings)
   return Call(settings, "pallas_tpu", "pallas_tpu", plan)
 
 
@@ -68,7 +67,7 @@ def _decide(x, filters, settings) -> tuple[Plan | None, str]:
   if chip == "unknown":
     return None, "no TPU is compiled for"
   try:
-    plan = pallas_tpu.plan(x, filters, settings)
+    plan = make_plan(x, filters, settings)
   except NotImplementedError as error:
     return None, str(error)
   layout = settings.layout

@@ -1,4 +1,4 @@
-"""What of a call is known when it is traced, beside the arrays' shapes."""
+"""Settings of a call, and the types that all implementations share."""
 
 from typing import Literal, NamedTuple
 
@@ -9,8 +9,11 @@ from ..common.layout import Layout
 from ..common.moments import Moments
 from .window import Padding
 
-Form = Literal["taps", "conv", "pallas_tpu"]
-"""How it is computed: see the files of these names."""
+Implementation = Literal["shifted", "grouped", "pallas_tpu"]
+"""Module that computes the op: `xla.shifted`, `xla.grouped` or `tpu`.
+
+The public implementation 'xla' is `grouped` on TPUs and `shifted` elsewhere.
+"""
 
 Results = tuple[jax.Array, Moments]
 Residuals = tuple[
@@ -25,7 +28,7 @@ Gradients = tuple[jax.Array, jax.Array, jax.Array | None, jax.Array | None]
 
 
 class Settings(NamedTuple):
-  """The settings of `podscale.kernels.depthwise_conv_bn`."""
+  """Static arguments of `podscale.kernels.depthwise_conv_bn`."""
 
   activation: Activation
   stride: int
@@ -35,16 +38,16 @@ class Settings(NamedTuple):
 
 
 class Call(NamedTuple):
-  """The settings, and the forms that run.
+  """Settings of a call, and the implementations that run it.
 
   Attributes:
-    settings: Of the public op.
-    on_tpu: The form on a TPU.
-    elsewhere: The form on other platforms.
-    plan: Block sizes of the kernels, a `pallas_tpu.Plan`, where they may run.
+    settings: Static arguments of the public op.
+    on_tpu: Implementation on TPUs.
+    elsewhere: Implementation on other platforms.
+    plan: `tpu.plan.Plan` of the kernels; None if no kernel may run.
   """
 
   settings: Settings
-  on_tpu: Form
-  elsewhere: Form
+  on_tpu: Implementation
+  elsewhere: Implementation
   plan: tuple | None = None

@@ -1,7 +1,7 @@
-"""The op with its gradients: one rule, whatever form computes it.
+"""The op and its derivative: one rule for all implementations.
 
-All forms keep the same arrays for the backward pass, so the form can be chosen
-inside, when it is lowered for a platform.
+All implementations keep the same residuals. So the derivative wraps the choice
+of implementation, which is made when the op is lowered for a platform.
 """
 
 from functools import partial
@@ -10,15 +10,14 @@ import jax
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from .settings import Call, Results
-from .tpu import plan as pallas_tpu
-from .xla import grouped as conv_form
-from .xla import shifted as taps_form
+from .settings import Call, Gradients, Implementation, Residuals, Results
+from .tpu import pallas_tpu
+from .xla import grouped, shifted
 from .xla.unbanded import Unbanded
 
-_FORMS = {
-  "taps": Unbanded(taps_form),
-  "conv": Unbanded(conv_form),
+_IMPLEMENTATIONS = {
+  "shifted": Unbanded(shifted),
+  "grouped": Unbanded(grouped),
   "pallas_tpu": pallas_tpu,
 }
 
@@ -35,22 +34,24 @@ def depthwise_conv_bn(
   return _on_platform("forward", call, x, filters, scale, offset)
 
 
-def _forward(x, filters, scale, offset, call):
+def _forward(x, filters, scale, offset, call) -> tuple[Results, Residuals]:
   results = depthwise_conv_bn(x, filters, scale, offset, call)
   y, moments = checkpoint_name(results, "depthwise_conv_bn")
   return (y, moments), (x, filters, scale, offset, y, moments)
 
 
-def _backward(call, residuals, cotangents):
+def _backward(call, residuals, cotangents) -> Gradients:
   return _on_platform("backward", call, residuals, cotangents)
 
 
 depthwise_conv_bn.defvjp(_forward, _backward)
 
 
-def _on_platform(name, call: Call, *args):
-  def run(form):
-    function = getattr(_FORMS[form], name)
+def _on_platform(direction: str, call: Call, *args):
+  """Run one direction of the implementation of each platform."""
+
+  def run(implementation: Implementation):
+    function = getattr(_IMPLEMENTATIONS[implementation], direction)
     return lambda *args: function(*args, call)
 
   if call.on_tpu == call.elsewhere:

@@ -1,1 +1,1 @@
-"""The depthwise convolution as Pallas kernels for TPUs."""
+"""The depthwise convolution as Pallas TPU kernels."""

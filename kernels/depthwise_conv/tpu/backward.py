@@ -80,7 +80,7 @@ def backward(
     inputs[f"y_halo{j}"] = (y, g.output_row(row))
     inputs[f"dy_halo{j}"] = (dy, g.output_row(row))
   sums = pltpu.VMEM((g.groups, *TILE), jnp.float32)
-  products = g.groups, g.rows.kernel, g.products
+  products = g.groups, g.rows.kernel_size, g.products
   results = tpu_call(
     partial(_kernel, given, wanted),
     name="depthwise_conv_bn_backward",
@@ -111,7 +111,7 @@ def backward(
 
 def _cost(x, y, g) -> pl.CostEstimate:
   return pl.CostEstimate(
-    flops=4 * g.rows.kernel**2 * y.size + 16 * x.size,
+    flops=4 * g.rows.kernel_size**2 * y.size + 16 * x.size,
     transcendentals=x.size if g.activation == "silu" else 0,
     bytes_accessed=(2 * x.size + 2 * y.size) * x.dtype.itemsize,
   )
@@ -359,7 +359,7 @@ def _meetings(g: Geometry, first, columns: int):
   window = g.cols
   meetings: dict[int, list[tuple[int, int]]] = {}
   for col in range(columns):
-    for b in range(window.kernel):
+    for b in range(window.kernel_size):
       m, rest = divmod(col + window.low - b, window.stride)
       known = isinstance(first, int)
       if rest or (known and not 0 <= first + m < window.out):
@@ -372,7 +372,7 @@ def _write_sums(g: Geometry, wanted: Wanted, refs, group) -> None:
   """Adds up what the registers of sums have of each channel."""
   taps = [
     [total(g, refs.filter_sums[group, a, j]) for j in range(g.products)]
-    for a in range(g.rows.kernel)
+    for a in range(g.rows.kernel_size)
   ]
   if g.algorithm is not None:
     taps = [g.algorithm.filter_transposed(row)[::-1] for row in taps]

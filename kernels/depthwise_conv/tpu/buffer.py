@@ -259,7 +259,7 @@ class Buffer(NamedTuple):
 def forward_buffer(g: Geometry) -> Buffer:
   """That of the activated input."""
   rows, cols = g.rows, g.cols
-  last = (g.out_rows - 1) * rows.stride + rows.kernel
+  last = (g.out_rows - 1) * rows.stride + rows.kernel_size
   return Buffer(
     block=g.in_rows,
     rows=rows.size,
@@ -298,6 +298,6 @@ def backward_buffer(g: Geometry) -> Buffer:
 def reach(window: Window) -> tuple[int, int]:
   """How many outputs before and after its own an input had a part in."""
   return (
-    (window.kernel - 1 - window.low) // window.stride,
+    (window.kernel_size - 1 - window.low) // window.stride,
     (window.low + window.stride - 1) // window.stride,
   )

@@ -40,7 +40,7 @@ class Given(NamedTuple):
     self, filters: jax.Array, vectors: Mapping[str, jax.Array | None]
   ) -> dict[str, Operand]:
     """What holds them; of the vectors only those of `names`."""
-    g, k = self.g, self.g.rows.kernel
+    g, k = self.g, self.g.rows.kernel_size
     if g.channels_in_lanes:
       if g.blocks.pairs:
         # Else each step would convert them, one after the other.
@@ -59,7 +59,7 @@ class Given(NamedTuple):
 
   def taps(self, refs, group) -> Taps:
     """The filters' taps of a group of channels."""
-    k = range(self.g.rows.kernel)
+    k = range(self.g.rows.kernel_size)
     if self.g.channels_in_lanes:
       return [[broadcast(refs.filters[a, b : b + 1]) for b in k] for a in k]
     return [[self._column(refs, a * len(k) + b, group) for b in k] for a in k]
@@ -82,7 +82,7 @@ class Given(NamedTuple):
     """A vector's values of a group of channels."""
     if self.g.channels_in_lanes:
       return broadcast(getattr(refs, name)[...].reshape(1, LANES))
-    column = self.g.rows.kernel**2 + self.names.index(name)
+    column = self.g.rows.kernel_size**2 + self.names.index(name)
     return self._column(refs, column, group)
 
   def prologue(self, refs, group) -> Prologue:
@@ -113,7 +113,7 @@ class Wanted(NamedTuple):
 
   def outputs(self) -> dict[str, Result]:
     """What holds them."""
-    g, k = self.g, self.g.rows.kernel
+    g, k = self.g, self.g.rows.kernel_size
     if not g.channels_in_lanes:
       width = self._taps_count + len(self.names)
       shape = g.channels, width
@@ -159,7 +159,7 @@ class Wanted(NamedTuple):
 
   def arrays(self, results: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     """Each vector `[c]` by its name, and `dfilters`."""
-    g, k = self.g, self.g.rows.kernel
+    g, k = self.g, self.g.rows.kernel_size
     if g.channels_in_lanes:
       arrays = {name: results[name].reshape(-1) for name in self.names}
       if self.taps is not None:
@@ -174,15 +174,15 @@ class Wanted(NamedTuple):
 
   @property
   def _taps_count(self) -> int:
-    return 0 if self.taps is None else self.g.rows.kernel**2
+    return 0 if self.taps is None else self.g.rows.kernel_size**2
 
 
 def vector_bytes(g: Geometry) -> int:
   """What a kernel takes of VMEM for them, in and out, and what it sums."""
   tile = 4 * SUBLANES * LANES
-  sums = g.groups * tile * (3 + g.rows.kernel * g.products)
+  sums = g.groups * tile * (3 + g.rows.kernel_size * g.products)
   if g.channels_in_lanes:
-    return sums + 4 * tile * (g.rows.kernel + _MOST_VECTORS)
+    return sums + 4 * tile * (g.rows.kernel_size + _MOST_VECTORS)
   return sums + 4 * tile * g.groups
 
 

@@ -98,7 +98,7 @@ def vmem_bytes(g: Geometry, dtype: jnp.dtype) -> int:
 def _cost(x, y_shape, g) -> pl.CostEstimate:
   outputs = y_shape[0] * y_shape[1] * y_shape[2] * y_shape[3]
   return pl.CostEstimate(
-    flops=outputs * (2 * g.rows.kernel**2 + 4) + 4 * x.size,
+    flops=outputs * (2 * g.rows.kernel_size**2 + 4) + 4 * x.size,
     transcendentals=x.size if g.activation == "silu" else 0,
     bytes_accessed=(x.size + outputs) * x.dtype.itemsize,
   )
@@ -171,7 +171,7 @@ def _activate(given: Given, refs, i, part: Part) -> None:
 def _row_ranges(g: Geometry, i) -> list[Range]:
   if g.trims_rows:
     return output_ranges(g.rows)
-  every = tuple(range(g.rows.kernel))
+  every = tuple(range(g.rows.kernel_size))
   there = jnp.minimum(g.out_rows, g.rows.out - i * g.out_rows)
   return [Range(0, g.out_rows if g.whole else there, every)]
 
@@ -210,7 +210,7 @@ def _outputs(g: Geometry, refs, filters, taps, row, first, size):
 
 def _direct(g, activated, filters, taps, row, first, size, p):
   """Registers of `size` columns of an output row, each tap by itself."""
-  stride, kernel = g.cols.stride, g.cols.kernel
+  stride, kernel = g.cols.stride, g.cols.kernel_size
   sums = [None] * size
   for a in taps:
     for j in range((size - 1) * stride + kernel):
@@ -271,7 +271,7 @@ def _take_pivot(g: Geometry, refs, filters, part: Part) -> None:
   """
   tile = g.algorithm.outputs if g.algorithm else 1
   row, col = g.out_rows // 2, g.cols.out // 2 // tile * tile
-  every = tuple(range(g.rows.kernel))
+  every = tuple(range(g.rows.kernel_size))
   ((*registers,),) = _outputs(g, refs, filters, every, row, col, 1)
   for p, group in enumerate(distinct(g, part.groups)):
     register = registers[p]

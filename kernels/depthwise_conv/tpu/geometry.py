@@ -94,12 +94,12 @@ class Geometry(NamedTuple):
   @property
   def algorithm(self) -> Algorithm | None:
     """That of minimal filtering, or None for each tap by itself."""
-    return ALGORITHMS[self.cols.kernel] if self.blocks.minimal else None
+    return ALGORITHMS[self.cols.kernel_size] if self.blocks.minimal else None
 
   @property
   def products(self) -> int:
     """Products of a filter's row: its taps, or an algorithm's points."""
-    return self.algorithm.points if self.algorithm else self.cols.kernel
+    return self.algorithm.points if self.algorithm else self.cols.kernel_size
 
   @property
   def in_rows(self) -> int:

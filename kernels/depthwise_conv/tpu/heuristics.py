@@ -119,7 +119,7 @@ def _smallest(
   # In float32 its rounding would show. It keeps more values at a time than 32
   # registers hold.
   minimal = (
-    large and narrow and g.rows.stride == 1 and g.cols.kernel in ALGORITHMS
+    large and narrow and g.rows.stride == 1 and g.cols.kernel_size in ALGORITHMS
   )
   body = _body(g, direction, large, minimal)
   columns = even_chunk(-(-g.cols.size // g.cols.stride), body.columns)
@@ -154,7 +154,7 @@ def _body(
   68.2; backward of the former, 8 columns 409, 16 393, 28 396. 112x112x96 3x3
   stride 2 forward, 14 columns 204, 56 of two rows 188.
   """
-  kernel, stride = g.rows.kernel, g.rows.stride
+  kernel, stride = g.rows.kernel_size, g.rows.stride
   if not large:
     few = kernel > 3 or (direction == "backward" and stride == 2)
     return _Body(7 if few else 14, 28, 1)

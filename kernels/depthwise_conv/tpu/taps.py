@@ -30,7 +30,7 @@ def output_ranges(window: Window) -> list[Range]:
   def taps(output: int) -> tuple[int, ...]:
     first = output * window.stride - window.low
     return tuple(
-      i for i in range(window.kernel) if 0 <= first + i < window.size
+      i for i in range(window.kernel_size) if 0 <= first + i < window.size
     )
 
   return _ranges(window.out, taps)
@@ -58,7 +58,7 @@ def phase_taps(window: Window, phase: int) -> tuple[int, ...]:
   """The taps that meet inputs phase, phase + stride, ... at all."""
   return tuple(
     i
-    for i in range(window.kernel)
+    for i in range(window.kernel_size)
     if (phase + window.low - i) % window.stride == 0
   )
 

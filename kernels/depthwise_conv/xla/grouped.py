@@ -1,7 +1,7 @@
-"""The depthwise convolution as a grouped one, in plain JAX.
+"""The depthwise convolution as one grouped convolution, in plain JAX.
 
-XLA:TPU has code of its own for convolutions with one feature per group, and
-fuses the prologue and the moments into it.
+XLA:TPU has special code for convolutions with one feature per group, and fuses
+the prologue and the moments into it.
 """
 
 import jax
@@ -27,14 +27,14 @@ def forward(
   settings = call.settings
   z = _activated(x, scale, offset, settings)
   y = _convolve(z, filters, settings)
-  pivot = _pivot(z, filters, settings)
-  return y.astype(x.dtype), compute_moments(y, settings.layout, pivot)
+  shift = _near_mean(z, filters, settings)
+  return y.astype(x.dtype), compute_moments(y, settings.layout, shift)
 
 
 def backward(
   residuals: Residuals, cotangents: Results, call: Call
 ) -> Gradients:
-  """The gradients of x, filters, scale and offset, in their dtypes."""
+  """Compute the gradients of x, filters, scale and offset, in their dtypes."""
   residuals, cotangents = recompute_from(residuals, cotangents)
   x, filters, scale, offset, y, moments = residuals
   dy, dmoments = cotangents
@@ -60,7 +60,7 @@ def _activated(x, scale, offset, settings):
 
 
 def _convolve(z, filters, settings, row_padding=None):
-  """Float32; `row_padding` in the place of the settings' padding of rows."""
+  """Convolve, to float32; `row_padding` overrides the settings' padding."""
   stride, layout = settings.stride, settings.layout
   rows, cols = (
     window(z.shape[d], filters.shape[0], stride, settings.padding)
@@ -77,15 +77,15 @@ def _convolve(z, filters, settings, row_padding=None):
   )
 
 
-def _pivot(z, filters, settings):
-  """The mean of the middle row of outputs, from the rows that it reads.
+def _near_mean(z, filters, settings):
+  """Compute the mean of the middle row of outputs, `[1, 1, 1, c]` in HWNC.
 
-  Taken from the outputs themselves it would keep XLA from adding up the
-  moments while it convolves.
+  The row is convolved once more: if its mean came from the outputs, XLA could
+  not add up the moments while it convolves.
   """
   rows = window(z.shape[0], filters.shape[0], settings.stride, settings.padding)
   first = rows.out // 2 * rows.stride - rows.low
-  stop = first + rows.kernel
+  stop = first + rows.kernel_size
   z = z[max(first, 0) : stop]
   padding = max(-first, 0), max(stop - rows.size, 0)
   row = _convolve(z, filters, settings, padding)

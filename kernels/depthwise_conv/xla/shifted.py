@@ -1,6 +1,6 @@
 """The depthwise convolution as k * k shifted multiply-adds, in plain JAX.
 
-XLA fuses them into one loop on every platform, and XLA:CPU's own grouped
+XLA fuses the multiply-adds into one loop on every platform. XLA:CPU's grouped
 convolution is many times slower.
 """
 
@@ -35,7 +35,7 @@ def forward(
 def backward(
   residuals: Residuals, cotangents: Results, call: Call
 ) -> Gradients:
-  """The gradients of x, filters, scale and offset, in their dtypes."""
+  """Compute the gradients of x, filters, scale and offset, in their dtypes."""
   residuals, cotangents = recompute_from(residuals, cotangents)
   x, filters, scale, offset, y, moments = residuals
   dy, dmoments = cotangents
@@ -43,7 +43,7 @@ def backward(
   layout = settings.layout
   rows, cols = _windows(x, filters, settings)
   dy = dy.astype(jnp.float32) + moments_cotangent(dmoments, y, moments, layout)
-  # Materialised, for each tap reads it again; rounded as any activation is.
+  # Materialised, because each tap reads dy again; rounded as activations are.
   dy = lax.optimization_barrier(dy.astype(x.dtype))
   z = _padded_input(x, scale, offset, rows, cols, settings)
   dfilters = _filter_gradient(z, dy, rows, cols, layout)
@@ -63,7 +63,7 @@ def _windows(x, filters, settings) -> tuple[Window, Window]:
 
 
 def _padded_input(x, scale, offset, rows: Window, cols: Window, settings):
-  """What the taps read, in x's dtype; materialised, for each reads it again."""
+  """Materialise the padded input of the taps, in x's dtype."""
   z = prologue(x, scale, offset, settings.activation, settings.layout)
   z = z.astype(x.dtype)
   borders = [(rows.low, rows.high, 0), (cols.low, cols.high, 0)]
@@ -74,7 +74,7 @@ def _padded_input(x, scale, offset, rows: Window, cols: Window, settings):
 
 
 def _tap(z, i, j, rows: Window, cols: Window):
-  """What the filter's tap [i, j] meets, for each output, in float32."""
+  """Select the input that tap [i, j] reads for each output, in float32."""
   limit = (
     i + (rows.out - 1) * rows.stride + 1,
     j + (cols.out - 1) * cols.stride + 1,
@@ -85,11 +85,11 @@ def _tap(z, i, j, rows: Window, cols: Window):
 
 
 def _convolve(z, filters, rows, cols, layout):
-  """The sum over taps in float32; z is padded."""
+  """Convolve padded z, to float32."""
   taps = [
     _tap(z, i, j, rows, cols) * _filter_tap(filters, i, j, layout)
-    for i in range(rows.kernel)
-    for j in range(cols.kernel)
+    for i in range(rows.kernel_size)
+    for j in range(cols.kernel_size)
   ]
   return sum(taps[1:], taps[0])
 
@@ -99,8 +99,8 @@ def _filter_tap(filters, i, j, layout):
 
 
 def _filter_gradient(z, dy, rows, cols, layout):
-  """The sum over outputs of what each tap met times dy, float32 [k, k, c]."""
-  k = rows.kernel
+  """Sum the products of each tap's inputs and dy, float32 `[k, k, c]`."""
+  k = rows.kernel_size
 
   def products(z, dy):
     dy = dy.astype(jnp.float32)
@@ -113,10 +113,10 @@ def _filter_gradient(z, dy, rows, cols, layout):
 
 
 def _input_gradient(dy, filters, rows, cols, layout):
-  """The transposed convolution, float32, of the unpadded input's shape.
+  """Compute dz, float32, without the padding.
 
-  Inputs at distance `stride` meet the same taps; each such phase is a
-  convolution of stride 1 over dy, and the phases are interleaved.
+  Inputs `stride` apart meet the same taps and form one phase. The gradient of a
+  phase is a convolution of stride 1 over dy; the phases are interleaved.
   """
   phases = [
     [_phase(dy, filters, rows, cols, p, q, layout) for q in range(cols.stride)]
@@ -131,7 +131,7 @@ def _input_gradient(dy, filters, rows, cols, layout):
 
 
 def _phase(dy, filters, rows, cols, p, q, layout):
-  """The gradient of inputs p, p + stride, ... and q, q + stride, ..."""
+  """Compute the gradient of rows p, p + stride, ... and columns q, ... ."""
   reads_i, pad_i = _phase_taps(rows, p)
   reads_j, pad_j = _phase_taps(cols, q)
   zero = jnp.zeros((), dy.dtype)
@@ -145,29 +145,29 @@ def _phase(dy, filters, rows, cols, p, q, layout):
     for i, a in reads_i
     for j, b in reads_j
   ]
-  if not terms:  # a 1x1 filter of stride 2 never reads these inputs
+  if not terms:  # a 1x1 filter with stride 2 skips these inputs
     return jnp.zeros((height, width, *dy.shape[2:]), jnp.float32)
   return sum(terms[1:], terms[0])
 
 
-def _phase_taps(window: Window, phase: int):
-  """The taps that one phase of the input meets, and dy's padding for them.
+def _phase_taps(axis: Window, phase: int):
+  """Find the taps that meet one phase of the input, and dy's padding for them.
 
-  Input `stride * m + phase` meets tap i of output a where
+  Input `stride * m + phase` meets tap i of output a if
   `stride * a + i = stride * m + phase + low`.
 
   Returns:
-    A list of (tap, start of its slice in the padded dy), and the padding.
+    A list of (tap, start of its slice of the padded dy), and the padding.
   """
-  stride = window.stride
-  count = -(-window.size // stride)
+  stride = axis.stride
+  count = -(-axis.size // stride)
   shifts = [
-    (i, (phase + window.low - i) // stride)
-    for i in range(window.kernel)
-    if (phase + window.low - i) % stride == 0
+    (i, (phase + axis.low - i) // stride)
+    for i in range(axis.kernel_size)
+    if (phase + axis.low - i) % stride == 0
   ]
   if not shifts:
     return [], (0, 0, 0)
   low = -min(shift for _, shift in shifts)
-  high = count + max(shift for _, shift in shifts) - window.out
+  high = count + max(shift for _, shift in shifts) - axis.out
   return [(i, low + shift) for i, shift in shifts], (low, high, 0)

@@ -1,39 +1,40 @@
-"""A form of the convolution for images as they are, for those in bands."""
+"""Bands for implementations that know only whole images."""
 
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import NamedTuple
 
 from ...common.bands import from_bands, to_bands
 from ..settings import Call, Gradients, Residuals, Results
 
 
 class Unbanded(NamedTuple):
-  """Puts the bands together before the form, and cuts its results again.
+  """An implementation that joins the bands first and splits its results again.
 
   Attributes:
-    form: A module with `forward` and `backward`.
+    implementation: Module with `forward` and `backward` for whole images.
   """
 
-  form: Any
+  implementation: ModuleType
 
   def forward(self, x, filters, scale, offset, call: Call) -> Results:
     """See `podscale.kernels.depthwise_conv_bn`."""
-    bands = call.settings.bands
+    bands, run = call.settings.bands, self.implementation.forward
     if bands == 1:
-      return self.form.forward(x, filters, scale, offset, call)
+      return run(x, filters, scale, offset, call)
     x = from_bands(x, bands)
-    y, moments = self.form.forward(x, filters, scale, offset, call)
+    y, moments = run(x, filters, scale, offset, call)
     return to_bands(y, bands), moments
 
   def backward(
     self, residuals: Residuals, cotangents: Results, call: Call
   ) -> Gradients:
-    """The gradients of x, filters, scale and offset, in their dtypes."""
-    bands = call.settings.bands
+    """Compute the gradients of x, filters, scale and offset."""
+    bands, run = call.settings.bands, self.implementation.backward
     if bands == 1:
-      return self.form.backward(residuals, cotangents, call)
+      return run(residuals, cotangents, call)
     x, filters, scale, offset, y, moments = residuals
     dy, dmoments = cotangents
     x, y, dy = (from_bands(array, bands) for array in (x, y, dy))
     residuals = x, filters, scale, offset, y, moments
-    dx, *rest = self.form.backward(residuals, (dy, dmoments), call)
-    return to_bands(dx, bands), *rest
+    dx, *parameter_gradients = run(residuals, (dy, dmoments), call)
+    return to_bands(dx, bands), *parameter_gradients

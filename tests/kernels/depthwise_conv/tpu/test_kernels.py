@@ -33,9 +33,9 @@ from podscale.kernels import (
   describe,
 )
 from podscale.kernels.depthwise_conv.settings import Settings
-from podscale.kernels.depthwise_conv.tpu import plan as pallas_tpu
+from podscale.kernels.depthwise_conv.tpu import plan
 from podscale.kernels.depthwise_conv.tpu.blocks import Blocks
-from podscale.kernels.tpu import pallas_call as call
+from podscale.kernels.tpu import pallas_call
 from podscale.kernels.tpu.chip import target_chip
 
 KERNEL = partial(depthwise_conv_bn, implementation="pallas_tpu")
@@ -45,24 +45,24 @@ KERNEL = partial(depthwise_conv_bn, implementation="pallas_tpu")
 def interpreted(monkeypatch):
   """Runs Pallas calls as plain JAX, row by row: less code to compile."""
   run = partial(pl.pallas_call, interpret=True)
-  monkeypatch.setattr(call.pl, "pallas_call", run)
+  monkeypatch.setattr(pallas_call.pl, "pallas_call", run)
   change_blocks(monkeypatch, turns=1)
 
 
 def change_blocks(monkeypatch, **changes):
-  chosen = pallas_tpu.choose_blocks
+  chosen = plan.choose_blocks
 
   def choose(*args):
     blocks = chosen(*args)
     return dataclasses.replace(blocks, sublanes=blocks.packed, **changes)
 
-  monkeypatch.setattr(pallas_tpu, "choose_blocks", choose)
+  monkeypatch.setattr(plan, "choose_blocks", choose)
 
 
 def plan_for(name, monkeypatch):
   with on(name):
     chip = target_chip()
-  monkeypatch.setattr(pallas_tpu, "target_chip", lambda: chip)
+  monkeypatch.setattr(plan, "target_chip", lambda: chip)
   if chip.unpacks_in_memory:
     # Interpretation on the CPU lacks a rule for this one operation.
     mlir.register_lowering(
@@ -180,8 +180,9 @@ def test_several_rows_scheduled_together(interpreted, v5e, monkeypatch):
 def test_little_of_a_register_is_left_empty(v5e, channels, packed):
   x = jax.ShapeDtypeStruct((56, 56, channels, 64), BF16)
   filters = jax.ShapeDtypeStruct((3, 3, channels), BF16)
-  plan = pallas_tpu.plan(x, filters, Settings("silu", 1, "SAME", "HWCN"))
-  assert plan.forward.blocks.packed == plan.backward.blocks.packed == packed
+  settings = Settings("silu", 1, "SAME", "HWCN")
+  made = plan.make_plan(x, filters, settings)
+  assert made.forward.blocks.packed == made.backward.blocks.packed == packed
 
 
 # Channels in the sublanes: below, at and above a register's 8.
@@ -274,7 +275,7 @@ def test_columns_in_pairs_of_images_cut_into_rows(
 def test_any_small_shape(stride, shape, activation):
   with pytest.MonkeyPatch.context() as patch:
     run = partial(pl.pallas_call, interpret=True)
-    patch.setattr(call.pl, "pallas_call", run)
+    patch.setattr(pallas_call.pl, "pallas_call", run)
     check(Case(3, stride, "SAME", shape, activation=activation), KERNEL)
 
 
@@ -410,8 +411,13 @@ def test_with_channels_in_the_sublanes_the_images_have_to_fill_lanes(
   [
     ("v5e", sizes(112, 16), {}, "16 channels use 12% of the lanes"),
     ("v5e", sizes(56, 144, dtype=jnp.float32), {}, "x is float32"),
-    ("v5e", sizes(56, 144, kernel=9), {}, "no 9x9 filters"),
-    ("v5e", sizes(56, 144), {"padding": "VALID"}, "no padding VALID"),
+    ("v5e", sizes(56, 144, kernel=9), {}, "does not support 9x9 filters"),
+    (
+      "v5e",
+      sizes(56, 144),
+      {"padding": "VALID"},
+      "does not support padding VALID",
+    ),
     ("v4", sizes(56, 144), {}, "not measured ahead of XLA on v4"),
     ("v3", sizes(56, 64), {"layout": "HWCN"}, "not measured ahead of XLA"),
   ],
@@ -458,4 +464,4 @@ def test_a_row_that_does_not_fit_is_refused_with_the_numbers():
     on("v3"),
     pytest.raises(NotImplementedError, match="4096 columns, 8 by 128"),
   ):
-    pallas_tpu.plan(x, filters, Settings("silu", 1, "SAME", "HWNC"))
+    plan.make_plan(x, filters, Settings("silu", 1, "SAME", "HWNC"))

@@ -1,4 +1,4 @@
-"""The form that XLA runs on TPUs, on the CPU."""
+"""The grouped convolution, which XLA runs on TPUs, on the CPU."""
 
 import re
 
@@ -9,13 +9,13 @@ import pytest
 from support.depthwise_cases import Case, check
 
 from podscale.kernels import depthwise_conv_bn
-from podscale.kernels.depthwise_conv import vjp as op
+from podscale.kernels.depthwise_conv import vjp
 from podscale.kernels.depthwise_conv.settings import Call, Settings
 
 
-def conv_form(x, filters, scale, offset, **settings):
-  call = Call(Settings(**settings), "conv", "conv")
-  return op.depthwise_conv_bn(x, filters, scale, offset, call)
+def grouped(x, filters, scale, offset, **settings):
+  call = Call(Settings(**settings), "grouped", "grouped")
+  return vjp.depthwise_conv_bn(x, filters, scale, offset, call)
 
 
 CASES = [
@@ -31,7 +31,7 @@ CASES = [
   "case", CASES, ids=lambda case: "-".join(map(str, case))
 )
 def test_values_and_gradients(case):
-  check(case, conv_form)
+  check(case, grouped)
 
 
 @pytest.mark.parametrize("mean", [0.0, 100.0])
@@ -39,7 +39,7 @@ def test_the_variance_is_that_of_values_far_from_zero(mean):
   rng = np.random.default_rng(0)
   x = jnp.asarray(rng.normal(mean, 1, (6, 6, 16, 4)), jnp.float32)
   center = jnp.zeros((3, 3, 4)).at[1, 1].set(1.0)  # y is x
-  _, moments = conv_form(
+  _, moments = grouped(
     *(x, center, None, None),
     activation=None,
     stride=1,
@@ -53,7 +53,7 @@ def test_the_variance_is_that_of_values_far_from_zero(mean):
 
 
 @pytest.mark.parametrize("platform", ["cpu", "tpu"])
-def test_each_platform_gets_its_own_form(platform):
+def test_each_platform_gets_its_own_implementation(platform):
   arguments = (jnp.ones((4, 4, 2, 3)), jnp.ones((3, 3, 3)))
 
   def grads(*args):
