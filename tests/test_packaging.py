@@ -99,9 +99,9 @@ def test_wheel_holds_podscale_and_its_licences(wheel):
   assert metadata["Requires-Python"] == ">=3.12"
   for name in (
     "podscale/py.typed",
-    "podscale/train/data/fashion_mnist.npz",
-    "podscale/train/data/fashion_mnist.LICENSE.txt",
-    f"{info}/licenses/train/data/fashion_mnist.LICENSE.txt",
+    "podscale/train/data/sources/fashion_mnist.npz",
+    "podscale/train/data/sources/fashion_mnist.LICENSE.txt",
+    f"{info}/licenses/train/data/sources/fashion_mnist.LICENSE.txt",
   ):
     assert name in names
 

@@ -33,7 +33,12 @@ from .data import (
   eval_batches,
   train_batches,
 )
-from .data.device_prefetch import DataWait, DeviceBatch, Feed, next_batch
+from .data.loading.device_prefetch import (
+  DataWait,
+  DeviceBatch,
+  Feed,
+  next_batch,
+)
 from .errors import NonFiniteError, SaveError, UsageError, printable
 from .processes import terminal
 from .processes.console import RunConsole

@@ -25,7 +25,7 @@ from ..collectives import (
 from ..kernels import Packed, Shard, leaf_norms
 from ..model import EfficientNet
 from .data import OP_IDS, OP_VALUES
-from .data.device_augment import augment_on_device
+from .data.augment.device_augment import augment_on_device
 from .ema import update_ema
 from .mixup import mixup
 from .optimizer import Optimizer, l2_penalty

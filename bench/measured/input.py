@@ -64,7 +64,7 @@ def time_input(
   """
   # Who measures a TPU alone needs no JPEG decoder.
   from ...train.data.images import open_images
-  from ...train.data.prefetch import cores, one_thread_per_image
+  from ...train.data.loading.prefetch import cores, one_thread_per_image
 
   one_thread_per_image()
   resolution = model_spec(model).resolution
@@ -82,10 +82,10 @@ def _image_stages(
 ) -> Iterator[Stage]:
   import simplejpeg
 
-  from ...train.data.augment import NUMBERS, eval_image, train_image
-  from ...train.data.decode import Picture
-  from ...train.data.jpeg import is_jpeg
-  from ...train.data.policies import AutoAugment, apply_ops
+  from ...train.data.augment.crop import NUMBERS, eval_image, train_image
+  from ...train.data.augment.policies import AutoAugment, apply_ops
+  from ...train.data.decoding.jpeg import is_jpeg
+  from ...train.data.decoding.picture import Picture
   from ...train.data.source import Decoding
 
   policy = AutoAugment()
@@ -139,8 +139,8 @@ def _image_stages(
 def _batch_stages(
   source: "Source", resolution: int, batch_size: int, cores: int
 ) -> Iterator[Stage]:
-  from ...train.data.batches import train_batches
-  from ...train.data.policies import AutoAugment
+  from ...train.data.augment.policies import AutoAugment
+  from ...train.data.loading.batches import train_batches
 
   for name, policy in (
     ("batches", None),
@@ -207,7 +207,7 @@ def _folder(path: str | None) -> Iterator[str]:
   if path is not None:
     yield path
     return
-  from ...train.data.synthetic_jpegs import synthesize
+  from ...train.data.tools.synthesize import synthesize
 
   with tempfile.TemporaryDirectory(prefix="podscale-images-") as made:
     synthesize(

@@ -8,8 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from PIL import Image
 from support.mutants import mutants
 
-from podscale.train.data.decode import Picture
-from podscale.train.data.jpeg_rows import find_rows
+from podscale.train.data.decoding.jpeg_rows import find_rows
+from podscale.train.data.decoding.picture import Picture
 from podscale.train.data.source import BadExampleError
 
 _EXAMPLES = 30_000

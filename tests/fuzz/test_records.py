@@ -13,11 +13,11 @@ from array_record.python.array_record_module import ArrayRecordReader
 from hypothesis import HealthCheck, given, settings
 from support.mutants import json_mutants, mutants
 
-from podscale.train.data.bad_examples import Skips
-from podscale.train.data.convert import convert
 from podscale.train.data.images import open_images
-from podscale.train.data.images.example_proto import read_features
-from podscale.train.data.synthetic_jpegs import synthesize
+from podscale.train.data.images.readers.example_proto import read_features
+from podscale.train.data.loading.bad_examples import Skips
+from podscale.train.data.tools.convert import convert
+from podscale.train.data.tools.synthesize import synthesize
 
 _CLASSES = 3
 _COUNTS = {"train": 5, "test": 2}

@@ -1,6 +1,6 @@
 """What TensorFlow 1.15 made of two photographs.
 
-tests/train/data/record_tensorflow.py wrote the record and says how.
+tests/train/data/augment/record_tensorflow.py wrote the record and says how.
 """
 
 import json
@@ -10,10 +10,10 @@ import zlib
 import cv2
 import numpy as np
 
-from podscale.train.data.image_ops import OPS, Op
-from podscale.train.data.policies import RandAugment
+from podscale.train.data.augment.image_ops import OPS, Op
+from podscale.train.data.augment.policies import RandAugment
 
-FOLDER = pathlib.Path(__file__).parents[1] / "train/data/recorded"
+FOLDER = pathlib.Path(__file__).parents[1] / "train/data/augment/recorded"
 PHOTOGRAPHS = ("china", "flower")
 LEVELS = range(31)
 

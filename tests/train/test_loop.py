@@ -20,7 +20,7 @@ import pytest
 from rich.console import Console
 
 from podscale.train import loop
-from podscale.train.data.synthetic_jpegs import synthesize
+from podscale.train.data.tools.synthesize import synthesize
 from podscale.train.errors import NonFiniteError, SaveError, UsageError
 from podscale.train.loop import _largest, _not_finite, train
 from podscale.train.processes.signals import Stop

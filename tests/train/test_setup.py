@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from podscale.train.data.synthetic_jpegs import synthesize
+from podscale.train.data.tools.synthesize import synthesize
 from podscale.train.errors import UsageError
 from podscale.train.settings.config import (
   BatchNormConfig,

@@ -6,8 +6,9 @@ it this process's share of the global batches, {"image": uint8 [n, h, w, 3],
 and `std`: bytes are a quarter of the floats to ship.
 """
 
-from .bad_examples import Skips
-from .batches import (
+from .augment.policies import AutoAugment, Policy, RandAugment
+from .loading.bad_examples import Skips
+from .loading.batches import (
   OP_IDS,
   OP_VALUES,
   EvalBatches,
@@ -15,10 +16,8 @@ from .batches import (
   eval_batches,
   train_batches,
 )
-from .fashion_mnist import FashionMnist, open_fashion_mnist
-from .order import Order, Shuffled, ShuffledInShards
-from .policies import AutoAugment, Policy, RandAugment
-from .prefetch import Batch
+from .loading.order import Order, Shuffled, ShuffledInShards
+from .loading.prefetch import Batch
 from .registry import open_source, read_class_names
 from .source import (
   IMAGENET_MEAN,
@@ -29,7 +28,8 @@ from .source import (
   check_same_classes,
   describe,
 )
-from .synthetic import Synthetic
+from .sources.fashion_mnist import FashionMnist, open_fashion_mnist
+from .sources.synthetic import Synthetic
 
 __all__ = [
   "IMAGENET_MEAN",

@@ -9,7 +9,7 @@ from typing import NoReturn, get_args
 from rich.console import Console
 
 from ..errors import UsageError, printable
-from .flags import whole_number
+from .tools.flags import whole_number
 
 _PROGRAM = "python -m podscale.train.data"
 _MOST_EXAMPLES = 2**31 - 1
@@ -36,9 +36,9 @@ def _complain(problem: str, code: int) -> int:
 
 
 def _convert(args: argparse.Namespace, console: Console) -> int:
-  from .bad_examples import Skips
-  from .convert import convert
   from .images.paths import as_path
+  from .loading.bad_examples import Skips
+  from .tools.convert import convert
 
   skips = Skips(args.skip_bad)
   index = convert(
@@ -65,7 +65,7 @@ def _convert(args: argparse.Namespace, console: Console) -> int:
 
 
 def _inspect(args: argparse.Namespace, console: Console) -> int:
-  from .inspect import inspect
+  from .tools.inspect import inspect
 
   wrong = inspect(
     args.folder,
@@ -78,7 +78,7 @@ def _inspect(args: argparse.Namespace, console: Console) -> int:
 
 def _verify(args: argparse.Namespace, console: Console) -> int:
   from .images.paths import as_path
-  from .verify import verify
+  from .tools.verify import verify
 
   wrong = verify(
     as_path(args.folder),
@@ -91,7 +91,7 @@ def _verify(args: argparse.Namespace, console: Console) -> int:
 
 
 def _synthesize(args: argparse.Namespace, console: Console) -> int:
-  from .synthetic_jpegs import synthesize
+  from .tools.synthesize import synthesize
 
   synthesize(
     _local(args.folder),
@@ -182,7 +182,7 @@ def _parser() -> argparse.ArgumentParser:
   _add_labels(add)
   _add_strict_jpeg(add, default=True)
 
-  from .synthetic_jpegs import LIMITS, Layout
+  from .tools.synthesize import LIMITS, Layout
 
   add = commands.add_parser(
     "synthesize",

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .fashion_mnist import read_idx_folder
+from .sources.fashion_mnist import read_idx_folder
 
 
 def write_archive(

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from ..settings.config import DataConfig
-from .cache import InMemory, free_memory
-from .fashion_mnist import open_fashion_mnist
+from .loading.cache import InMemory, free_memory
 from .source import Decoding, Source, Split, example_count
-from .synthetic import Synthetic
+from .sources.fashion_mnist import open_fashion_mnist
+from .sources.synthetic import Synthetic
 
 if TYPE_CHECKING:
-  from .images.encoded import EncodedImages
-  from .images.found import FoundData
+  from .images.discovery.layout import FoundData
+  from .images.readers.encoded import EncodedImages
 
 # TensorFlow's EfficientNet since 2021-11 (tensorflow/tpu, preprocessing.py).
 _EVAL_SHARE = 0.875
@@ -66,7 +66,7 @@ def _open_images(
       "other shards, or with train/CLASS/*.jpg and val/CLASS/*.jpg"
     )
   # Not all machines that use the other sources have its decoders.
-  from .images.finding import find_data
+  from .images.discovery.discover import find_data
   from .images.opening import open_evaluation, open_found
 
   found = find_data(config.path)

@@ -6,7 +6,7 @@ import pytest
 
 from podscale.bench.__main__ import main
 from podscale.bench.measured.input import time_input
-from podscale.train.data import prefetch
+from podscale.train.data.loading import prefetch
 
 STAGES = [
   *("whole files decoded", "whole files decoded", "read", "read"),

@@ -12,11 +12,11 @@ from rich.console import Console
 
 from podscale.train.data import Skips, eval_batches, open_source, train_batches
 from podscale.train.data.__main__ import main
-from podscale.train.data.convert import convert
-from podscale.train.data.decode import Picture
+from podscale.train.data.decoding.picture import Picture
 from podscale.train.data.images import open_images
 from podscale.train.data.source import BadExampleError, Decoding
-from podscale.train.data.synthetic_jpegs import synthetic_jpeg
+from podscale.train.data.tools.convert import convert
+from podscale.train.data.tools.synthesize import synthetic_jpeg
 from podscale.train.errors import UsageError
 from podscale.train.settings.config import DataConfig
 

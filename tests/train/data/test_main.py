@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from podscale.train.data import synthetic_jpegs
 from podscale.train.data.__main__ import main
 from podscale.train.data.images import open_images
+from podscale.train.data.tools import synthesize as synthetic_jpegs
 
 PROGRAM = "python -m podscale.train.data"
 SMALL = ["--train", "7", "--test", "3", "--width", "24", "--height", "18"]
@@ -63,8 +63,9 @@ def test_it_calls_itself_by_what_can_be_typed(capsys):
 def test_it_does_not_wait_for_jax():
   """Which takes a second, in which Ctrl-C may be lost in a callback."""
   program = (
-    "import sys, podscale.train.data.__main__, podscale.train.data.verify, "
-    "podscale.train.data.convert; raise SystemExit('jax' in sys.modules)"
+    "import sys, podscale.train.data.__main__, "
+    "podscale.train.data.tools.verify, podscale.train.data.tools.convert; "
+    "raise SystemExit('jax' in sys.modules)"
   )
   subprocess.run([sys.executable, "-c", program], check=True)
 

@@ -32,7 +32,7 @@ print(megabytes() - first)
 @pytest.mark.timeout(1800)
 def test_ten_thousand_batches_need_no_more_than_one_thousand(tmp_path):
   """320,000 images in 10,000 epochs: order, decoding, augmentation, queues."""
-  from podscale.train.data.synthetic_jpegs import synthesize
+  from podscale.train.data.tools.synthesize import synthesize
 
   synthesize(
     tmp_path, "array-record", examples={"train": 32}, width=48, height=40

@@ -13,9 +13,9 @@ from podscale.train.data import (
   Synthetic,
   open_source,
 )
-from podscale.train.data.images.example_proto import write_features
-from podscale.train.data.images.tfrecord import write_tfrecord
-from podscale.train.data.synthetic_jpegs import synthesize, synthetic_jpeg
+from podscale.train.data.images.readers.example_proto import write_features
+from podscale.train.data.images.readers.tfrecord import write_tfrecord
+from podscale.train.data.tools.synthesize import synthesize, synthetic_jpeg
 from podscale.train.errors import UsageError
 from podscale.train.settings.config import DataConfig
 

@@ -29,7 +29,7 @@ from support.train_processes import (
 from podscale.collectives import EvaluationSums
 from podscale.train import loop
 from podscale.train.data import Skips
-from podscale.train.data import device_prefetch as feed
+from podscale.train.data.loading import device_prefetch as feed
 from podscale.train.errors import SaveError
 from podscale.train.loop import train
 from podscale.train.processes import signals as stopping
@@ -329,7 +329,7 @@ def test_a_process_whose_threads_hang_in_a_read_ends(tmp_path):
   """It has steps to save, and Python would wait for the threads at exit."""
   process = run_of(
     "from podscale.train import stopping\n"
-    "from podscale.train.data.synthetic import Synthetic\n"
+    "from podscale.train.data.sources.synthetic import Synthetic\n"
     "stopping._END_SECONDS = 1\n"
     "real, seen = Synthetic.__getitem__, []\n"
     "def read(self, index):\n"

@@ -7,7 +7,7 @@ import typing
 import jax
 import pytest
 
-from podscale.train.data.image_ops import LARGEST
+from podscale.train.data.augment.image_ops import LARGEST
 from podscale.train.errors import UsageError
 from podscale.train.settings.arguments import parse
 from podscale.train.settings.config import Config, DataConfig

@@ -4,7 +4,7 @@ from collections import Counter
 
 from ...errors import UsageError
 from ..source import BadExampleError
-from .encoded import EncodedImages, StoredLabel
+from .readers.encoded import EncodedImages, StoredLabel
 
 
 def check_labels(*splits: EncodedImages) -> Counter[int]:

@@ -5,17 +5,17 @@ from pathlib import Path
 
 from ...errors import UsageError
 from ..source import Decoding, Split
-from .array_record import ArrayRecordImages
-from .copies import refuse_copies
-from .descriptions import INFO
-from .encoded import EncodedImages
-from .finding import find_data
-from .folder import open_class_folders, open_labelled_files
-from .found import KIND_NAMES, FoundData, FoundSplit
+from .discovery.discover import find_data
+from .discovery.duplicates import refuse_copies
+from .discovery.layout import KIND_NAMES, FoundData, FoundSplit
+from .discovery.metadata import INFO
 from .index import NAME, read_index
-from .parquet import ParquetImages
-from .tar import TarImages
-from .tfrecord import TFRecordImages
+from .readers.array_record import ArrayRecordImages
+from .readers.encoded import EncodedImages
+from .readers.image_files import open_class_folders, open_labelled_files
+from .readers.parquet import ParquetImages
+from .readers.tar import TarImages
+from .readers.tfrecord import TFRecordImages
 
 IMAGENET_CLASSES = 1000
 

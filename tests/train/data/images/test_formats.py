@@ -9,10 +9,7 @@ import pytest
 from podscale.train.data import Skips, eval_batches
 from podscale.train.data.images import open_images
 from podscale.train.data.source import BadExampleError
-from podscale.train.data.synthetic_jpegs import (
-  synthesize,
-  synthetic_jpeg,
-)
+from podscale.train.data.tools.synthesize import synthesize, synthetic_jpeg
 from podscale.train.errors import UsageError
 
 LAYOUTS = ["array-record", "folder", "tar", "tfrecord"]

@@ -7,11 +7,14 @@ import pytest
 
 from podscale.train.data import Skips, eval_batches, train_batches
 from podscale.train.data.images import open_images
-from podscale.train.data.images.array_record import write_array_record
-from podscale.train.data.images.example_proto import write_features
 from podscale.train.data.images.labels import check_labels
-from podscale.train.data.images.tfrecord import find_records, write_tfrecord
-from podscale.train.data.synthetic_jpegs import synthesize, synthetic_jpeg
+from podscale.train.data.images.readers.array_record import write_array_record
+from podscale.train.data.images.readers.example_proto import write_features
+from podscale.train.data.images.readers.tfrecord import (
+  find_records,
+  write_tfrecord,
+)
+from podscale.train.data.tools.synthesize import synthesize, synthetic_jpeg
 from podscale.train.errors import UsageError
 
 JPEG = synthetic_jpeg(0, 0, width=24, height=18)

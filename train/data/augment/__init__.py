@@ -1,0 +1,1 @@
+"""Augmentation: crops, and the operations of AutoAugment and RandAugment."""

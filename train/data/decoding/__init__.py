@@ -1,0 +1,1 @@
+"""Decoding of image files: JPEG, PNG, WebP and BMP to pixels."""

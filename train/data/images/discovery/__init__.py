@@ -1,0 +1,1 @@
+"""Discovery: which splits a folder of images holds, and in which format."""

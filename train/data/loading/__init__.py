@@ -1,0 +1,1 @@
+"""Loading: from a source to batches on the devices."""

@@ -1,0 +1,1 @@
+"""Sources that need no image files: Fashion-MNIST and synthetic images."""

@@ -1,0 +1,1 @@
+"""Commands of `python -m podscale.train.data`: inspect, convert, verify, ..."""
