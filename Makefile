@@ -4,13 +4,14 @@
 # make fuzz   damaged files and odd values for every reader, for minutes
 # make test-tpu-compile   all depthwise kernels through the TPU's compiler
 # make bench   every public op on this CPU beside plain JAX
+# make docs   the documentation site, into build/site; works offline
 # make compare   some estimates for TPUs beside those of bench/baseline
 VENV := .venv
 # Of its own: with the TPU's compiler installed JAX looks for a TPU.
 TEST_VENV := .venv-test
 TEST_BIN := $(TEST_VENV)/bin
 
-.PHONY: demo test test-slow fuzz test-tpu-compile lint bench compare clean
+.PHONY: demo test test-slow fuzz test-tpu-compile lint bench docs compare clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -36,6 +37,9 @@ lint: $(TEST_VENV)/.installed
 
 bench: $(TEST_VENV)/.installed
 	$(TEST_BIN)/python -m pytest --benchmark-only --benchmark-autosave
+
+docs: $(TEST_VENV)/.installed
+	DISABLE_MKDOCS_2_WARNING=true $(TEST_BIN)/python -m mkdocs build --strict
 
 # Estimates depend on the compiler's version, which the baseline names; so what
 # changed is said, and nothing fails.

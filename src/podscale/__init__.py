@@ -4,4 +4,4 @@ Import the part you need: `podscale.kernels`, `podscale.collectives`,
 `podscale.model`, `podscale.train`. This package imports none of them itself.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

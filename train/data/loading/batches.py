@@ -17,8 +17,10 @@ from .order import Order, Shuffled
 from .prefetch import Batch, cores, prefetch
 from .randomness import uniform_numbers
 
-OP_IDS, OP_VALUES = "op_ids", "op_values"
-"""What a batch has besides images and labels with `augment_later`."""
+OP_IDS = "op_ids"
+"""Batch key of the operations to augment with on the device."""
+OP_VALUES = "op_values"
+"""Batch key of the operations' values."""
 
 
 class TrainBatches:

@@ -1,0 +1,25 @@
+"""Griffe extension: doctests and literal blocks of docstrings as Markdown."""
+
+import re
+from typing import Any
+
+import griffe
+
+_DOCTEST = re.compile(r"(?m)^>>> .*(?:\n(?!\s*$).*)*")
+_INLINE_LITERAL = re.compile(r"(?m)::$")
+
+
+class DocstringBlocks(griffe.Extension):
+  """Fence every doctest, so that it renders as code and not as a quotation."""
+
+  def on_instance(self, *, obj: griffe.Object, **kwargs: Any) -> None:
+    """Rewrite the docstring of an object that griffe has loaded."""
+    del kwargs
+    if obj.docstring is not None:
+      obj.docstring.value = to_markdown(obj.docstring.value)
+
+
+def to_markdown(text: str) -> str:
+  """Return a docstring with fenced doctests and without reST's `::`."""
+  text = _DOCTEST.sub(lambda match: f"```pycon\n{match[0]}\n```", text)
+  return _INLINE_LITERAL.sub(":", text)

@@ -1,0 +1,108 @@
+"""The reference has every public name, and the pages agree with the code."""
+
+import importlib
+import importlib.util
+import re
+
+import pytest
+import yaml
+from support.doc_pages import PAGES, ROOT
+
+import podscale
+from podscale.train.settings.presets import PRESETS
+
+_OBJECT = re.compile(r"(?m)^::: (podscale[\w.]*)$")
+
+
+def load(path):
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  return module
+
+
+def found(identifier):
+  """Return the object that a reference page names."""
+  module, _, name = identifier.rpartition(".")
+  return getattr(importlib.import_module(module), name)
+
+
+def documented():
+  texts = [page.read_text(encoding="utf-8") for page in PAGES]
+  return [name for text in texts for name in _OBJECT.findall(text)]
+
+
+def public_names(module):
+  if hasattr(module, "__all__"):
+    return module.__all__
+  return [
+    name
+    for name, value in vars(module).items()
+    if not name.startswith("_")
+    and getattr(value, "__module__", None) == module.__name__
+  ]
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    "podscale.kernels",
+    "podscale.collectives",
+    "podscale.model",
+    "podscale.train.optimizer",
+    "podscale.train.data",
+    "podscale.bench.estimated.static",
+  ],
+)
+def test_every_public_name_is_in_the_reference(name):
+  module = importlib.import_module(name)
+  identifiers = [i for i in documented() if i.startswith(f"{name}.")]
+  names = public_names(module)
+  assert len(names) >= 5
+  for public in names:
+    entries = [i for i in identifiers if i.rpartition(".")[2] == public]
+    assert len(entries) == 1, public
+    value = getattr(module, public)
+    assert found(entries[0]) is value or found(entries[0]) == value, public
+
+
+def test_the_reference_names_nothing_twice():
+  identifiers = documented()
+  assert len(identifiers) == len(set(identifiers))
+
+
+def test_pictures_are_what_their_script_draws():
+  folder = ROOT / "docs" / "figures"
+  pictures = load(folder / "draw.py").PICTURES
+  for name, draw in pictures.items():
+    assert (folder / name).read_text(encoding="utf-8") == draw()
+
+
+def test_doctests_are_fenced():
+  to_markdown = load(ROOT / "docs" / "docstring_blocks.py").to_markdown
+  text = "Add::\n\n  1 + 1\n\n>>> 1 + 1\n2\n>>> 2\n2\n\nEnd."
+  assert to_markdown(text) == (
+    "Add:\n\n  1 + 1\n\n```pycon\n>>> 1 + 1\n2\n>>> 2\n2\n```\n\nEnd."
+  )
+
+
+def test_the_table_of_presets_has_all():
+  table = load(ROOT / "docs" / "preset_table.py").preset_table()
+  assert len(table.splitlines()) == len(PRESETS) + 2
+  assert "| `b5-64k` | 65,536 |" in table
+
+
+def test_the_site_loads_nothing_from_elsewhere():
+  text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+  assert "\n  font: false" in text
+  assert "http" not in text
+
+
+def test_versions_agree():
+  version = podscale.__version__
+  project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+  citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+  changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+  assert 'version = {attr = "podscale.__version__"}' in project
+  assert citation["version"] == version
+  assert f"## [{version}]" in changes
