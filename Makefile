@@ -39,7 +39,7 @@ bench: $(TEST_VENV)/.installed
 	$(TEST_BIN)/python -m pytest --benchmark-only --benchmark-autosave
 
 docs: $(TEST_VENV)/.installed
-	DISABLE_MKDOCS_2_WARNING=true $(TEST_BIN)/python -m mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(TEST_BIN)/python -m mkdocs build --strict
 
 # Estimates depend on the compiler's version, which the baseline names; so what
 # changed is said, and nothing fails.

@@ -23,7 +23,7 @@ _OTHERS = {
 }
 _PATH = re.compile(
   r"(?<![\w/.:-])((?:kernels|collectives|model|train|bench|tests|docs|src)/"
-  r"(?:[\w.-]+/)*(?:[\w-]+\.(?:py|md|ya?ml|sh|json|toml|png|svg))?)"
+  r"(?:[\w.-]+/)*(?:[\w-]+\.(?:py|md|ya?ml|sh|json|toml|png|svg|txt))?)"
   r"(?![\w/])"
 )
 
@@ -84,9 +84,7 @@ def test_flags_exist(page):
 def test_files_exist(page):
   named = set(_PATH.findall(text_of(page)))
   missing = {
-    name
-    for name in named
-    if not (ROOT / name).exists() and "NAME" not in name
+    name for name in named if not (ROOT / name).exists() and "NAME" not in name
   }
   assert not missing
 
