@@ -36,7 +36,7 @@ from .data import (
 from .data.loading.device_prefetch import (
   DataWait,
   DeviceBatch,
-  Feed,
+  DevicePrefetch,
   next_batch,
 )
 from .errors import NonFiniteError, SaveError, UsageError, printable
@@ -451,8 +451,10 @@ def _order(config: Config, run: Run) -> Order:
 
 def _feed(
   batches: Iterator[Batch], run: Run, state: Callable[[], dict[str, Any]] = dict
-) -> Feed:
-  return Feed(batches, lambda batch: _to_devices(batch, run.mesh), state)
+) -> DevicePrefetch:
+  return DevicePrefetch(
+    batches, lambda batch: _to_devices(batch, run.mesh), state
+  )
 
 
 def _to_devices(batch: Batch, mesh: Mesh) -> DeviceBatch:

@@ -566,7 +566,7 @@ def test_what_hangs_is_said_with_its_stack_and_changes_nothing(
   monkeypatch.setattr(loop, "Watch", short)
   again = train(smoke(tmp_path / "run"), console)
   lines = console.file.getvalue().splitlines()
-  assert "podscale-feed:" in lines
+  assert "podscale-device-prefetch:" in lines
   assert any("in hang_at_the_fifth" in line for line in lines)
   assert any("in hang_on_the_device" in line for line in lines)
   workdir, expected, _ = straight

@@ -9,7 +9,7 @@ from typing import NoReturn, get_args
 from rich.console import Console
 
 from ..errors import UsageError, printable
-from .tools.flags import whole_number
+from .tools.flags import bounded_integer
 
 _PROGRAM = "python -m podscale.train.data"
 _MOST_EXAMPLES = 2**31 - 1
@@ -159,13 +159,13 @@ def _parser() -> argparse.ArgumentParser:
   _add_labels(add)
   add.add_argument(
     *("--examples-per-shard", "--examples_per_shard"),
-    type=whole_number(1, _MOST_EXAMPLES),
+    type=bounded_integer(1, _MOST_EXAMPLES),
     default=10_000,
     help="the last of a split may have fewer (10000)",
   )
   add.add_argument(
     *("--skip-bad", "--skip_bad", "--data.skip-bad"),
-    type=whole_number(0, _MOST_EXAMPLES),
+    type=bounded_integer(0, _MOST_EXAMPLES),
     default=0,
     help="leave out up to so many images that cannot be decoded (0)",
   )
@@ -202,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
   ):
     add.add_argument(
       f"--{name}",
-      type=whole_number(1, LIMITS[name]),
+      type=bounded_integer(1, LIMITS[name]),
       default=default,
       help=f"{what} ({default})",
     )
@@ -223,12 +223,12 @@ def _add_labels(parser: argparse.ArgumentParser) -> None:
   # With the names that the training command line has, which messages name.
   parser.add_argument(
     *("--num-classes", "--num_classes", "--data.num-classes"),
-    type=whole_number(1, _MOST_CLASSES),
+    type=bounded_integer(1, _MOST_CLASSES),
     help="number of classes in shards that do not say it (1000)",
   )
   parser.add_argument(
     *("--label-offset", "--label_offset", "--data.label-offset"),
-    type=whole_number(0, _MOST_CLASSES),
+    type=bounded_integer(0, _MOST_CLASSES),
     help="label of the first class in shards and label files (1 for "
     "image/class/label, else 0)",
   )

@@ -11,7 +11,7 @@ from .sources.fashion_mnist import open_fashion_mnist
 from .sources.synthetic import Synthetic
 
 if TYPE_CHECKING:
-  from .images.discovery.layout import FoundData
+  from .images.discovery.layout import DatasetLayout
   from .images.readers.encoded import EncodedImages
 
 # TensorFlow's EfficientNet since 2021-11 (tensorflow/tpu, preprocessing.py).
@@ -66,10 +66,10 @@ def _open_images(
       "other shards, or with train/CLASS/*.jpg and val/CLASS/*.jpg"
     )
   # Not all machines that use the other sources have its decoders.
-  from .images.discovery.discover import find_data
-  from .images.opening import open_evaluation, open_found
+  from .images.discovery.discover import discover
+  from .images.opening import open_evaluation, open_split
 
-  found = find_data(config.path)
+  found = discover(config.path)
   if split == "test" and config.eval_path is not None:
     source = open_evaluation(
       config.eval_path,
@@ -78,7 +78,7 @@ def _open_images(
       label_offset=config.label_offset,
     )
   else:
-    source = open_found(
+    source = open_split(
       found, split, config.num_classes, label_offset=config.label_offset
     )
   source.description += _first_label(source)
@@ -107,7 +107,7 @@ def _first_label(source: "EncodedImages") -> str:
 
 
 def _check_evaluation_labels(
-  config: DataConfig, found: "FoundData", test: "EncodedImages"
+  config: DataConfig, found: "DatasetLayout", test: "EncodedImages"
 ) -> None:
   """Check all labels of the test images before a run, and not at its end.
 
@@ -120,10 +120,10 @@ def _check_evaluation_labels(
     UsageError: a label is of no class, or its class is not known.
   """
   from .images.labels import check_labels
-  from .images.opening import open_found
+  from .images.opening import open_split
 
   def open_train() -> "EncodedImages":
-    return open_found(
+    return open_split(
       found, "train", config.num_classes, label_offset=config.label_offset
     )
 

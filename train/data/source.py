@@ -41,7 +41,7 @@ class Decoding:
   passes over in the header and at the end of the image, as Pillow and
   TensorFlow accept them."""
   exif_rotation: bool = False
-  """Turn images as their EXIF orientation says; TensorFlow leaves them."""
+  """Rotate images as their EXIF orientation says; TensorFlow does not."""
   verified: bool = False
   """The files were decoded whole before, as strictly as `strict` asks, and a
   checksum is compared when one is read. A JPEG is then decoded down to the last

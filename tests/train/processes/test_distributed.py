@@ -138,8 +138,9 @@ def hanging_all(workdir, hang, *hangs):
   flags = [*FLAGS, "--coordinator", address, "--num-processes", "2"]
   code = (
     "import time\n"
-    "from podscale.train import loop, feed\n"
-    "feed._CLOSE_SECONDS = 0.1\n"
+    "from podscale.train import loop\n"
+    "from podscale.train.data.loading import device_prefetch\n"
+    "device_prefetch._CLOSE_SECONDS = 0.1\n"
     "real, seen = loop._to_devices, []\n"
     "def to_devices(batch, mesh):\n"
     "  is_train = len(batch['label']) == 32\n"

@@ -29,7 +29,7 @@ from support.train_processes import (
 from podscale.collectives import EvaluationSums
 from podscale.train import loop
 from podscale.train.data import Skips
-from podscale.train.data.loading import device_prefetch as feed
+from podscale.train.data.loading import device_prefetch
 from podscale.train.errors import SaveError
 from podscale.train.loop import train
 from podscale.train.processes import signals as stopping
@@ -141,7 +141,7 @@ def test_an_evaluation_whose_input_hangs_ends(monkeypatch):
     goes_on.wait()
 
   monkeypatch.setattr(loop, "_to_devices", hang)
-  monkeypatch.setattr(feed, "_CLOSE_SECONDS", 0.1)
+  monkeypatch.setattr(device_prefetch, "_CLOSE_SECONDS", 0.1)
   stop.listen()
   with contextlib.closing(stop):
     assert loop.evaluate(None, None, run, Skips(0), stop) is None
@@ -165,7 +165,7 @@ def test_input_is_not_waited_for(
     return real(batch, mesh)
 
   monkeypatch.setattr(loop, "_to_devices", hang_at_the_fifth)
-  monkeypatch.setattr(feed, "_CLOSE_SECONDS", 0.1)
+  monkeypatch.setattr(device_prefetch, "_CLOSE_SECONDS", 0.1)
   trained = train(smoke(tmp_path), console)
   goes_on.set()
   step = 4 if hangs_in == "training" else 6

@@ -60,7 +60,7 @@ class AutoAugment:
     pair = _V0[int(numbers[0] * len(_V0))]
     draws = (numbers[1:3], numbers[3:5])
     return [
-      Op(name, _value(name, level, _V0_REACH, negated), 0.0, 0.0)
+      Op(name, _value(name, level, _V0_TRANSLATION, negated), 0.0, 0.0)
       for (name, probability, level), (applied, negated) in zip(
         pair, draws, strict=True
       )
@@ -118,7 +118,9 @@ class RandAugment:
     name = OPS[int(which * len(OPS))]
     if name != "Cutout":
       y = x = 0.0
-    return Op(name, _value(name, self.magnitude, _RAND_REACH, negated), y, x)
+    return Op(
+      name, _value(name, self.magnitude, _RAND_TRANSLATION, negated), y, x
+    )
 
 
 def apply_ops(image: np.ndarray, ops: Iterable[Op]) -> np.ndarray:
@@ -167,8 +169,8 @@ def _value(name: str, level: float, reach: int, negated: float) -> float:
 
 
 # Pixels of a full translation.
-_V0_REACH = 250
-_RAND_REACH = 100
+_V0_TRANSLATION = 250
+_RAND_TRANSLATION = 100
 
 # Name, probability and level of the operations of each pair.
 _V0 = (

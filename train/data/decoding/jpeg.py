@@ -8,10 +8,10 @@ import numpy as np
 from ...errors import one_line
 from ..source import BadExampleError
 from .jpeg_repair import repair_header, without_bytes_before_end
-from .jpeg_rows import Rows, find_rows
+from .jpeg_rows import HeightField, find_height_field
 
 _START = b"\xff\xd8"
-_INKS = ("CMYK", "YCCK")
+_CMYK_COLOURSPACES = ("CMYK", "YCCK")
 # What libjpeg warns of between segments, and where rows are left unread.
 _UNREAD = "extraneous bytes before marker"
 _CURE = "; without strict-jpeg such bytes are passed over"
@@ -58,8 +58,8 @@ class Jpeg:
         f"cannot read the JPEG's header: {one_line(error)}{cure}"
       ) from None
     self.height, self.width, colours, _ = header
-    self._inks = colours in _INKS
-    self._rows = find_rows(self._data) if verified else None
+    self._is_cmyk = colours in _CMYK_COLOURSPACES
+    self._rows = find_height_field(self._data) if verified else None
 
   def decode(self, reduction: int = 1) -> np.ndarray:
     """Decode all pixels.
@@ -104,21 +104,23 @@ class Jpeg:
         return self._decode_rows(self._rows, height, reduction)
     return self.decode(reduction)
 
-  def _decode_rows(self, rows: Rows, height: int, reduction: int) -> np.ndarray:
+  def _decode_rows(
+    self, rows: HeightField, height: int, reduction: int
+  ) -> np.ndarray:
     """Decode the first rows, a whole number of units."""
     shape = height // reduction, -(-self.width // reduction)
-    pixels = np.empty((*shape, 4 if self._inks else 3), np.uint8)
+    pixels = np.empty((*shape, 4 if self._is_cmyk else 3), np.uint8)
     decode = self._decoder(rows.cut(self._data, height), height, reduction)
     try:
       decode(buffer=pixels)
     except ValueError as error:
       if _UNREAD not in str(error):
         raise _not_decoded(error) from None
-    return _without_inks(pixels) if self._inks else pixels
+    return _cmyk_to_rgb(pixels) if self._is_cmyk else pixels
 
   def _decode(self, data: bytes, reduction: int) -> np.ndarray:
     pixels = self._decoder(data, self.height, reduction)()
-    return _without_inks(pixels) if self._inks else pixels
+    return _cmyk_to_rgb(pixels) if self._is_cmyk else pixels
 
   def _decoder(
     self, data: bytes | bytearray, height: int, reduction: int
@@ -128,7 +130,7 @@ class Jpeg:
     return functools.partial(
       simplejpeg.decode_jpeg,
       data,
-      "CMYK" if self._inks else "RGB",
+      "CMYK" if self._is_cmyk else "RGB",
       min_height=-(-height // reduction),
       min_width=-(-self.width // reduction),
       min_factor=reduction,
@@ -139,8 +141,8 @@ def _not_decoded(error: Exception, cure: str = "") -> BadExampleError:
   return BadExampleError(f"cannot decode the JPEG: {one_line(error)}{cure}")
 
 
-def _without_inks(pixels: np.ndarray) -> np.ndarray:
-  """Turn inks, which JPEGs store inverted, to red, green and blue.
+def _cmyk_to_rgb(pixels: np.ndarray) -> np.ndarray:
+  """Convert inverted CMYK, as JPEGs store it, to red, green and blue.
 
   Args:
     pixels: uint8 [h, w, 4], 255 where there is no ink.

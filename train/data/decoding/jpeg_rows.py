@@ -15,13 +15,13 @@ _BLOCK = 8
 _MOST_SAMPLING = 4
 
 
-class Rows(NamedTuple):
+class HeightField(NamedTuple):
   """Where the height of a JPEG is written, and what it counts in.
 
   Attributes:
     offset: Place of the two bytes in the file.
     height: Number of rows, in pixels.
-    unit: Rows that are coded together.
+    unit: HeightField that are coded together.
   """
 
   offset: int
@@ -31,7 +31,7 @@ class Rows(NamedTuple):
   def needed(self, rows: int) -> int:
     """Return the height to write where the first `rows` are needed.
 
-    >>> Rows(0, 375, 16).needed(100), Rows(0, 375, 16).needed(370)
+    >>> HeightField(0, 375, 16).needed(100), HeightField(0, 375, 16).needed(370)
     (112, 375)
     """
     return min(-(-rows // self.unit) * self.unit, self.height)
@@ -43,7 +43,7 @@ class Rows(NamedTuple):
     return data
 
 
-def find_rows(jpeg: bytes) -> Rows | None:
+def find_height_field(jpeg: bytes) -> HeightField | None:
   """Find where a JPEG's height is written.
 
   Args:
@@ -58,7 +58,7 @@ def find_rows(jpeg: bytes) -> Rows | None:
   return _rows(jpeg, frames[0], found[-1]) if len(frames) == 1 else None
 
 
-def _rows(jpeg: bytes, frame: Segment, scan: Segment) -> Rows | None:
+def _rows(jpeg: bytes, frame: Segment, scan: Segment) -> HeightField | None:
   first = frame.body + _FRAME.size
   if first > frame.end or scan.body == scan.end:
     return None
@@ -73,4 +73,4 @@ def _rows(jpeg: bytes, frame: Segment, scan: Segment) -> Rows | None:
     return None
   # A single component is coded block by block, whatever its sampling says.
   down = max(samplings) if components > 1 else 1
-  return Rows(frame.body + 1, height, _BLOCK * down)
+  return HeightField(frame.body + 1, height, _BLOCK * down)

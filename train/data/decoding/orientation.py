@@ -17,7 +17,7 @@ _SHORT = 3
 _ENTRY = 12  # bytes: tag, type, count and value
 
 
-class Turn(NamedTuple):
+class Orientation(NamedTuple):
   """Swap rows and columns, then mirror.
 
   Attributes:
@@ -31,7 +31,7 @@ class Turn(NamedTuple):
   mirror_x: bool
 
   def apply(self, pixels: np.ndarray) -> np.ndarray:
-    """Turn an image.
+    """Reorient an image.
 
     Args:
       pixels: Any dtype, [h, w, c].
@@ -40,7 +40,7 @@ class Turn(NamedTuple):
       A view, [w, h, c] with `swap`, else [h, w, c].
 
     >>> rows = np.arange(6).reshape(2, 3, 1)
-    >>> TURNS[6].apply(rows)[..., 0].tolist()  # a quarter to the right
+    >>> ORIENTATIONS[6].apply(rows)[..., 0].tolist()  # a quarter to the right
     [[3, 0], [4, 1], [5, 2]]
     """
     if self.swap:
@@ -63,20 +63,20 @@ class Turn(NamedTuple):
     return (x, y, w, h) if self.swap else (y, x, h, w)
 
 
-TURNS = {
-  1: Turn(False, False, False),
-  2: Turn(False, False, True),
-  3: Turn(False, True, True),
-  4: Turn(False, True, False),
-  5: Turn(True, False, False),
-  6: Turn(True, False, True),
-  7: Turn(True, True, True),
-  8: Turn(True, True, False),
+ORIENTATIONS = {
+  1: Orientation(False, False, False),
+  2: Orientation(False, False, True),
+  3: Orientation(False, True, True),
+  4: Orientation(False, True, False),
+  5: Orientation(True, False, False),
+  6: Orientation(True, False, True),
+  7: Orientation(True, True, True),
+  8: Orientation(True, True, False),
 }
 """By EXIF's orientation (CIPA DC-008, 4.6.4, tag 274)."""
 
 
-def jpeg_turn(jpeg: bytes) -> Turn:
+def jpeg_orientation(jpeg: bytes) -> Orientation:
   """Find how a JPEG's EXIF says that it is to be turned.
 
   Returns:
@@ -86,8 +86,10 @@ def jpeg_turn(jpeg: bytes) -> Turn:
     if segment.marker == EXIF:
       body = jpeg[segment.body : segment.end]
       if body.startswith(_EXIF_START):
-        return TURNS.get(_orientation(body[len(_EXIF_START) :]), TURNS[1])
-  return TURNS[1]
+        return ORIENTATIONS.get(
+          _orientation(body[len(_EXIF_START) :]), ORIENTATIONS[1]
+        )
+  return ORIENTATIONS[1]
 
 
 def _orientation(tiff: bytes) -> int:

@@ -7,7 +7,7 @@ from ...errors import one_line
 from ..source import BadExampleError, Decoding
 from .image_size import KINDS, read_size
 from .jpeg import Jpeg, is_jpeg
-from .orientation import TURNS, Box, jpeg_turn
+from .orientation import ORIENTATIONS, Box, jpeg_orientation
 from .png_checksums import START as PNG_START
 from .png_checksums import check_png
 
@@ -55,7 +55,7 @@ class Picture:
     image: np.ndarray | bytes,
     decoding: Decoding = _DEFAULT,
   ):
-    self._turn = TURNS[1]
+    self._orientation = ORIENTATIONS[1]
     self._image: np.ndarray | Jpeg
     if isinstance(image, np.ndarray):
       self._image = image
@@ -65,11 +65,11 @@ class Picture:
       )
       _check_size(self._image.height, self._image.width)
       if decoding.exif_rotation:
-        self._turn = jpeg_turn(image)
+        self._orientation = jpeg_orientation(image)
     else:
       self._image = _decode_by_opencv(image, decoding.exif_rotation)
     self.height, self.width = _size(self._image)
-    if self._turn.swap:
+    if self._orientation.swap:
       self.height, self.width = self.width, self.height
 
   def resize(self, box: Box, out: np.ndarray) -> None:
@@ -97,8 +97,8 @@ class Picture:
       out[:] = pixels
     else:
       cv2.resize(pixels, out.shape[:2], out, interpolation=cv2.INTER_CUBIC)
-    if self._turn != TURNS[1]:
-      out[:] = self._turn.apply(out.copy())
+    if self._orientation != ORIENTATIONS[1]:
+      out[:] = self._orientation.apply(out.copy())
 
   def decode(self, reduction: int = 1) -> np.ndarray:
     """Decode all pixels.
@@ -116,11 +116,11 @@ class Picture:
     """
     if isinstance(self._image, np.ndarray):
       return self._image
-    return self._turn.apply(self._image.decode(reduction))
+    return self._orientation.apply(self._image.decode(reduction))
 
   def _cut(self, box: Box, least: int) -> np.ndarray:
     """Cut a box out, reduced to no less than `least` each way, not turned."""
-    box = self._turn.undo(box, self.height, self.width)
+    box = self._orientation.undo(box, self.height, self.width)
     if isinstance(self._image, np.ndarray):
       y, x, height, width = box
       return self._image[y : y + height, x : x + width]

@@ -5,9 +5,9 @@ from pathlib import Path
 
 from ...errors import UsageError
 from ..source import Decoding, Split
-from .discovery.discover import find_data
-from .discovery.duplicates import refuse_copies
-from .discovery.layout import KIND_NAMES, FoundData, FoundSplit
+from .discovery.discover import discover
+from .discovery.duplicates import refuse_duplicates
+from .discovery.layout import FORMAT_NAMES, DatasetLayout, SplitLayout
 from .discovery.metadata import INFO
 from .index import NAME, read_index
 from .readers.array_record import ArrayRecordImages
@@ -32,7 +32,7 @@ def open_images(
   Args:
     folder: With an index.json that `convert` wrote and its shards; or TFRecord,
       ArrayRecord or tar shards of both splits; or train/CLASS/*.jpg and
-      val/CLASS/*.jpg; see `find_data`.
+      val/CLASS/*.jpg; see `discover`.
     split: "train" or "test".
     num_classes: Number of classes; None takes what the data says, and 1000
       where it says nothing, as shards by themselves do.
@@ -44,8 +44,8 @@ def open_images(
       shard twice, says another number of classes, or has classes of its own and
       a label offset is given.
   """
-  return open_found(
-    find_data(folder), split, num_classes, label_offset=label_offset
+  return open_split(
+    discover(folder), split, num_classes, label_offset=label_offset
   )
 
 
@@ -68,7 +68,7 @@ def open_evaluation(
   Raises:
     UsageError: as `open_images`.
   """
-  found = find_data(folder, loose="test")
+  found = discover(folder, loose="test")
   where = found.splits.get("test")
   if where and where.kind in ("folders", "labelled") and class_names:
     found.class_names = tuple(class_names)
@@ -76,17 +76,17 @@ def open_evaluation(
   known = found.num_classes if found.num_classes is not None else num_classes
   if where and where.kind in ("podscale", "folders"):
     label_offset = None
-  return open_found(found, "test", known, label_offset=label_offset)
+  return open_split(found, "test", known, label_offset=label_offset)
 
 
-def open_found(
-  found: FoundData,
+def open_split(
+  found: DatasetLayout,
   split: Split,
   num_classes: int | None = None,
   *,
   label_offset: int | None = None,
 ) -> EncodedImages:
-  """Open a split of what `find_data` has found; see `open_images`."""
+  """Open a split of what `discover` has found; see `open_images`."""
   if split in found.problems:
     raise UsageError(found.problems[split])
   where = found.splits[split]
@@ -112,14 +112,14 @@ def open_found(
     )
   if source.class_names is None:
     source.class_names = found.class_names
-  source.description = f"{KIND_NAMES[where.kind]} in {where.folder}"
+  source.description = f"{FORMAT_NAMES[where.kind]} in {where.folder}"
   source.left_out = (*found.left_out(), *source.left_out)
   return source
 
 
 def _open(
-  found: FoundData,
-  where: FoundSplit,
+  found: DatasetLayout,
+  where: SplitLayout,
   split: Split,
   num_classes: int,
   label_offset: int | None,
@@ -145,7 +145,7 @@ def _open(
     "tfrecord": TFRecordImages,
   }
   source = opens[where.kind](shards, num_classes, label_offset=label_offset)
-  refuse_copies(shards)
+  refuse_duplicates(shards)
   for path, count in zip(shards, source.counts, strict=True):
     expected = where.records.get(path.name, count)
     if count != expected:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from ..source import Split
 
-ShardKind = Literal["array_record", "parquet", "tar", "tfrecord"]
+ShardFormat = Literal["array_record", "parquet", "tar", "tfrecord"]
 
 SPLIT_NAMES: dict[Split, str] = {"train": "train", "test": "validation"}
 """What the shards of a split are called where podscale writes them."""
@@ -14,7 +14,7 @@ SPLIT_NAMES: dict[Split, str] = {"train": "train", "test": "validation"}
 FOLDERS: dict[Split, str] = {"train": "train", "test": "val"}
 """What the folders of a split are called where podscale writes them."""
 
-SPLIT_WORDS: dict[Split, tuple[str, ...]] = {
+SPLIT_ALIASES: dict[Split, tuple[str, ...]] = {
   "train": ("train",),
   "test": ("validation", "val", "valid", "test"),
 }
@@ -31,12 +31,12 @@ _TAR = (".tar", ".tar.gz", ".tgz")
 _MOST_NAMED = 5
 
 
-def shard_kind(name: str) -> ShardKind | None:
+def shard_format(name: str) -> ShardFormat | None:
   """Tell the format of a file by its name; None for what is no shard.
 
-  >>> shard_kind("train-00000-of-01024"), shard_kind("train-0.tar")
+  >>> shard_format("train-00000-of-01024"), shard_format("train-0.tar")
   ('tfrecord', 'tar')
-  >>> shard_kind("train-00000-of-01024.idx")
+  >>> shard_format("train-00000-of-01024.idx")
   """
   lower = name.lower()
   if lower.startswith(".") or lower.endswith(_NOT_SHARDS):
@@ -52,16 +52,16 @@ def shard_kind(name: str) -> ShardKind | None:
   return None
 
 
-def split_words(name: str, split: Split) -> list[str]:
+def split_aliases(name: str, split: Split) -> list[str]:
   """List the words for a split in a file's name, the preferred one first.
 
-  >>> split_words("imagenet2012-validation.tfrecord-00000-of-00064", "test")
+  >>> split_aliases("imagenet2012-validation.tfrecord-00000-of-00064", "test")
   ['validation']
-  >>> split_words("train00-400.tfrec", "train")
+  >>> split_aliases("train00-400.tfrec", "train")
   ['train']
   """
   words = re.split(r"[^a-z]+", name.lower())
-  return [word for word in SPLIT_WORDS[split] if word in words]
+  return [word for word in SPLIT_ALIASES[split] if word in words]
 
 
 def series_problem(names: Sequence[str]) -> str | None:
@@ -125,7 +125,7 @@ def _untotalled_problem(names: Sequence[str]) -> str | None:
 def _numbers(names: Sequence[str]) -> list[tuple[str, ...]]:
   """Take from each name its numbers, from the first that differs on."""
   if len(names) == 1:
-    words = "|".join(sum(SPLIT_WORDS.values(), ()))
+    words = "|".join(sum(SPLIT_ALIASES.values(), ()))
     found = re.search(rf"(?:\b|_)(?:{words})[-_.]?(\d+)|^(\d+)\.", names[0])
     return [(found[1] or found[2],)] if found else []
   columns = list(zip(*(re.findall(r"\d+", n) for n in names), strict=True))

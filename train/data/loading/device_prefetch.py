@@ -20,7 +20,7 @@ _CLOSE_SECONDS = 5.0
 DeviceBatch = dict[str, jax.Array]
 
 
-class Feed:
+class DevicePrefetch:
   """An iterator of batches that a thread puts on the devices ahead of time.
 
   On the devices are the batch in use, two more and the one that the thread is
@@ -48,11 +48,11 @@ class Feed:
     self._ready: queue.Queue = queue.Queue(_AHEAD)
     self._closing = threading.Event()
     self._thread = threading.Thread(
-      target=self._run, name="podscale-feed", daemon=True
+      target=self._run, name="podscale-device-prefetch", daemon=True
     )
     self._thread.start()
 
-  def __iter__(self) -> "Feed":
+  def __iter__(self) -> "DevicePrefetch":
     return self
 
   def __next__(self) -> DeviceBatch:
@@ -105,7 +105,7 @@ class Feed:
         pass
 
 
-def next_batch(feed: Feed, stop: Stop) -> DeviceBatch | None:
+def next_batch(batches: DevicePrefetch, stop: Stop) -> DeviceBatch | None:
   """Take the feed's next batch; None where the run is to stop.
 
   All processes call this equally often and get a batch or None together. Where
@@ -114,12 +114,12 @@ def next_batch(feed: Feed, stop: Stop) -> DeviceBatch | None:
   Raises:
     StopIteration: there are no more.
   """
-  while not (feed.wait(_WAIT_SECONDS) or stop.cannot_wait()):
+  while not (batches.wait(_WAIT_SECONDS) or stop.cannot_wait()):
     pass
   if stop.asked():
     return None
   with stop.needing_input():
-    return next(feed)
+    return next(batches)
 
 
 class DataWait:
@@ -133,11 +133,11 @@ class DataWait:
     self.seconds = 0.0
 
   def next(
-    self, feed: Feed, stop: Stop, last: jax.Array | None
+    self, batches: DevicePrefetch, stop: Stop, last: jax.Array | None
   ) -> DeviceBatch | None:
     """The `next_batch`; `last` is a result of the step before."""
     begin = time.perf_counter()
-    batch = next_batch(feed, stop)
+    batch = next_batch(batches, stop)
     if last is None or last.is_ready():  # type: ignore[attr-defined]
       self.seconds += time.perf_counter() - begin
     return batch

@@ -20,7 +20,7 @@ class Order(Protocol):
   def __getitem__(self, position: int, /) -> int: ...
 
 
-class _Epochs(abc.ABC):
+class _EpochOrder(abc.ABC):
   """An order that is made for a whole epoch at a time."""
 
   def __init__(self, examples: int, seed: int):
@@ -51,7 +51,7 @@ class _Epochs(abc.ABC):
     return np.argsort(bits.random_raw(self._examples), kind="stable")
 
 
-class Shuffled(_Epochs):
+class Shuffled(_EpochOrder):
   """All examples in a new order for each epoch.
 
   Args:
@@ -67,7 +67,7 @@ class Shuffled(_Epochs):
     return self._shuffle(epoch)
 
 
-class ShuffledInShards(_Epochs):
+class ShuffledInShards(_EpochOrder):
   """A shuffled order in which each row of the batches keeps its examples.
 
   A process then reads the same examples in all epochs, and may keep them in

@@ -5,13 +5,13 @@ import reprlib
 from collections.abc import Callable
 
 
-def whole_number(least: int, most: int) -> Callable[[str], int]:
+def bounded_integer(least: int, most: int) -> Callable[[str], int]:
   """Make a reader of whole numbers, for `argparse`.
 
   Raises:
     argparse.ArgumentTypeError: from the reader, if the text is no such number.
 
-  >>> whole_number(1, 10)("7")
+  >>> bounded_integer(1, 10)("7")
   7
   """
 

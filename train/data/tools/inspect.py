@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ...errors import UsageError, printable
-from ..images.discovery.discover import find_data
-from ..images.discovery.layout import KIND_NAMES, FoundData
+from ..images.discovery.discover import discover
+from ..images.discovery.layout import FORMAT_NAMES, DatasetLayout
 from ..images.labels import check_labels
-from ..images.opening import open_found
+from ..images.opening import open_split
 from ..images.readers.encoded import EncodedImages
 from ..images.shard_names import SPLIT_NAMES
 from ..source import Split, check_same_classes
@@ -43,7 +43,7 @@ def inspect(
   """
   problems: list[str] = []
   try:
-    found = find_data(folder)
+    found = discover(folder)
     sources = _open(found, console, problems, num_classes, label_offset)
   except UsageError as error:
     problems.append(str(error))
@@ -62,7 +62,7 @@ def inspect(
 
 
 def _open(
-  found: FoundData,
+  found: DatasetLayout,
   console: Console,
   problems: list[str],
   num_classes: int | None,
@@ -73,7 +73,7 @@ def _open(
     for split in SPLIT_NAMES:
       bar = progress.add_task(f"opening {split}", total=None)
       try:
-        sources[split] = open_found(
+        sources[split] = open_split(
           found, split, num_classes, label_offset=label_offset
         )
       except UsageError as error:
@@ -82,9 +82,9 @@ def _open(
   return sources
 
 
-def _kinds(found: FoundData) -> str:
+def _kinds(found: DatasetLayout) -> str:
   """Name the formats of both splits, once where they are the same."""
-  kinds = dict.fromkeys(KIND_NAMES[s.kind] for s in found.splits.values())
+  kinds = dict.fromkeys(FORMAT_NAMES[s.kind] for s in found.splits.values())
   return " and ".join(kinds) or "no images that can be read"
 
 
@@ -102,7 +102,7 @@ class _Labels(NamedTuple):
 
 def _describe(
   console: Console,
-  found: FoundData,
+  found: DatasetLayout,
   split: Split,
   source: EncodedImages,
   problems: list[str],
@@ -179,7 +179,7 @@ def _label_problems(
 
 def _describe_classes(
   console: Console,
-  found: FoundData,
+  found: DatasetLayout,
   sources: Mapping[Split, EncodedImages],
   labels: Mapping[Split, _Labels],
 ) -> None:

@@ -11,11 +11,11 @@ from rich.progress import Progress
 
 from ...errors import UsageError, printable
 from ..decoding.picture import Picture
-from ..images.discovery.discover import find_data
-from ..images.discovery.layout import FoundData
+from ..images.discovery.discover import discover
+from ..images.discovery.layout import DatasetLayout
 from ..images.index import NAME, Shard, read_index
 from ..images.labels import check_labels
-from ..images.opening import open_found
+from ..images.opening import open_split
 from ..images.readers.array_record import sha256
 from ..images.readers.encoded import EncodedImages, read_error
 from ..images.shard_names import SPLIT_NAMES
@@ -27,7 +27,7 @@ from ..source import (
   check_same_classes,
 )
 
-_Open = Callable[[FoundData, Split], EncodedImages]
+_Open = Callable[[DatasetLayout, Split], EncodedImages]
 _SMALLEST = 8  # the most that a JPEG can be reduced in decoding
 
 
@@ -60,10 +60,10 @@ def verify(
   Raises:
     UsageError: there is no data set in the folder.
   """
-  found = find_data(folder)
+  found = discover(folder)
   report = _Report(console)
   open_part = partial(
-    open_found, num_classes=num_classes, label_offset=label_offset
+    open_split, num_classes=num_classes, label_offset=label_offset
   )
   if (found.folder / NAME).is_file():
     _verify_converted(found, open_part, report)
@@ -96,7 +96,7 @@ class _Report:
 
 
 def _verify_converted(
-  found: FoundData, open_part: _Open, report: _Report
+  found: DatasetLayout, open_part: _Open, report: _Report
 ) -> None:
   index = read_index(found.folder)
   shards = [shard for each in index.splits.values() for shard in each]
@@ -131,7 +131,7 @@ def _verify_converted(
 
 
 def _verify_images(
-  found: FoundData, open_part: _Open, decoding: Decoding, report: _Report
+  found: DatasetLayout, open_part: _Open, decoding: Decoding, report: _Report
 ) -> None:
   """Read the data shard by shard, so that each is named that cannot be."""
   for split in SPLIT_NAMES:
@@ -168,7 +168,7 @@ def _verify_images(
     report.add(error)
 
 
-def _parts(found: FoundData, split: Split) -> list[FoundData]:
+def _parts(found: DatasetLayout, split: Split) -> list[DatasetLayout]:
   """Cut a split into its shards."""
   where = found.splits[split]
   if not where.shards:

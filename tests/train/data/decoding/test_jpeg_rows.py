@@ -8,9 +8,12 @@ import pytest
 from PIL import Image
 
 from podscale.train.data.decoding.jpeg_repair import repair_header
-from podscale.train.data.decoding.jpeg_rows import Rows, find_rows
+from podscale.train.data.decoding.jpeg_rows import (
+  HeightField,
+  find_height_field,
+)
 from podscale.train.data.decoding.jpeg_segments import find_end, header_segments
-from podscale.train.data.decoding.orientation import jpeg_turn
+from podscale.train.data.decoding.orientation import jpeg_orientation
 
 
 def jpeg(mode="RGB", **options):
@@ -30,16 +33,16 @@ def jpeg(mode="RGB", **options):
   ],
 )
 def test_rows_are_found(file, unit):
-  found = find_rows(file)
-  assert found == Rows(found.offset, 50, unit)
+  found = find_height_field(file)
+  assert found == HeightField(found.offset, 50, unit)
   assert file[found.offset : found.offset + 2] == b"\0\x32"
 
 
 def test_a_cut_changes_the_height_alone():
   file = jpeg()
-  found = find_rows(file)
+  found = find_height_field(file)
   cut = found.cut(file, 32)
-  assert find_rows(bytes(cut)).height == 32
+  assert find_height_field(bytes(cut)).height == 32
   changed = np.flatnonzero(
     np.frombuffer(file, "u1") != np.frombuffer(cut, "u1")
   )
@@ -51,7 +54,7 @@ def test_bytes_between_segments_are_passed_over(extra):
   file = jpeg()
   for segment in header_segments(file):
     odd = file[: segment.start] + extra + file[segment.start :]
-    found = find_rows(odd)
+    found = find_height_field(odd)
     assert found.height == 50
     assert odd[found.offset : found.offset + 2] == b"\0\x32"
     assert repair_header(odd) == repair_header(file) == file
@@ -60,22 +63,22 @@ def test_bytes_between_segments_are_passed_over(extra):
 def test_what_cannot_be_cut():
   file = jpeg()
   header = file.index(b"\xff\xda")
-  assert find_rows(jpeg(progressive=True)) is None
-  assert find_rows(file[:header]) is None
+  assert find_height_field(jpeg(progressive=True)) is None
+  assert find_height_field(file[:header]) is None
   # One component of three in the scan: others follow.
   one = bytearray(file)
   one[header + 4] = 1
-  assert find_rows(bytes(one)) is None
+  assert find_height_field(bytes(one)) is None
   # Two frames.
   frame = file[file.index(b"\xff\xc0") : file.index(b"\xff\xc4")]
-  assert find_rows(file[:header] + frame + file[header:]) is None
+  assert find_height_field(file[:header] + frame + file[header:]) is None
 
 
 @pytest.mark.parametrize("sampling", [0, 5, 15])
 def test_a_sampling_that_no_jpeg_has_is_no_unit(sampling):
   file = bytearray(jpeg())
   file[file.index(b"\xff\xc0") + 11] = 0x20 | sampling
-  assert find_rows(bytes(file)) is None
+  assert find_height_field(bytes(file)) is None
 
 
 def test_the_end_is_behind_the_scans():
@@ -87,9 +90,9 @@ def test_the_end_is_behind_the_scans():
 
 
 def read_all(data):
-  find_rows(data)
+  find_height_field(data)
   find_end(data)
-  jpeg_turn(data)
+  jpeg_orientation(data)
   assert len(repair_header(data)) <= len(data)
 
 
@@ -135,7 +138,7 @@ def test_sizes_are_those_that_pillow_reads():
     data = bytearray(file)
     at = int(draw.integers(frame, frame + 19))
     struct.pack_into("B", data, at, int(draw.integers(256)))
-    found = find_rows(bytes(data))
+    found = find_height_field(bytes(data))
     try:
       height = Image.open(io.BytesIO(data)).height
     except (OSError, SyntaxError):

@@ -8,7 +8,10 @@ import pytest
 from PIL import Image, ImageOps
 
 from podscale.train.data.augment.crop import eval_image
-from podscale.train.data.decoding.orientation import TURNS, jpeg_turn
+from podscale.train.data.decoding.orientation import (
+  ORIENTATIONS,
+  jpeg_orientation,
+)
 from podscale.train.data.decoding.picture import Picture
 from podscale.train.data.source import Decoding
 from podscale.train.data.tools.synthesize import synthetic_jpeg
@@ -108,7 +111,7 @@ def directory(order, *entries, count=None):
 def test_both_byte_orders_and_any_place_in_the_directory(order):
   make = (0x010F, 2, 4, 0, 0)
   tiff = directory(order, make, (0x0112, 3, 1, 6, 0), make)
-  assert jpeg_turn(jpeg_with(tiff)) == TURNS[6]
+  assert jpeg_orientation(jpeg_with(tiff)) == ORIENTATIONS[6]
 
 
 @pytest.mark.parametrize(
@@ -128,7 +131,7 @@ def test_both_byte_orders_and_any_place_in_the_directory(order):
 )
 def test_exif_without_an_orientation_turns_nothing(tiff):
   file = jpeg_with(tiff)
-  assert jpeg_turn(file) == TURNS[1]
+  assert jpeg_orientation(file) == ORIENTATIONS[1]
   assert Picture(file, TURNED).height == 120
 
 
@@ -140,4 +143,4 @@ def test_damaged_exif_never_raises():
     data = bytearray(file[:end])
     for at in draw.integers(2, end, 3):
       data[at] = draw.integers(256)
-    assert jpeg_turn(bytes(data) + file[end:]) in TURNS.values()
+    assert jpeg_orientation(bytes(data) + file[end:]) in ORIENTATIONS.values()

@@ -4,8 +4,8 @@ import pytest
 
 from podscale.train.data.images.shard_names import (
   series_problem,
-  shard_kind,
-  split_words,
+  shard_format,
+  split_aliases,
 )
 
 
@@ -41,7 +41,7 @@ from podscale.train.data.images.shard_names import (
   ],
 )
 def test_formats_by_name(name, kind):
-  assert shard_kind(name) == kind
+  assert shard_format(name) == kind
 
 
 @pytest.mark.parametrize(
@@ -61,8 +61,8 @@ def test_formats_by_name(name, kind):
   ],
 )
 def test_splits_by_name(name, train, test):
-  assert split_words(name, "train") == train
-  assert split_words(name, "test") == test
+  assert split_aliases(name, "train") == train
+  assert split_aliases(name, "test") == test
 
 
 def names(pattern, numbers, **more):

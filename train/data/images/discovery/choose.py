@@ -13,24 +13,24 @@ from ..readers.encoded import IMAGE_SUFFIXES
 from ..readers.sharded import open_shard
 from ..shard_names import (
   FOLDERS,
+  SPLIT_ALIASES,
   SPLIT_NAMES,
-  SPLIT_WORDS,
   series_problem,
-  split_words,
+  split_aliases,
 )
-from .layout import KIND_NAMES, FoundData, FoundSplit
+from .layout import FORMAT_NAMES, DatasetLayout, SplitLayout
 
 _IN_ARCHIVES = ("tar", *(suffix[1:] for suffix in IMAGE_SUFFIXES))
 _NO_LABELS = "an archive without labels: unpack it into class folders"
 
 
 def choose_split(
-  found: FoundData, split: Split, candidates: list[FoundSplit]
+  found: DatasetLayout, split: Split, candidates: list[SplitLayout]
 ) -> None:
   """Choose one of a split's candidates; name those that are left out."""
   candidates = _without_archives(found, candidates)
   there = {candidate.word for candidate in candidates}
-  words = [word for word in SPLIT_WORDS[split] if word in there]
+  words = [word for word in SPLIT_ALIASES[split] if word in there]
   if not words:
     found.problems[split] = _nothing(found, split)
     return
@@ -39,7 +39,7 @@ def choose_split(
       found.ignore([_pattern(found.folder, candidate)], f"{words[0]} is used")
   candidates = [c for c in candidates if c.word == words[0]]
   if len(candidates) > 1:
-    what = " and ".join(sorted(KIND_NAMES[c.kind] for c in candidates))
+    what = " and ".join(sorted(FORMAT_NAMES[c.kind] for c in candidates))
     found.problems[split] = (
       f"{found.folder}: has {split} images of several kinds: {what}; give a "
       "folder that has one of them"
@@ -53,7 +53,7 @@ def choose_split(
     found.splits[split] = chosen
 
 
-def refuse_shared_files(found: FoundData) -> None:
+def refuse_shared_files(found: DatasetLayout) -> None:
   """Refuse test images that are training images by a link."""
   if len(found.splits) < 2:
     return
@@ -68,7 +68,7 @@ def refuse_shared_files(found: FoundData) -> None:
     )
 
 
-def _paths(split: FoundSplit) -> list[Path]:
+def _paths(split: SplitLayout) -> list[Path]:
   """List the shards of a split, or its folder."""
   return [split.folder / name for name in split.shards] or [split.folder]
 
@@ -81,11 +81,11 @@ def _inode(path: Path) -> tuple[int, int] | None:
   return status.st_dev, status.st_ino
 
 
-def _of_other_split(chosen: FoundSplit, split: Split) -> str | None:
+def _of_other_split(chosen: SplitLayout, split: Split) -> str | None:
   """Say which shard is of the other split by its name."""
   for name in chosen.shards:
-    for other in SPLIT_WORDS:
-      words = split_words(name, other)
+    for other in SPLIT_ALIASES:
+      words = split_aliases(name, other)
       if other != split and words:
         return (
           f"{name} is taken for {chosen.word} and for {words[0]}; images of "
@@ -95,8 +95,8 @@ def _of_other_split(chosen: FoundSplit, split: Split) -> str | None:
 
 
 def _without_archives(
-  found: FoundData, candidates: list[FoundSplit]
-) -> list[FoundSplit]:
+  found: DatasetLayout, candidates: list[SplitLayout]
+) -> list[SplitLayout]:
   """Leave out the archives that images were downloaded in."""
   files = [c for c in candidates if c.kind in ("folders", "labelled")]
   kept = []
@@ -104,18 +104,18 @@ def _without_archives(
     if candidate.kind != "tar":
       kept.append(candidate)
     elif files:
-      reason = f"{KIND_NAMES[files[0].kind]} are used"
+      reason = f"{FORMAT_NAMES[files[0].kind]} are used"
       found.ignore([_pattern(found.folder, candidate)], reason)
     else:
       plain = _plain_archives(candidate)
       found.ignore(plain, _NO_LABELS)
       rest = [name for name in candidate.shards if name not in plain]
       if rest:
-        kept.append(FoundSplit("tar", candidate.word, candidate.folder, rest))
+        kept.append(SplitLayout("tar", candidate.word, candidate.folder, rest))
   return kept
 
 
-def _plain_archives(tars: FoundSplit) -> list[str]:
+def _plain_archives(tars: SplitLayout) -> list[str]:
   """List tars of no series whose first member has no label beside it."""
   shapes = Counter(_shape(name) for name in tars.shards)
   return [
@@ -150,7 +150,7 @@ def _has_labels(path: Path) -> bool:
   return first is None
 
 
-def _pattern(root: Path, split: FoundSplit) -> str:
+def _pattern(root: Path, split: SplitLayout) -> str:
   """Name the shards or the folder of a split that is left out."""
   folder = "" if split.folder == root else f"{split.folder.name}/"
   if len(split.shards) == 1:
@@ -160,11 +160,11 @@ def _pattern(root: Path, split: FoundSplit) -> str:
   return folder
 
 
-def _nothing(found: FoundData, split: Split) -> str:
+def _nothing(found: DatasetLayout, split: Split) -> str:
   name, word = SPLIT_NAMES[split], FOLDERS[split]
   left_out = [text for text in found.left_out() if text.endswith(")")]
   also = f"; left out: {', '.join(left_out)}" if left_out else ""
-  if found.folder.name.lower() in sum(SPLIT_WORDS.values(), ()):
+  if found.folder.name.lower() in sum(SPLIT_ALIASES.values(), ()):
     also += f"; if this is the folder of one split, give {found.folder.parent}"
   return (
     f"{found.folder}: no {split} images in it: neither {NAME}, nor shards such "

@@ -14,15 +14,15 @@ from ..paths import (
   folder_names,
   list_folder,
 )
-from ..shard_names import SPLIT_WORDS, shard_kind, split_words
+from ..shard_names import SPLIT_ALIASES, shard_format, split_aliases
 from .candidates import find_candidates, find_files
 from .choose import choose_split, refuse_shared_files
-from .layout import KIND_NAMES, FoundData, FoundSplit
+from .layout import FORMAT_NAMES, DatasetLayout, SplitLayout
 from .metadata import (
   find_classes,
-  find_labels,
+  find_split_labels,
   has_class_folders,
-  read_records,
+  read_shard_sizes,
 )
 
 _KAGGLE = ("ILSVRC", "Data", "CLS-LOC")
@@ -30,7 +30,7 @@ _LEVELS = 3  # DATASET/CONFIG/VERSION of TensorFlow Datasets
 _MOST_FOLDERS = 64  # more are classes, not versions
 
 
-def find_data(folder: str | Path, loose: Split | None = None) -> FoundData:
+def discover(folder: str | Path, loose: Split | None = None) -> DatasetLayout:
   """Decide what a folder of images is and where its splits are.
 
   Only the folders themselves are listed: no class folder, and no file is read
@@ -47,7 +47,7 @@ def find_data(folder: str | Path, loose: Split | None = None) -> FoundData:
   """
   outer = as_path(folder)
   inner = _descend(outer)
-  found = FoundData(inner)
+  found = DatasetLayout(inner)
   entries = list_folder(inner)
   if NAME in file_names(entries):
     _find_converted(found)
@@ -59,19 +59,19 @@ def find_data(folder: str | Path, loose: Split | None = None) -> FoundData:
     )
   candidates = find_candidates(found, entries)
   if loose and not candidates[loose]:
-    candidates[loose] = find_files(found, inner, SPLIT_WORDS[loose][0])
-  for split in SPLIT_WORDS:
+    candidates[loose] = find_files(found, inner, SPLIT_ALIASES[loose][0])
+  for split in SPLIT_ALIASES:
     choose_split(found, split, candidates[split])
   refuse_shared_files(found)
   find_classes(found, outer)
   for split, where in list(found.splits.items()):
-    found.splits[split] = replace(where, records=read_records(where))
+    found.splits[split] = replace(where, records=read_shard_sizes(where))
     if where.kind == "labelled" and has_class_folders(found, where):
       if where.labels:
-        found.ignore([where.labels.name], f"{KIND_NAMES['folders']} are used")
+        found.ignore([where.labels.name], f"{FORMAT_NAMES['folders']} are used")
       found.splits[split] = replace(where, kind="folders", labels=None)
     elif where.kind == "labelled":
-      find_labels(found, split, where, outer)
+      find_split_labels(found, split, where, outer)
   return found
 
 
@@ -103,26 +103,26 @@ def _descend(folder: Path) -> Path:
 
 
 def _holds_data(entries: Sequence[Entry]) -> bool:
-  words = sum(SPLIT_WORDS.values(), ())
+  words = sum(SPLIT_ALIASES.values(), ())
   return (
     NAME in file_names(entries)
     or any(name.lower() in words for name in folder_names(entries))
     or any(
-      shard_kind(name) and any(split_words(name, s) for s in SPLIT_WORDS)
+      shard_format(name) and any(split_aliases(name, s) for s in SPLIT_ALIASES)
       for name in file_names(entries)
     )
   )
 
 
-def _find_converted(found: FoundData) -> None:
+def _find_converted(found: DatasetLayout) -> None:
   index = read_index(found.folder)
   found.num_classes, found.classes_from = index.num_classes, NAME
   if index.class_names is not None:
     found.class_names = tuple(index.class_names)
-  for split, words in SPLIT_WORDS.items():
+  for split, words in SPLIT_ALIASES.items():
     shards = [shard.file for shard in index.splits.get(split, [])]
     if shards:
-      found.splits[split] = FoundSplit(
+      found.splits[split] = SplitLayout(
         "podscale", words[0], found.folder, shards
       )
     else:

@@ -11,7 +11,7 @@ from ..readers.sharded import open_shard
 _HEAD = 2**16  # bytes
 
 
-def refuse_copies(shards: Sequence[Path]) -> None:
+def refuse_duplicates(shards: Sequence[Path]) -> None:
   """Check that no shard is a copy of another one.
 
   Only of files of one size is more read: their first bytes, and all of those

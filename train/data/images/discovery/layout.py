@@ -8,11 +8,11 @@ from typing import Literal
 
 from ...source import Split
 from ..paths import counts_by_kind, file_kind
-from ..shard_names import ShardKind
+from ..shard_names import ShardFormat
 
-Kind = Literal["podscale", "folders", "labelled"] | ShardKind
+Kind = Literal["podscale", "folders", "labelled"] | ShardFormat
 
-KIND_NAMES: dict[Kind, str] = {
+FORMAT_NAMES: dict[Kind, str] = {
   "podscale": "podscale's ArrayRecord shards with an index",
   "array_record": "ArrayRecord shards",
   "parquet": "Parquet shards",
@@ -29,7 +29,7 @@ _MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
-class FoundSplit:
+class SplitLayout:
   """Where the images of a split are.
 
   Attributes:
@@ -50,7 +50,7 @@ class FoundSplit:
 
 
 @dataclass
-class FoundData:
+class DatasetLayout:
   """What a folder holds.
 
   Attributes:
@@ -64,7 +64,7 @@ class FoundData:
   """
 
   folder: Path
-  splits: dict[Split, FoundSplit] = field(default_factory=dict)
+  splits: dict[Split, SplitLayout] = field(default_factory=dict)
   problems: dict[Split, str] = field(default_factory=dict)
   class_names: tuple[str, ...] | None = None
   num_classes: int | None = None

@@ -13,22 +13,22 @@ from ..readers.label_files import (
   read_lines,
   read_synset_mapping,
 )
-from .layout import FoundData, FoundSplit
+from .layout import DatasetLayout, SplitLayout
 
 INFO = "dataset_info.json"
 """What TensorFlow Datasets writes beside its shards."""
 _FEATURES, _LABEL_NAMES = "features.json", "label.labels.txt"
-DESCRIPTIONS = (_FEATURES, INFO, _LABEL_NAMES, SYNSET_MAPPING)
+METADATA_FILES = (_FEATURES, INFO, _LABEL_NAMES, SYNSET_MAPPING)
 """The names of such files, but for label files."""
 
 # What reading JSON raises that is damaged or another program's.
-_OTHERS_JSON = (
+_UNREADABLE_JSON = (
   *(ValueError, TypeError, LookupError),
   *(AttributeError, OverflowError, RecursionError),
 )
 
 
-def find_classes(found: FoundData, outer: Path) -> None:
+def find_classes(found: DatasetLayout, outer: Path) -> None:
   """Find names and number of the classes, from what describes the data."""
   train = found.splits.get("train")
   if train and train.kind == "folders":
@@ -44,13 +44,13 @@ def find_classes(found: FoundData, outer: Path) -> None:
     found.num_classes = len(found.class_names)
 
 
-def has_class_folders(found: FoundData, where: FoundSplit) -> bool:
+def has_class_folders(found: DatasetLayout, where: SplitLayout) -> bool:
   """Tell whether images beside a label file lie in folders of their classes."""
   folders = folder_names(list_folder(where.folder))
   return bool(folders) and set(folders) <= set(found.class_names or ())
 
 
-def _read_tfds(found: FoundData) -> None:
+def _read_tfds(found: DatasetLayout) -> None:
   """Read what TensorFlow Datasets writes beside its shards."""
   names = found.folder / _LABEL_NAMES
   if names.is_file():
@@ -65,7 +65,7 @@ def _read_tfds(found: FoundData) -> None:
     label = features.get("features", features)["label"]
     number = label.get("classLabel", label.get("content", {}))
     classes = int(number.get("numClasses", number.get("num_classes")))
-  except _OTHERS_JSON:
+  except _UNREADABLE_JSON:
     return  # its labels are of another kind; the readers say so
   if classes < 1:
     raise UsageError(f"{path}: has {classes} classes")
@@ -78,7 +78,7 @@ def _read_tfds(found: FoundData) -> None:
     )
 
 
-def read_records(where: FoundSplit) -> dict[str, int]:
+def read_shard_sizes(where: SplitLayout) -> dict[str, int]:
   """Read how many records TensorFlow Datasets has written to each shard."""
   path = where.folder / INFO
   if not where.shards or not path.is_file():
@@ -88,12 +88,12 @@ def read_records(where: FoundSplit) -> dict[str, int]:
     (split,) = (each for each in splits if each["name"] == where.word)
     counts = [int(count) for count in split["shardLengths"]]
     return dict(zip(where.shards, counts, strict=True))
-  except _OTHERS_JSON:
+  except _UNREADABLE_JSON:
     return {}  # it is another program's, or says nothing of its shards
 
 
-def find_labels(
-  found: FoundData, split: Split, where: FoundSplit, outer: Path
+def find_split_labels(
+  found: DatasetLayout, split: Split, where: SplitLayout, outer: Path
 ) -> None:
   """Find the label file of a split whose images lie in one folder."""
   labels = where.labels

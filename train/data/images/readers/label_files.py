@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ....errors import UsageError
 from ...source import BadExampleError
-from ..shard_names import SPLIT_WORDS
+from ..shard_names import SPLIT_ALIASES
 from .encoded import IMAGE_SUFFIXES, read_file
 
 SYNSET_MAPPING = "LOC_synset_mapping.txt"
@@ -52,7 +52,7 @@ def find_label_file(
 
 def is_label_file(name: str) -> bool:
   """Tell a label file of any split by its name."""
-  words = sum(SPLIT_WORDS.values(), ())
+  words = sum(SPLIT_ALIASES.values(), ())
   return any(find_label_file(Path(), [name], word) for word in words)
 
 

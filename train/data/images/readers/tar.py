@@ -111,7 +111,7 @@ def find_samples(shard: Path) -> list[Sample]:
   """
   samples: dict[str, _Parts] = {}
   with open_shard(shard) as file:
-    reader = _Bounded(file)
+    reader = _BoundedReader(file)
     for member in _members(shard, reader):
       try:
         _add(samples, member, reader)
@@ -127,7 +127,9 @@ def find_samples(shard: Path) -> list[Sample]:
   return found
 
 
-def _members(shard: Path, reader: "_Bounded") -> Iterator[tarfile.TarInfo]:
+def _members(
+  shard: Path, reader: "_BoundedReader"
+) -> Iterator[tarfile.TarInfo]:
   """Yield the members of an archive, and check that it ends behind the last.
 
   Raises:
@@ -157,7 +159,7 @@ def _members(shard: Path, reader: "_Bounded") -> Iterator[tarfile.TarInfo]:
 
 
 def _add(
-  samples: dict[str, _Parts], member: tarfile.TarInfo, reader: "_Bounded"
+  samples: dict[str, _Parts], member: tarfile.TarInfo, reader: "_BoundedReader"
 ) -> None:
   """Add a member to its sample.
 
@@ -227,7 +229,7 @@ def _sample(key: str, parts: _Parts) -> Sample | None:
   return Sample(*image, label)
 
 
-def _read_label(member: tarfile.TarInfo, reader: "_Bounded") -> int:
+def _read_label(member: tarfile.TarInfo, reader: "_BoundedReader") -> int:
   reader.seek(member.offset_data)
   text = reader.read(min(member.size, _LONGEST_LABEL))
   if not re.fullmatch(rb"\s*-?\d+\s*", text) or len(text) < member.size:
@@ -235,7 +237,9 @@ def _read_label(member: tarfile.TarInfo, reader: "_Bounded") -> int:
   return int(text)
 
 
-def _read_json_label(member: tarfile.TarInfo, reader: "_Bounded") -> int | None:
+def _read_json_label(
+  member: tarfile.TarInfo, reader: "_BoundedReader"
+) -> int | None:
   """Read the label from a JSON file; None where it is something else."""
   if member.size > _MOST_READ:
     return None
@@ -247,7 +251,7 @@ def _read_json_label(member: tarfile.TarInfo, reader: "_Bounded") -> int | None:
   return label if type(label) is int else None
 
 
-def _check_end(shard: Path, file: "_Bounded", at: int) -> None:
+def _check_end(shard: Path, file: "_BoundedReader", at: int) -> None:
   """Compare what stands behind the last member with an archive's end."""
   file.seek(at)
   block = file.read(_BLOCK)
@@ -286,7 +290,7 @@ def _is_zero(data: bytes) -> bool:
   return data.count(0) == len(data)
 
 
-class _Bounded:
+class _BoundedReader:
   """A file for tarfile, which believes any length that a header gives."""
 
   def __init__(self, file: BinaryIO):

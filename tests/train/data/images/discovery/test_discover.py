@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podscale.train.data.images import open_images
-from podscale.train.data.images.discovery.discover import find_data
+from podscale.train.data.images.discovery.discover import discover
 from podscale.train.data.images.opening import open_evaluation
 from podscale.train.data.images.paths import as_path
 from podscale.train.data.images.readers.tfrecord import find_records
@@ -47,7 +47,7 @@ def made(folder, layout, *, shards=2, **counts):
 
 
 def lengths(folder):
-  found = find_data(folder)
+  found = discover(folder)
   return {
     split: len(open_images(folder, split, found.num_classes or CLASSES))
     for split in ("train", "test")
@@ -107,7 +107,7 @@ def test_one_evaluation_folder_is_used_and_the_other_named(tmp_path):
   for word, count in (("train", 2), ("test", 3), ("val", 1), ("valid", 4)):
     class_folders(tmp_path / word, count=count)
   assert lengths(tmp_path) == {"train": 6, "test": 3}
-  assert find_data(tmp_path).left_out() == ("test/, valid/ (val is used)",)
+  assert discover(tmp_path).left_out() == ("test/, valid/ (val is used)",)
 
 
 # --- D5, D6: doubled shards and doubled splits -------------------------------
@@ -184,7 +184,7 @@ def test_an_archive_beside_shards_is_left_out(tmp_path):
   made(tmp_path, "tar")
   tar(tmp_path / "train.tar", ["a/1.JPEG", "a/2.JPEG"])
   assert lengths(tmp_path) == COUNTS
-  assert "train.tar (an archive" in find_data(tmp_path).left_out()[0]
+  assert "train.tar (an archive" in discover(tmp_path).left_out()[0]
 
 
 # --- D17, D18: names and places of shards ------------------------------------
@@ -434,7 +434,7 @@ def test_parquet_shards_of_a_hugging_face_repository(tmp_path, pattern, word):
       path.parent.mkdir(parents=True, exist_ok=True)
       pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
   assert lengths(tmp_path) == {"train": 4, "test": 4}
-  found = find_data(tmp_path)
+  found = discover(tmp_path)
   assert [s.kind for s in found.splits.values()] == ["parquet", "parquet"]
 
 

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from podscale.train.data.images import open_images
-from podscale.train.data.images.discovery.duplicates import refuse_copies
+from podscale.train.data.images.discovery.duplicates import refuse_duplicates
 from podscale.train.data.images.paths import as_path
 from podscale.train.data.tools.synthesize import synthesize
 from podscale.train.errors import UsageError
@@ -40,7 +40,7 @@ def test_one_byte_makes_another_shard(tmp_path, place, remote):
   data[place] = 1
   (folder / "b").write_bytes(bytes(data))
   shards = [folder / "a", folder / "b"]
-  refuse_copies(shards)
+  refuse_duplicates(shards)
   (folder / "b").write_bytes(bytes(2**17))
   with pytest.raises(UsageError, match="would count twice"):
-    refuse_copies(shards)
+    refuse_duplicates(shards)
