@@ -33,7 +33,7 @@ def depthwise_shapes(
   shapes = []
   for block in block_specs(spec):
     shapes.append(
-      DepthwiseShape(size, block.expanded, block.kernel, block.stride)
+      DepthwiseShape(size, block.expanded, block.kernel_size, block.stride)
     )
     size = -(-size // block.stride)
   return list(dict.fromkeys(shapes))

@@ -1,8 +1,8 @@
 """Collectives for `jax.shard_map` programs on a ('group', 'member') mesh.
 
-Batch-norm moments travel within a group; gradients, running statistics and
-evaluation sums travel over all devices. Everything here needs jax and numpy,
-and works under `jit`, `grad` and `shard_map` with `check_vma=True`.
+Batch-norm moments are reduced within a group; gradients, running statistics
+and evaluation sums are reduced over all devices. All functions need only jax
+and numpy, and work under `jit`, `grad` and `shard_map` with `check_vma=True`.
 """
 
 from .evaluation import EvaluationSums, EvaluationTotals, evaluation_sums

@@ -1,4 +1,4 @@
-"""The barriers of the remote-DMA kernels."""
+"""Barrier semaphore ids of the remote-DMA kernels."""
 
 from collections.abc import Sequence
 from enum import IntEnum
@@ -9,28 +9,31 @@ _MOST_AXES = 4
 
 
 class CollectiveId(IntEnum):
-  """The first id of each kernel; a program has about 20.
+  """First id of each kernel; a program has about 20 ids.
 
-  Kernels of one id share a barrier semaphore. Launches over the same devices
-  may, for they follow each other in the same order on all of them. Launches
-  over other devices must not: a fast one's signal would be taken for a slow
-  one's.
+  Kernels with one id share a barrier semaphore. Launches over the same set of
+  devices may share it, because every device runs them in the same order.
+  Launches over different sets must not: a device could take the signal of one
+  launch for the signal of another.
   """
 
   EXCHANGE = 0
-  """`EXCHANGE + 1` to `EXCHANGE + 15`, by the axes of the mesh summed over."""
+  """Base of ids 1 to 15, one for each set of mesh axes summed over."""
 
 
 def exchange_id(axes: Sequence[str]) -> int:
-  """The id of an exchange over these axes, another for every set of axes.
+  """Return the id of an exchange, different for each set of mesh axes.
+
+  Args:
+    axes: Names of the mesh axes summed over.
 
   Raises:
-    NotImplementedError: the mesh has more axes than there are ids for.
+    NotImplementedError: The mesh has more axes than there are ids for.
   """
   names = jax.sharding.get_abstract_mesh().axis_names
   if len(names) > _MOST_AXES:
     raise NotImplementedError(
-      f"all_reduce: pallas_tpu has ids for {_MOST_AXES} mesh axes, not for the "
-      f"{len(names)} of {names}"
+      f"all_reduce: pallas_tpu supports at most {_MOST_AXES} mesh axes, got "
+      f"{len(names)}: {names}; use implementation='psum'"
     )
   return CollectiveId.EXCHANGE + sum(1 << names.index(axis) for axis in axes)

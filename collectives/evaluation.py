@@ -1,4 +1,4 @@
-"""Evaluation as sums and exact counts, each example counted once."""
+"""Evaluation sums with exact counts: each example counts once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,17 +15,18 @@ from .varying import require_varying
 
 
 class EvaluationSums(NamedTuple):
-  """What one evaluation step adds up, over the real examples of all devices.
+  """Sums of one evaluation step over the examples of all devices.
 
   Attributes:
-    examples: int32 scalar; examples that are not padding.
-    correct: int32 scalar; examples whose label has the highest logit.
-    correct_top5: int32 scalar; examples whose label is among the five highest
-      logits (all logits where there are fewer than five).
-    loss: float32 scalar; the sum of the cross-entropies in nats.
-    class_examples: int32 `[classes]`, or None if not asked for; examples of
-      each label.
-    class_correct: int32 `[classes]`, or None; those of them that are correct.
+    examples: Number of examples that are not padding, int32 scalar.
+    correct: Number of examples whose label has the highest logit, int32 scalar.
+    correct_top5: Number of examples whose label is among the five highest
+      logits, or among all logits if there are fewer; int32 scalar.
+    loss: Sum of the cross-entropies in nats, float32 scalar.
+    class_examples: Number of examples of each label, int32 `[classes]`; None
+      without `per_class`.
+    class_correct: Number of correct examples of each label, int32 `[classes]`;
+      None without `per_class`.
   """
 
   examples: jax.Array
@@ -38,7 +39,7 @@ class EvaluationSums(NamedTuple):
 
 @dataclass
 class EvaluationTotals:
-  """The sums of all steps, kept on the host: exact beyond 2**24 and 2**31.
+  """Sums over all steps, kept on the host: exact beyond 2**24 and 2**31.
 
   >>> totals = EvaluationTotals()
   >>> totals.add(EvaluationSums(4, 1, 3, 5.0))
@@ -53,11 +54,11 @@ class EvaluationTotals:
   loss: float = 0.0
   """Sum of the cross-entropies in nats."""
   class_examples: np.ndarray | None = None
-  """int64 `[classes]`, where the steps have them."""
+  """Number of examples of each label, int64 `[classes]`; None without them."""
   class_correct: np.ndarray | None = None
 
   def add(self, sums: EvaluationSums) -> None:
-    """Adds one step's sums; waits until the device has computed them."""
+    """Add the sums of one step; blocks until the device has computed them."""
     sums = jax.device_get(sums)
     self.examples += int(sums.examples)
     self.correct += int(sums.correct)
@@ -85,19 +86,22 @@ class EvaluationTotals:
 
   @property
   def class_top1(self) -> np.ndarray:
-    """`top1` of each class, float64 `[classes]`; NaN where it has no example.
+    """Top-1 accuracy of each class, float64 `[classes]`; NaN if it is empty.
 
     Raises:
-      ValueError: the steps were not asked for counts per class.
+      ValueError: The added sums have no counts per class.
     """
     if self.class_examples is None or self.class_correct is None:
-      raise ValueError("no counts per class: evaluation_sums(per_class=True)")
+      raise ValueError(
+        "the added sums have no counts per class; compute them with "
+        "evaluation_sums(per_class=True)"
+      )
     with np.errstate(invalid="ignore"):
       return self.class_correct / self.class_examples
 
   def _per_example(self, total: float) -> float:
     if not self.examples:
-      raise ValueError("no examples were evaluated")
+      raise ValueError("no examples were evaluated; add the sums of a step")
     return total / self.examples
 
 
@@ -108,25 +112,26 @@ def evaluation_sums(
   *,
   per_class: bool = False,
 ) -> EvaluationSums:
-  """Counts and sums over this step's real examples on all devices.
+  """Count and sum over this step's examples on all devices.
 
-  A negative label marks a row of padding; its logits may hold anything, NaN
-  too. Of equal logits the lower class ranks first, as in `argmax`. A row with
-  a NaN at its label is wrong, and makes the loss NaN, as does a label that is
-  not below `classes`.
+  A negative label marks a padding row, whose logits may hold any value, NaN
+  included. Between equal logits the lower class ranks first, as in `argmax`.
+  A row with a NaN at its label counts as wrong and makes the loss NaN. A label
+  of `classes` or above does the same.
 
   Args:
-    logits: floating point `[n, classes]`, of this device, inside `shard_map`.
-    labels: integer `[n]`.
-    axis_names: the mesh axes to sum over.
-    per_class: count examples and correct ones of each class too.
+    logits: Logits of this device inside `shard_map`, floating point
+      `[n, classes]`.
+    labels: Labels, integer `[n]`.
+    axis_names: Mesh axes to sum over.
+    per_class: True to count examples and correct examples of each class too.
 
   Returns:
-    The sums, equal and typed as equal on all devices; add them to an
+    Sums, equal and typed as equal on all devices; add them to an
     `EvaluationTotals`.
 
   Raises:
-    ValueError: the shapes do not fit, or the labels are the same on all devices
+    ValueError: The shapes do not fit, or the labels are the same on all devices
       along one of the axes, so that examples would count more than once.
   """
   if logits.ndim != 2 or labels.shape != logits.shape[:1]:
@@ -135,7 +140,7 @@ def evaluation_sums(
       f"{logits.shape} and {labels.shape}"
     )
   require_varying(
-    "labels", labels, axis_names, cure="its examples would count repeatedly"
+    "labels", labels, axis_names, cure="shard the examples over all devices"
   )
   with jax.named_scope("evaluation_sums"):
     real = labels >= 0
@@ -160,9 +165,9 @@ def evaluation_sums(
 
 
 def _count(which: jax.Array, labels: jax.Array, classes: int) -> jax.Array:
-  """How many of `which` have each label, int32 `[classes]`."""
-  of_class = labels[:, None] == jnp.arange(classes, dtype=labels.dtype)[None]
-  return jnp.sum(which[:, None] & of_class, axis=0, dtype=jnp.int32)
+  """Count the rows that `which` selects by label, int32 `[classes]`."""
+  in_class = labels[:, None] == jnp.arange(classes, dtype=labels.dtype)[None]
+  return jnp.sum(which[:, None] & in_class, axis=0, dtype=jnp.int32)
 
 
 def _plus(total: np.ndarray | None, counts: ArrayLike) -> np.ndarray:
@@ -170,7 +175,7 @@ def _plus(total: np.ndarray | None, counts: ArrayLike) -> np.ndarray:
 
 
 def _rank(logits: jax.Array, labels: jax.Array, own: jax.Array) -> jax.Array:
-  """How many classes come before the label, `[n]`; cheaper than sorting."""
+  """Count the classes ranked before the label, `[n]`; cheaper than a sort."""
   classes = jnp.arange(logits.shape[1], dtype=labels.dtype)[None]
   # Not (logits > own): a NaN on either side must count against the label.
   above = ~(logits <= own)

@@ -1,4 +1,4 @@
-"""An all-reduce of small messages by remote DMA, for TPUs."""
+"""All-reduce of small arrays by remote DMA, for TPUs."""
 
 import importlib.metadata
 import math
@@ -17,28 +17,29 @@ _FIRST_LIBTPU_FOR_V3 = 0, 0, 52
 
 
 def exchange_sum(x: jax.Array, axes: tuple[str, ...]) -> jax.Array:
-  """The sum over mesh axes, each member sending its x to every other at once.
+  """Sum x over mesh axes: each member sends x to every other at once.
 
-  A ring has as many steps as it has members; here all messages are under way
-  together, so it takes the time of one over the longest way, and what the
-  busiest link has to carry (`collectives.cost`). All members add in the same
-  order, so that all get the same bits.
+  A ring takes as many steps as it has members. Here all messages travel at the
+  same time, so the exchange takes the latency of the longest path plus the time
+  of the busiest link. All members add the messages in the same order, so all
+  get the same bits.
 
-  Nobody sends before all have said that they are there. A collective needs a
-  second barrier, which keeps the signal of a fast member in the next launch
-  from being taken for that of a slow one in this. Here it is the messages
-  themselves: one comes from every member, sent behind the first barrier.
+  No member sends before every member has passed the barrier. A collective also
+  needs a second barrier, which keeps a signal of the next launch from being
+  taken for a signal of this one. The messages are that second barrier: each
+  member receives one from every other, sent after the first barrier.
 
   Args:
-    x: float32 `[n]`, inside `shard_map`, typed as varying over the axes.
-    axes: of the mesh, outermost first.
+    x: Values to sum, float32 `[n]`, inside `shard_map`, typed as varying over
+      the axes.
+    axes: Mesh axes, outermost first.
 
   Returns:
-    float32 `[n]`, typed as x, the same on all members.
+    Sum, float32 `[n]`, typed as x, the same on all members.
 
   Raises:
-    NotImplementedError: VMEM does not hold a message of each member, or the
-      compiler that is installed cannot do this for the chip.
+    NotImplementedError: One message from each member does not fit in VMEM, or
+      the installed compiler does not support remote DMA on the chip.
   """
   members = lax.axis_size(axes)
   rows = -(-x.size // math.prod(_TILE)) * _TILE[0]
@@ -78,23 +79,24 @@ def _check_target(bytes_: int, members: int) -> None:
   chip = target_chip()
   if bytes_ > chip.vmem_bytes:
     raise NotImplementedError(
-      f"all_reduce: pallas_tpu keeps {bytes_} bytes of {members} members in "
-      f"VMEM, which has {chip.vmem_bytes} for it"
+      f"all_reduce: pallas_tpu keeps the messages of {members} members in "
+      f"VMEM, which take {bytes_} bytes; {chip.vmem_bytes} are available; use "
+      "implementation='psum'"
     )
   if chip.name in ("v2", "v3"):
     version = importlib.metadata.version("libtpu")
     if tuple(map(int, version.split(".")[:3])) < _FIRST_LIBTPU_FOR_V3:
       raise NotImplementedError(
         f"all_reduce: libtpu {version} aborts on a remote DMA for TPU "
-        f"{chip.name}; 0.0.52 compiles it"
+        f"{chip.name}; install libtpu 0.0.52 or newer"
       )
 
 
 def _places(members: jax.Array, axes: tuple[str, ...]) -> jax.Array:
-  """Where members of this device's group are, [axes of the mesh, members].
+  """Return the mesh coordinates of members, int32 `[mesh axes, members]`.
 
-  For the kernel: an axis index that it took itself would be typed as varying
-  over the axes, which the compiler of kernels does not know.
+  The kernel takes them as input, because an axis index computed inside it would
+  be typed as varying over the axes, which the Pallas compiler does not support.
   """
   sizes = [lax.axis_size(axis) for axis in axes]
   places = dict(zip(axes, jnp.unravel_index(members, sizes), strict=True))
@@ -106,11 +108,11 @@ def _places(members: jax.Array, axes: tuple[str, ...]) -> jax.Array:
 
 
 def _kernel(
-  me_ref,  # [1], this member's place in the group
-  others_ref,  # [axes, members - 1], places on the mesh, from the next one
+  me_ref,  # [1], index of this member in the group
+  others_ref,  # [axes, members - 1], mesh coordinates, from the next member on
   x_ref,  # [rows, 128]
   sum_ref,  # [rows, 128]
-  messages_ref,  # [members, rows, 128], from each member in order
+  messages_ref,  # [members, rows, 128], one message of each member
   sent,
   arrived,
 ):
@@ -128,7 +130,7 @@ def _kernel(
   _wait_for_all(others_ref)
   _for_each(others_ref, lambda i: message_to(i).start())
   messages_ref[me] = x_ref[...]
-  # Counts one message sent and one arrived, whosever they are.
+  # Each wait counts one sent and one received message, in any order.
   _for_each(others_ref, lambda i: message_to(i).wait())
   sum_ref[...] = lax.fori_loop(
     1,

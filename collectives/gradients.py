@@ -1,4 +1,4 @@
-"""The mean of gradients over devices."""
+"""Mean of gradients over devices."""
 
 from collections.abc import Sequence
 
@@ -13,25 +13,25 @@ from .varying import require_varying
 def mean_gradients[Tree](
   tree: Tree, axis_names: str | Sequence[str] = ALL_DEVICES
 ) -> Tree:
-  """The mean of each leaf over all devices, summed in float32.
+  """Average each leaf over all devices, summed in float32.
 
-  The gradients must be those of each device's own loss: take them with respect
-  to parameters that went through `device_varying`. Otherwise JAX has summed
-  them already, and their "mean" would be that sum; this is refused where types
-  are checked (`check_vma=True`). XLA puts all leaves into one all-reduce, and
-  the loss can travel along: `grads, loss = mean_gradients((grads, loss))`.
+  The gradients must be of each device's own loss: differentiate with respect to
+  parameters that went through `device_varying`. Otherwise JAX has summed the
+  gradients already, and their mean would be that sum; with `check_vma=True`
+  this function then raises. XLA combines all leaves into one all-reduce, and
+  the loss can join: `grads, loss = mean_gradients((grads, loss))`.
 
   Args:
-    tree: pytree of floating-point arrays, inside `shard_map`.
-    axis_names: the mesh axes to average over.
+    tree: Pytree of floating-point arrays, inside `shard_map`.
+    axis_names: Mesh axes to average over.
 
   Returns:
-    The same pytree with the same dtypes, equal and typed as equal on all
+    Pytree of the same structure and dtypes, equal and typed as equal on all
     devices.
 
   Raises:
-    ValueError: a leaf is not of a floating-point dtype, or is already the same
-      on all devices along one of the axes.
+    ValueError: A leaf does not have a floating-point dtype, or is already the
+      same on all devices along one of the axes.
   """
   for path, leaf in jax.tree.leaves_with_path(tree):
     _check(jax.tree_util.keystr(path), leaf, axis_names)
@@ -43,7 +43,9 @@ def mean_gradients[Tree](
 
 def _check(name: str, leaf: jax.Array, axis_names: str | Sequence[str]) -> None:
   if not jnp.issubdtype(leaf.dtype, jnp.floating):
-    raise ValueError(f"gradient {name} is {leaf.dtype}, not floating point")
+    raise ValueError(
+      f"gradient {name} must have a floating-point dtype, got {leaf.dtype}"
+    )
   require_varying(
     f"gradient {name}",
     leaf,

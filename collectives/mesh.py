@@ -1,4 +1,4 @@
-"""The ('group', 'member') mesh, and how many devices make a group."""
+"""The ('group', 'member') mesh and the number of devices in a group."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -22,34 +22,34 @@ def group_mesh(
   group_size: int = 1,
   tile: Literal["auto", "contiguous"] = "auto",
 ) -> Mesh:
-  """A mesh of all devices in groups of `group_size` neighbours.
+  """Build a mesh of all devices in groups of `group_size` neighbours.
 
   Batch normalisation reduces over `MEMBER`, gradients over `ALL_DEVICES`. The
-  axes are of the Auto type, so a jitted function moves its arguments to where
-  its `shard_map` wants them.
+  axes have the Auto type, so a jitted function moves its arguments to the
+  sharding that its `shard_map` needs.
 
   On a TPU slice a group is the box of chips with the shortest sum of sides: 2x2
-  chips for 8 cores of v3, then 2x4, 4x4 and 4x8, as in the MLPerf v0.7
-  ResNet of Google. Its members follow each other in snake order, closed to a
-  ring of single links where there is one. XLA's all-reduce over the whole mesh
-  runs along the torus' dimensions whatever the order of the mesh is.
+  chips for 8 cores of v3, then 2x4, 4x4 and 4x8, as in Google's ResNet for
+  MLPerf v0.7. The members of a group follow each other in snake order, which
+  closes to a ring of single links if the box allows it. XLA's all-reduce over
+  the whole mesh runs along the dimensions of the torus for any mesh order.
 
   Args:
-    devices: of one slice, in any order; None is `jax.devices()`.
-    group_size: devices in one batch-norm group.
-    tile: "auto" makes groups compact where devices have coordinates that fill a
-      box and `group_size` fits it, and takes them as they come elsewhere;
-      "contiguous" always takes them as they come.
+    devices: Devices of one slice, in any order; None for `jax.devices()`.
+    group_size: Number of devices in one batch-norm group.
+    tile: "auto" forms compact groups if the device coordinates fill a box that
+      `group_size` divides into boxes, and otherwise keeps the given order;
+      "contiguous" always keeps the given order.
 
   Returns:
-    A mesh of shape `(len(devices) // group_size, group_size)`.
+    Mesh of shape `(len(devices) // group_size, group_size)`.
 
   Raises:
     ValueError: `group_size` does not divide the number of devices, `tile` is
-      neither of the two, or a process of this run has none of the devices: it
-      would not join, and the others would wait for it for ever.
+      unknown, or a process of this run owns none of the devices: it would not
+      join, and the other processes would wait for it forever.
 
-  Source: the tiles of the TensorFlow twin of MLPerf v0.7's ResNet,
+  Source: tiles of the TensorFlow version of MLPerf v0.7's ResNet,
   `util/image_util.py`; Ying et al. 2018, arXiv:1811.06992, for groups of
   neighbours.
 
@@ -72,23 +72,24 @@ def group_mesh(
 def group_size_for(
   images_per_group: int, batch_size: int, device_count: int
 ) -> int:
-  """The devices per group that normalise about `images_per_group` together.
+  """Compute the group size that normalises about `images_per_group` together.
 
-  The rule of `DistributedBatchNormalization` in the reference code of
-  arXiv:2011.00071 (tensorflow/tpu, models/official/efficientnet/utils.py):
-  `max(1, int(images_per_group / (batch_size / device_count)))`. Unlike there,
-  8 devices or fewer follow the same rule; it never exceeds `device_count`.
+  The rule is `max(1, int(images_per_group / (batch_size / device_count)))`, at
+  most `device_count`, as in `DistributedBatchNormalization` of the reference
+  code of arXiv:2011.00071 (tensorflow/tpu,
+  models/official/efficientnet/utils.py). The reference makes an exception for 8
+  devices or fewer; this function does not.
 
   Args:
-    images_per_group: images that share one mean and variance.
-    batch_size: images in one step, over all devices.
-    device_count: devices that share the batch.
+    images_per_group: Number of images that share one mean and variance.
+    batch_size: Number of images in one step, over all devices.
+    device_count: Number of devices that share the batch.
 
   Returns:
     Devices per group, a divisor of `device_count`.
 
   Raises:
-    ValueError: an argument is below 1, or the rule's size does not divide
+    ValueError: An argument is below 1, or the computed size does not divide
       `device_count`.
 
   >>> group_size_for(128, batch_size=32768, device_count=1024)
@@ -117,9 +118,9 @@ def _check_processes(devices: Sequence[jax.Device]) -> None:
   missing = processes - {device.process_index for device in devices}
   if missing and len(processes) > 1:
     raise ValueError(
-      f"the {len(devices)} devices are of all processes but "
-      f"{', '.join(map(str, sorted(missing)))} of {len(processes)}, which "
-      "would never join; give devices of all of them, such as jax.devices()"
+      f"process {', '.join(map(str, sorted(missing)))} of {len(processes)} "
+      f"owns none of the {len(devices)} given devices and would never join; "
+      "pass devices of all processes, such as jax.devices()"
     )
 
 

@@ -1,4 +1,4 @@
-"""Batch-norm moments of a group of devices from those of its members."""
+"""Batch-norm moments of a group, merged from the moments of its members."""
 
 import math
 from collections.abc import Sequence
@@ -24,45 +24,47 @@ def group_moments(
   pivot: jax.Array | None = None,
   implementation: Implementation = "psum",
 ) -> Moments:
-  """Merges the moments of all devices along `axis_name`.
+  """Merge the moments of all devices along `axis_name`.
 
-  With n, mean and m2 of each member, and a pivot p that all of them know, this
-  takes one all-reduce of 2 c values::
+  With n, mean and m2 of each member, and a pivot p that all members share, the
+  merge takes one all-reduce of 2 c values::
 
     s1, s2 = psum(n * (mean - p)), psum(m2 + n * (mean - p)**2)
     count  = psum(n)
     mean   = p + s1 / count
     m2     = s2 - s1**2 / count
 
-  The error of the variance grows as `((mean - p) / std)**2` of a rounding; with
-  batch norm's running mean for a pivot it is none to speak of. Without a pivot
-  the members' moments are gathered, in one all-gather, and merged about the
-  mean of their means. That has no cancellation however large the mean is, but
-  each device gets 2 c values of every other, which in large groups costs more.
+  The rounding error of the variance grows with `((mean - p) / std)**2`; with
+  batch norm's running mean as the pivot it is negligible. Without a pivot one
+  all-gather collects the moments of all members, which are then merged about
+  the mean of their means. This does not cancel for any mean, but every device
+  receives 2 c values from every other, which costs more in large groups.
 
-  A member whose count is 0 adds nothing, whatever its mean and m2 hold; a group
-  without any value has m2 0. A count that is not traced, as the ops of
+  A member with count 0 contributes nothing, whatever its mean and m2 hold; in a
+  group of such members m2 is 0. A count that is not traced, as the ops of
   `podscale.kernels` return it, is the same on all devices and is not sent.
 
-  Backward one all-reduce, of the cotangents of mean and m2. Counts and pivot
-  are constants to differentiation. The result is the same on all members but
-  typed as varying over the axis. For policies of `jax.checkpoint` it has the
-  name of this function.
+  The backward pass takes one all-reduce, over the cotangents of mean and m2.
+  Counts and pivot are constants to differentiation. The result is the same on
+  all members but typed as varying over the axis. It is named "group_moments"
+  for the policies of `jax.checkpoint`.
 
   Args:
-    moments: of this device; count float32 scalar, mean and m2 float32 `[c]`.
-    axis_name: the mesh axis, or axes, of a group.
-    pivot: float32 `[c]`, equal on all members, and near the mean.
-    implementation: of the all-reduces; see `all_reduce`.
+    moments: Moments of this device: count float32 scalar, mean and m2 float32
+      `[c]`.
+    axis_name: Mesh axis, or axes, of a group.
+    pivot: Value near the mean that deviations are measured from, float32 `[c]`,
+      equal on all members; None to gather the moments instead.
+    implementation: Implementation of the all-reduces; see `all_reduce`.
 
   Returns:
-    The moments of the whole group, on each of its members.
+    Moments of the whole group, on each of its members.
 
   Raises:
-    ValueError: the shapes or dtypes are not those above, a count that is not
-      traced is negative or not finite, or there is no such axis or
-      implementation.
-    NotImplementedError: "pallas_tpu" without a pivot, or where it cannot.
+    ValueError: A shape or dtype differs from the above, a count that is not
+      traced is negative or not finite, the axis is not a mesh axis, or the
+      implementation is unknown.
+    NotImplementedError: "pallas_tpu" without a pivot, or not supported here.
 
   Source: Chan, Golub, LeVeque 1979, "Updating formulae and a pairwise
   algorithm for computing sample variances"; groups as in Ying et al. 2018,
@@ -72,8 +74,8 @@ def group_moments(
   check_implementation(implementation)
   if pivot is None and implementation != "psum":
     raise NotImplementedError(
-      f"group_moments: {implementation} sums about a pivot, and there is none; "
-      "pass one, such as the running mean"
+      f"group_moments: {implementation} needs a pivot, got None; pass one, "
+      "such as the running mean"
     )
   count, mean, m2 = moments
   axes = mesh_axes(axis_name)
@@ -93,12 +95,12 @@ class _Call(NamedTuple):
   axes: tuple[str, ...]
   implementation: Implementation
   known: float | None
-  """The count of each member, where it is not traced."""
+  """Count of each member, or None if it is traced."""
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _merge(count, mean, m2, pivot, call):
-  """The moments of the group, in one collective."""
+  """Merge the moments of the group in one collective."""
   if pivot is None:
     count, mean, m2 = _gathered(count, mean, m2, call)
     total = jnp.sum(count)
@@ -107,22 +109,23 @@ def _merge(count, mean, m2, pivot, call):
   else:
     sums = _sums_about(pivot, count, mean, m2)
     total, sums = _reduced(count, sums, call)
-  first, second = jnp.split(sums, 2)
-  shift = first / jnp.maximum(total, 1)
-  # What lies below 0 is rounding.
-  m2 = jnp.maximum(second - first * shift, 0)
+  deviations, squares = jnp.split(sums, 2)
+  shift = deviations / jnp.maximum(total, 1)
+  # Rounding alone makes this negative.
+  m2 = jnp.maximum(squares - deviations * shift, 0)
   return Moments(total, pivot + shift, m2)
 
 
 def _sums_about(pivot, count, mean, m2):
-  """[2 c], or [members, 2 c] of all of them."""
+  """Sum deviations and their squares: [2 c], or [members, 2 c]."""
   deviation = mean - pivot
-  first = count * deviation
-  return jnp.concatenate([first, m2 + first * deviation], axis=-1)
+  deviations = count * deviation
+  squares = m2 + deviations * deviation
+  return jnp.concatenate([deviations, squares], axis=-1)
 
 
 def _gathered(count, mean, m2, call):
-  """Count [members, 1], mean and m2 [members, c] of all members."""
+  """Gather count [members, 1], mean and m2 [members, c] of all members."""
   values = [mean, m2] if call.known is not None else [mean, m2, count[None]]
   gathered = lax.all_gather(jnp.concatenate(values), call.axes)
   c = mean.size
@@ -134,7 +137,7 @@ def _gathered(count, mean, m2, call):
 
 
 def _reduced(count, sums, call):
-  """The count and the sums of the group."""
+  """Reduce the count and the sums over the group."""
   if call.known is not None:
     total = call.known * lax.axis_size(call.axes)
     return jnp.float32(total), _all_reduce(sums, call)
@@ -148,7 +151,7 @@ def _all_reduce(x, call):
 
 def _forward(count, mean, m2, pivot, call):
   merged = _merge(count, mean, m2, pivot, call)
-  # Here, or what the backward pass has of it would be reduced again.
+  # Name the residual too, so that jax.checkpoint does not reduce it again.
   merged = checkpoint_name(merged, "group_moments")
   return merged, (count, mean, merged)
 
@@ -173,8 +176,8 @@ def _check(moments: Moments, pivot: jax.Array | None) -> None:
   count, mean, m2 = moments
   if count.shape != () or mean.ndim != 1 or mean.shape != m2.shape:
     raise ValueError(
-      "moments need a scalar count and mean and m2 of one shape [c], got "
-      f"{count.shape}, {mean.shape} and {m2.shape}"
+      "moments need a scalar count, and mean and m2 of one shape [c], got "
+      f"shapes {count.shape}, {mean.shape} and {m2.shape}"
     )
   if any(x.dtype != jnp.float32 for x in moments):
     raise ValueError(
@@ -186,7 +189,7 @@ def _check(moments: Moments, pivot: jax.Array | None) -> None:
     mean.dtype,
   ):
     raise ValueError(
-      f"the pivot must be float32 of mean's shape {mean.shape}, got "
+      f"the pivot must be float32 {mean.shape}, as the mean, got "
       f"{pivot.dtype} {pivot.shape}"
     )
   known = _known(count)

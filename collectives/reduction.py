@@ -1,4 +1,4 @@
-"""The sum of a small array over an axis, by XLA or by our own kernel."""
+"""Sum of a small array over mesh axes, by XLA or by a Pallas kernel."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -21,27 +21,28 @@ def all_reduce(
   *,
   implementation: Implementation = "psum",
 ) -> jax.Array:
-  """The sum of x over all devices along an axis, on each of them.
+  """Sum x over all devices along an axis.
 
-  One collective forward and one backward, whose sum is of the cotangents. The
-  result is the same on all devices but typed as varying, as a function that is
-  differentiated on each device by itself needs it.
+  The forward pass takes one collective; the backward pass takes one, over the
+  cotangents. The result is the same on all devices but typed as varying, which
+  a function that each device differentiates by itself needs.
 
   Args:
-    x: float32, any shape; of some kilobytes where the kernel is asked for, for
-      it keeps a copy from each device in VMEM.
-    axis_name: the mesh axis, or axes, to sum over, inside `shard_map`.
-    implementation: "psum" is XLA's; "pallas_tpu" is a kernel in which all
-      devices send to all others at once (`collectives.exchange`). The kernel
-      was compiled and interpreted, but never timed on a TPU.
+    x: Values to sum, float32 of any shape. The kernel keeps a copy of each
+      device in VMEM, so keep x to some kilobytes with "pallas_tpu".
+    axis_name: Mesh axis, or axes, to sum over, inside `shard_map`.
+    implementation: "psum" for XLA's all-reduce, or "pallas_tpu" for a kernel in
+      which each device sends to all others at once (`collectives.exchange`).
+      The kernel is compiled and interpreted in tests, but was never timed on a
+      TPU.
 
   Returns:
-    float32, of x's shape.
+    Sum on each device, float32 of x's shape.
 
   Raises:
-    ValueError: x is not float32, there is no such axis, or no such
-      implementation.
-    NotImplementedError: the kernel is asked for and cannot do this.
+    ValueError: x is not float32, the axis is not a mesh axis, or the
+      implementation is unknown.
+    NotImplementedError: "pallas_tpu" does not support this case.
   """
   axes = mesh_axes(axis_name)
   check_implementation(implementation)
@@ -55,11 +56,12 @@ def all_reduce(
 
 
 def check_implementation(implementation: str) -> None:
-  """Raises ValueError where there is no such implementation."""
+  """Raise ValueError for an unknown implementation."""
   names = get_args(Implementation)
   if implementation not in names:
     raise ValueError(
-      f"no implementation {implementation!r}; there are {', '.join(names)}"
+      f"unknown implementation {implementation!r}; choose one of "
+      f"{', '.join(names)}"
     )
 
 

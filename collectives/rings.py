@@ -1,4 +1,4 @@
-"""The rings of devices along each dimension of the torus."""
+"""Rings of devices along each dimension of the torus."""
 
 from collections.abc import Sequence
 
@@ -8,18 +8,21 @@ from .tiles import divisors
 from .torus import Coordinates, chips_of, device_key
 
 Rings = tuple[tuple[int, ...], ...]
-"""Devices by their numbers, ring by ring."""
+"""Indices of devices, ring by ring."""
 
 
 def torus_rings(devices: Sequence[jax.Device]) -> tuple[Rings, ...]:
-  """For each dimension of the torus the rings along it, longest rings first.
+  """List the rings along each dimension of the torus, longest rings first.
 
   The cores of a chip belong to the rings along the first dimension. Devices
-  without coordinates, or whose chips do not fill a box, are taken for a grid as
-  square as their number allows.
+  without coordinates, or whose chips do not fill a box, count as a grid that is
+  as square as their number allows.
+
+  Args:
+    devices: Devices of one slice, in any order.
 
   Returns:
-    For each dimension groups of indices into `devices`, each index once; two
+    Groups of indices into `devices` for each dimension, each index once; two
     devices share at most one group.
   """
   chips = chips_of(devices)
@@ -44,7 +47,7 @@ def torus_rings(devices: Sequence[jax.Device]) -> tuple[Rings, ...]:
 
 
 def _grid(size: int) -> dict[int, Coordinates]:
-  """A number of devices in rows, as square as it goes."""
+  """Return the row and column of each device on the squarest grid."""
   columns = next(d for d in divisors(size) if d * d >= size)
   return {i: divmod(i, columns) for i in range(size)}
 

@@ -1,4 +1,4 @@
-"""Sums that each device gets a shard of, and shards brought together again."""
+"""Reduce-scatter and all-gather along the rings of the torus."""
 
 import math
 from collections.abc import Sequence
@@ -17,25 +17,25 @@ from .varying import mesh_axes, require_varying
 
 
 class Torus(NamedTuple):
-  """How the devices of a mesh lie on the torus; made by `torus_of`.
+  """Torus of a mesh's devices, built by `torus_of`.
 
   Attributes:
-    rings: for each dimension the rings along it, as places on the mesh.
+    rings: Rings along each dimension, as indices of devices in mesh order.
   """
 
   rings: tuple[Rings, ...]
 
   @property
   def devices(self) -> int:
-    """How many there are."""
+    """Number of devices."""
     return math.prod(len(rings[0]) for rings in self.rings)
 
   @property
   def shard_of_device(self) -> np.ndarray:
-    """Which shard each device has, `[devices]` int, in the mesh's order.
+    """Index of each device's shard, int `[devices]`, in mesh order.
 
-    A buffer sharded over `ALL_DEVICES` holds the shards in this order; so
-    `np.argsort` of it puts them in theirs.
+    A buffer sharded over `ALL_DEVICES` holds the shards in this order, so
+    indexing by `np.argsort` of it sorts them.
     """
     shard = np.zeros(self.devices, int)
     for rings in self.rings:
@@ -46,7 +46,7 @@ class Torus(NamedTuple):
 
 
 def torus_of(mesh: Mesh) -> Torus:
-  """The torus that a mesh's devices lie on.
+  """Find the torus of a mesh's devices.
 
   >>> from podscale.collectives import group_mesh
   >>> torus_of(group_mesh(jax.devices()[:1])).shard_of_device
@@ -56,14 +56,14 @@ def torus_of(mesh: Mesh) -> Torus:
 
 
 def own_shard(torus: Torus, axis_names: Sequence[str] = ALL_DEVICES) -> Shard:
-  """Which shard this device has, for ops that take shards of packed trees.
+  """Return the shard of this device, for ops on shards of packed trees.
 
   Args:
-    torus: of the mesh that `shard_map` was given.
-    axis_names: all axes of that mesh, in its order.
+    torus: Torus of the mesh passed to `shard_map`.
+    axis_names: All axes of that mesh, in its order.
 
   Raises:
-    ValueError: there is no such axis, or the torus is of another mesh.
+    ValueError: A name is not a mesh axis, or the torus belongs to another mesh.
   """
   axes = _axes_of(torus, axis_names)
   shards = jnp.asarray(torus.shard_of_device, jnp.int32)
@@ -75,33 +75,33 @@ def scatter_mean(
   torus: Torus,
   axis_names: Sequence[str] = ALL_DEVICES,
 ) -> jax.Array:
-  """Each device's shard of the mean of a buffer over all devices.
+  """Average a buffer over all devices and return this device's shard.
 
-  One reduce-scatter for each dimension of the torus, along rings of neighbours:
-  the first moves the buffer, the next what it has left. XLA's own over the
-  whole mesh is one ring through all devices on v3, and an all-reduce of the
-  whole buffer elsewhere.
+  This takes one reduce-scatter for each dimension of the torus, along rings of
+  neighbours: the first moves the whole buffer, each later one the shard that is
+  left. XLA's own reduce-scatter over the whole mesh is one ring through all
+  devices on v3, and an all-reduce of the whole buffer on other chips.
 
   Args:
-    buffer: float32 `[rows, ...]`, of this device, inside `shard_map`; rows is a
-      multiple of the number of devices.
-    torus: of the mesh that `shard_map` was given.
-    axis_names: all axes of that mesh, in its order.
+    buffer: Buffer of this device inside `shard_map`, float32 `[rows, ...]`;
+      rows is a multiple of the number of devices.
+    torus: Torus of the mesh passed to `shard_map`.
+    axis_names: All axes of that mesh, in its order.
 
   Returns:
-    float32 `[rows / devices, ...]`: shard `torus.shard_of_device[i]` on device
-    i.
+    Shard `torus.shard_of_device[i]` on device i, float32
+    `[rows / devices, ...]`.
 
   Raises:
-    ValueError: the buffer is not float32, its rows do not divide, it is the
-      same on all devices along an axis, so that its mean would be itself, there
-      is no such axis, or the torus is of another mesh.
+    ValueError: The buffer is not float32, the number of devices does not divide
+      its rows, the buffer is the same on all devices along an axis, a name is
+      not a mesh axis, or the torus belongs to another mesh.
   """
   axes, devices = _axes_of(torus, axis_names), torus.devices
   if buffer.dtype != jnp.float32 or buffer.shape[0] % devices:
     raise ValueError(
-      f"scatter_mean needs float32 and rows that {devices} devices divide, got "
-      f"{buffer.dtype} {buffer.shape}"
+      "scatter_mean needs a float32 buffer whose rows are a multiple of "
+      f"{devices} devices, got {buffer.dtype} {buffer.shape}"
     )
   require_varying(
     "the buffer", buffer, axes, cure="take each device's own gradients"
@@ -119,22 +119,23 @@ def gather_shards(
   torus: Torus,
   axis_names: Sequence[str] = ALL_DEVICES,
 ) -> jax.Array:
-  """The buffer whose shards the devices have; the inverse of the scattering.
+  """Gather the shards of all devices; the inverse of `scatter_mean`.
 
-  One all-gather for each dimension of the torus. Cast the shard to bfloat16
-  first where a copy to compute with is all that is needed: half the bytes.
+  This takes one all-gather for each dimension of the torus. Cast the shard to
+  bfloat16 first if the result is only read in bfloat16: that halves the bytes.
 
   Args:
-    shard: `[rows, ...]`, any dtype, shard `torus.shard_of_device[i]` of device
-      i.
-    torus: of the mesh that `shard_map` was given.
-    axis_names: all axes of that mesh, in its order.
+    shard: Shard `torus.shard_of_device[i]` on device i, `[rows, ...]`, any
+      dtype.
+    torus: Torus of the mesh passed to `shard_map`.
+    axis_names: All axes of that mesh, in its order.
 
   Returns:
-    `[rows * devices, ...]`, the same on all devices but typed as varying.
+    Whole buffer, `[rows * devices, ...]`, the same on all devices but typed as
+    varying.
 
   Raises:
-    ValueError: there is no such axis, or the torus is of another mesh.
+    ValueError: A name is not a mesh axis, or the torus belongs to another mesh.
   """
   axes = _axes_of(torus, axis_names)
   with jax.named_scope("gather_shards"):
@@ -147,7 +148,7 @@ def _axes_of(torus: Torus, axis_names: Sequence[str]) -> tuple[str, ...]:
   axes = mesh_axes(axis_names)
   if lax.axis_size(axes) != torus.devices:
     raise ValueError(
-      f"the torus has {torus.devices} devices, the axes {', '.join(axes)} "
-      f"{lax.axis_size(axes)}; make it of this mesh: torus_of(mesh)"
+      f"the torus has {torus.devices} devices, the axes {', '.join(axes)} have "
+      f"{lax.axis_size(axes)}; build it from this mesh: torus_of(mesh)"
     )
   return axes

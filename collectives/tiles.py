@@ -1,4 +1,4 @@
-"""Groups of devices that are compact tiles of the torus."""
+"""Compact tiles of the torus, one for each group of devices."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -12,19 +12,19 @@ from .torus import Coordinates, chips_of, sides_of
 def tile_order(
   devices: Sequence[jax.Device], group_size: int
 ) -> list[jax.Device] | None:
-  """Devices such that every `group_size` in a row are a compact tile.
+  """Order devices so that every `group_size` in a row form a compact tile.
 
-  Inside a tile the chips follow each other in snake order, and the last is the
-  first's neighbour wherever both sides are even; the cores of a chip stand
-  beside each other.
+  Inside a tile the chips follow each other in snake order, and the last chip is
+  a neighbour of the first if both sides are even. The cores of a chip follow
+  each other.
 
   Args:
-    devices: of one slice, in any order.
-    group_size: devices in a tile; divides their number.
+    devices: Devices of one slice, in any order.
+    group_size: Number of devices in a tile, a divisor of their number.
 
   Returns:
-    None where there is no such tile: devices without coordinates, chips that
-    do not fill a box, or a group that no box holds.
+    Devices in order, or None if the devices have no coordinates, their chips do
+    not fill a box, or no box holds a group.
   """
   chips = chips_of(devices)
   if chips is None:
@@ -44,10 +44,10 @@ def tile_order(
 def tile_shape(
   sides: Sequence[int], cores: int, group_size: int
 ) -> Coordinates | None:
-  """Sides of the most compact box of chips that holds a group, or None.
+  """Find the sides of the most compact box of chips for a group, or None.
 
-  That with the shortest sum of sides; of those the flattest, for a host's chips
-  lie in a plane.
+  The most compact box has the smallest sum of sides. Between equal sums the
+  flattest wins, because the chips of a host lie in a plane.
 
   >>> tile_shape((16, 32, 1), cores=2, group_size=64)
   (4, 8, 1)
@@ -70,10 +70,11 @@ def _corners(sides: Coordinates, tile: Coordinates) -> Iterator[Coordinates]:
 
 
 def _cycle(sides: Coordinates) -> list[Coordinates]:
-  """The chips of a box on a closed walk of single links, where there is one.
+  """List the chips of a box along a closed ring of single links, if any.
 
-  A snake through all but the first column, and back along that column. An odd
-  box, and a row of more than two, are walked once: the way back is longer.
+  The ring is a snake through all but the first column, and back along the first
+  column. A box with an odd number of chips, or a row of more than two, has no
+  such ring and gets a plain snake.
 
   >>> _cycle((2, 3))
   [(0, 1), (0, 2), (1, 2), (1, 1), (1, 0), (0, 0)]
@@ -90,7 +91,7 @@ def _cycle(sides: Coordinates) -> list[Coordinates]:
 
 
 def _snake(sides: Coordinates) -> list[Coordinates]:
-  """The chips of a box, each a neighbour of the one before.
+  """List the chips of a box, each a neighbour of the one before.
 
   >>> _snake((2, 3))
   [(0, 0), (0, 1), (0, 2), (1, 2), (1, 1), (1, 0)]
@@ -106,5 +107,5 @@ def _snake(sides: Coordinates) -> list[Coordinates]:
 
 
 def divisors(size: int) -> list[int]:
-  """All of them, the smallest first."""
+  """List all divisors in ascending order."""
   return [d for d in range(1, size + 1) if size % d == 0]

@@ -1,4 +1,4 @@
-"""Where the devices of a slice stand."""
+"""Coordinates of the devices of a slice."""
 
 import math
 from collections.abc import Sequence
@@ -7,25 +7,25 @@ from typing import Any
 import jax
 
 Coordinates = tuple[int, ...]
-"""Of a chip, along each dimension of the torus."""
+"""Coordinates of a chip along each dimension of the torus."""
 Chips = dict[Coordinates, list[jax.Device]]
-"""The devices of each chip of a slice, by its place in the box of chips."""
+"""Devices of each chip of a slice, by the coordinates in its box of chips."""
 
 
 def chips_of(
   devices: Sequence[jax.Device],
 ) -> Chips | None:
-  """Each chip's cores by the chip's place in the box, if they fill one."""
+  """Group devices by the coordinates of their chip; None if no box is full."""
   if not all(getattr(device, "coords", None) for device in devices):
     return None
-  places = [_coordinates(device) for device in devices]
-  first = [min(axis) for axis in zip(*places, strict=True)]
+  coordinates = [_coordinates(device) for device in devices]
+  origin = [min(axis) for axis in zip(*coordinates, strict=True)]
   chips: Chips = {}
-  for place, device in sorted(
-    zip(places, devices, strict=True), key=lambda pair: _core(pair[1])
+  for position, device in sorted(
+    zip(coordinates, devices, strict=True), key=lambda pair: _core(pair[1])
   ):
-    here = tuple(i - j for i, j in zip(place, first, strict=True))
-    chips.setdefault(here, []).append(device)
+    chip = tuple(i - j for i, j in zip(position, origin, strict=True))
+    chips.setdefault(chip, []).append(device)
   volume = math.prod(1 + max(axis) for axis in zip(*chips, strict=True))
   even = len({len(cores) for cores in chips.values()}) == 1
   distinct = len(set(map(device_key, devices))) == len(devices)
@@ -33,30 +33,33 @@ def chips_of(
 
 
 def slice_sides(devices: Sequence[jax.Device]) -> tuple[Coordinates, int]:
-  """Chips along each dimension of a slice, and devices on a chip.
+  """Return the number of chips along each dimension, and of devices per chip.
 
   Raises:
-    ValueError: the devices have no coordinates, or do not fill a box.
+    ValueError: The devices have no coordinates, or do not fill a box.
   """
   chips = chips_of(devices)
   if chips is None:
-    raise ValueError(f"{len(devices)} devices do not fill a box of chips")
+    raise ValueError(
+      f"the {len(devices)} devices do not fill a box of chips; pass all "
+      "devices of one slice"
+    )
   return sides_of(chips), len(devices) // len(chips)
 
 
 def sides_of(chips: Chips) -> Coordinates:
-  """Chips along each dimension of the box."""
+  """Return the number of chips along each dimension of the box."""
   return tuple(1 + last for last in max(chips))
 
 
 def hops(a: jax.Device, b: jax.Device) -> int:
-  """Links between the chips of two devices, not using wrap-around links."""
+  """Count the links between two devices' chips, without wrap-around links."""
   pairs = zip(_coordinates(a), _coordinates(b), strict=True)
   return sum(abs(i - j) for i, j in pairs)
 
 
 def device_key(device: Any) -> tuple[Coordinates, int]:
-  """The place of the device's chip, and its number on the chip."""
+  """Return the coordinates of the device's chip and its core number."""
   return _coordinates(device), _core(device)
 
 

@@ -1,4 +1,4 @@
-"""Telling `shard_map` that every device has its own copy of a value."""
+"""Types of `shard_map`: values that vary over mesh axes."""
 
 from collections.abc import Sequence
 
@@ -9,17 +9,17 @@ from .mesh import ALL_DEVICES
 
 
 def mesh_axes(axis_names: str | Sequence[str]) -> tuple[str, ...]:
-  """The axes as a tuple.
+  """Return the axis names as a tuple.
 
   Raises:
-    ValueError: one of them is not an axis of the `shard_map` around.
+    ValueError: A name is not an axis of the enclosing `shard_map`.
   """
   axes = (axis_names,) if isinstance(axis_names, str) else tuple(axis_names)
   mesh = jax.sharding.get_abstract_mesh()
   missing = [axis for axis in axes if axis not in mesh.manual_axes]
   if missing:
     raise ValueError(
-      f"no mesh axis {', '.join(missing)} here; inside this shard_map are: "
+      f"unknown mesh axis {', '.join(missing)}; the axes of this shard_map: "
       f"{', '.join(mesh.manual_axes) or 'none'}"
     )
   return axes
@@ -28,24 +28,24 @@ def mesh_axes(axis_names: str | Sequence[str]) -> tuple[str, ...]:
 def device_varying[Tree](
   tree: Tree, axis_names: str | Sequence[str] = ALL_DEVICES
 ) -> Tree:
-  """Types every leaf as varying over `axis_names`; values stay as they are.
+  """Type every leaf as varying over `axis_names`, without changing values.
 
-  Under `shard_map` with `check_vma=True` the gradient of a value that is equal
-  on all devices is summed over the devices by JAX, with one all-reduce per
-  parameter and use. Cast the parameters with this first, differentiate with
-  respect to the result, and reduce once, with `mean_gradients`. Where types
-  are not checked (`check_vma=False`) this does nothing.
+  Under `shard_map` with `check_vma=True` JAX sums the gradient of a value that
+  is equal on all devices over the devices, with one all-reduce per parameter
+  and use. To reduce once, cast the parameters with this function, differentiate
+  with respect to the result, and call `mean_gradients`. With `check_vma=False`
+  this function does nothing.
 
   Args:
-    tree: any pytree of arrays, inside `shard_map`.
-    axis_names: one mesh axis or several.
+    tree: Pytree of arrays, inside `shard_map`.
+    axis_names: Mesh axis, or axes.
 
   Returns:
-    The same pytree; each leaf varies over `axis_names`, and over whatever it
+    Same pytree; each leaf varies over `axis_names` in addition to the axes it
     varied over before.
 
   Raises:
-    ValueError: there is no such axis.
+    ValueError: A name is not a mesh axis.
   """
   axes = mesh_axes(axis_names)
   return jax.tree.map(lambda leaf: _cast(leaf, axes), tree)
@@ -54,11 +54,20 @@ def device_varying[Tree](
 def require_varying(
   what: str, leaf: jax.Array, axis_names: str | Sequence[str], cure: str
 ) -> None:
-  """Raises where a sum over `axis_names` would count `leaf` repeatedly."""
+  """Raise ValueError if a sum over `axis_names` would count `leaf` repeatedly.
+
+  Args:
+    what: Name of the leaf in the message.
+    leaf: Array that the caller sums.
+    axis_names: Mesh axis, or axes, to sum over.
+    cure: End of the message: what the caller should do instead.
+  """
   axes = mesh_axes(axis_names)
   missing = _missing_axes(leaf, axes)
   if missing and _types_are_checked(axes):
-    raise ValueError(f"{what} is the same all along {missing}: {cure}")
+    raise ValueError(
+      f"{what} is the same on all devices along {missing}; {cure}"
+    )
 
 
 def _types_are_checked(axes: tuple[str, ...]) -> bool:
@@ -67,7 +76,7 @@ def _types_are_checked(axes: tuple[str, ...]) -> bool:
 
 
 def _missing_axes(leaf: jax.Array, axes: tuple[str, ...]) -> tuple[str, ...]:
-  """Those of `axes` that the type of `leaf` does not vary over."""
+  """Return the axes that the type of `leaf` does not vary over."""
   varying = jax.typeof(leaf).manual_axis_type.varying
   return tuple(axis for axis in axes if axis not in varying)
 

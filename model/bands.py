@@ -1,7 +1,7 @@
-"""In how many bands the network's blocks have their images.
+"""Choice of the number of bands that each block cuts its images into.
 
-A block whose tensors have few channels leaves most of a TPU's lanes empty;
-`kernels/common/bands.py` says what is done about it.
+A block whose tensors have few channels leaves most of a TPU's lanes empty.
+`kernels/common/bands.py` explains how bands fill them.
 """
 
 from collections.abc import Sequence
@@ -14,36 +14,36 @@ from .. import kernels
 from ..kernels.surface import LANES, or_default
 from .spec import BlockSpec
 
-# Passes through memory, forward and backward together, as they fit the times
-# of compiled blocks (bench/results/step.md): over each tensor of expanded
-# channels, what enters a block, and what leaves it.
-_WIDE, _ENTERS, _LEAVES = 12, 6, 10
-# Of those over expanded channels, the ones that read beyond a band's edge.
-_EDGES = 5
-# A tensor with fewer channels than lanes costs this many times more: XLA likes
-# to have its columns or images in the lanes, and copies it there and back.
+# Passes through memory, forward and backward together, fitted to the times of
+# compiled blocks (bench/results/step.md): over each tensor of expanded channels
+# (_WIDE), over the input of a block and over its output.
+_WIDE, _INPUT, _OUTPUT = 12, 6, 10
+# Passes over expanded channels that also read the halo rows of a band.
+_HALO = 5
+# Cost factor of a tensor with fewer channels than lanes: XLA prefers columns or
+# images in the lanes, and copies the tensor there and back.
 _FEWER_THAN_LANES = 2
-# To put bands together to the whole image or to cut it: v3, 130x130x32 of 16
-# channels, 13 bands to 5 took 5 ms, which is 16 passes over the image.
+# Passes to cut the image into bands, or to join them: on v3, 130x130x32 with 16
+# channels, 13 bands to 5 took 5 ms, or 16 passes (bench/results/step.md).
 _CHANGE = 8
-# From bands to others that they are parts of, or back.
+# Passes to split bands into smaller ones, or to join them.
 _MOVE = 3
-# A 1x1 convolution is three products, forward and backward. That of 128 by 128
-# channels takes the MXU about as long as a pass over 128, the faster chips have
-# the faster memory; the kernel's gradient takes longer.
-_PRODUCTS = 4
-# What bands have to save: a share of a block's passes.
+# A 1x1 convolution is three matmuls, forward and backward. With 128 by 128
+# channels each takes the MXU about as long as a pass over 128 channels, on slow
+# and fast chips alike; the gradient of the weights takes longer.
+_MATMUL = 4
+# Least share of a block's passes that bands must save.
 _LEAST_GAIN = 0.05
 
 
 class Sizes(NamedTuple):
-  """Of what enters a block.
+  """Sizes of a block's input.
 
   Attributes:
-    rows: Of the image.
-    columns: Of the image.
-    batch: Images.
-    dtype: Of activations.
+    rows: Rows of the image.
+    columns: Columns of the image.
+    batch: Number of images.
+    dtype: Dtype of activations.
   """
 
   rows: int
@@ -52,54 +52,59 @@ class Sizes(NamedTuple):
   dtype: jnp.dtype
 
   def strided(self, stride: int) -> "Sizes":
-    """Behind a convolution."""
+    """Return the sizes after a convolution with this stride."""
     rows, columns = (-(-s // stride) for s in (self.rows, self.columns))
     return self._replace(rows=rows, columns=columns)
 
 
 def choose_bands(sizes: Sizes, blocks: Sequence[BlockSpec]) -> list[int]:
-  """How many bands each block has: the way with the fewest bytes to move.
+  """Choose the number of bands of each block that moves the fewest bytes.
 
-  More than one only where the depthwise kernel runs on them: by itself XLA does
-  not convolve in bands. An implementation that is named for all ops gets the
-  image as it is.
+  A block has more than one band only if the depthwise kernel runs on bands,
+  because XLA does not convolve in bands. Inside `default_implementation` every
+  block has one band.
 
   Args:
-    sizes: Of what enters the first block.
-    blocks: In order.
+    sizes: Sizes of the first block's input.
+    blocks: Blocks in order.
+
+  Returns:
+    Number of bands of each block.
   """
   if or_default(None) is not None:
     return [1] * len(blocks)
-  ways: dict[int, tuple[float, list[int]]] = {}
+  # Cheapest plan so far for each number of bands of the last block.
+  plans: dict[int, tuple[float, list[int]]] = {}
   for block in blocks:
-    ways = {
-      bands: _cheapest(ways, bands, sizes, block)
+    plans = {
+      bands: _cheapest(plans, bands, sizes, block)
       for bands in _possible(sizes, block)
     }
     sizes = sizes.strided(block.stride)
-  # The head has the image as it is.
+  # The head takes the whole image.
   return min(
-    (cost + _change(sizes, blocks[-1].out_filters, bands, 1), way)
-    for bands, (cost, way) in ways.items()
+    (cost + _change(sizes, blocks[-1].out_filters, bands, 1), plan)
+    for bands, (cost, plan) in plans.items()
   )[1]
 
 
-def _cheapest(ways, bands, sizes, block) -> tuple[float, list[int]]:
+def _cheapest(plans, bands, sizes, block) -> tuple[float, list[int]]:
+  """Extend the plan with the lowest cost by a block with `bands` bands."""
   cost = _passes(sizes, block, bands)
-  if not ways:
+  if not plans:
     return cost, [bands]
-  before, way = min(
-    (before + _change(sizes, block.in_filters, came_as, bands), way)
-    for came_as, (before, way) in ways.items()
+  before, plan = min(
+    (before + _change(sizes, block.in_filters, last_bands, bands), plan)
+    for last_bands, (before, plan) in plans.items()
   )
-  return before + cost, [*way, bands]
+  return before + cost, [*plan, bands]
 
 
 def _possible(sizes: Sizes, block: BlockSpec) -> list[int]:
-  """Numbers of bands for which the block's convolution has its kernel.
+  """List the numbers of bands that the block's depthwise kernel supports.
 
-  With 16 channels, the fewest but of the narrowest networks, 8 fill the lanes;
-  up to 15 leave fewer empty in others.
+  With 16 channels, the fewest of the family, 8 bands fill the lanes. With other
+  channel counts up to 15 bands may leave fewer lanes empty.
   """
   return [1] + [
     bands
@@ -116,7 +121,7 @@ def _has_kernel(sizes: Sizes, block: BlockSpec, bands: int) -> bool:
     sizes.batch,
     bands * block.expanded,
   )
-  filters = block.kernel, block.kernel, block.expanded
+  filters = block.kernel_size, block.kernel_size, block.expanded
   try:
     choice = kernels.describe(
       kernels.depthwise_conv_bn,
@@ -125,37 +130,37 @@ def _has_kernel(sizes: Sizes, block: BlockSpec, bands: int) -> bool:
       stride=block.stride,
       bands=bands,
     )
-  except ValueError:  # the bands are shorter than the filters reach
+  except ValueError:  # the bands are shorter than the filters
     return False
   return choice.implementation == "pallas_tpu"
 
 
 def _passes(sizes: Sizes, block: BlockSpec, bands: int) -> float:
-  """What a block costs, in elements moved, empty lanes included."""
-  behind = sizes.strided(block.stride)
-  edges = (block.kernel - 1) * bands / sizes.rows if bands > 1 else 0
-  wide = (_WIDE + _EDGES * edges) * (
-    padded(sizes, block.expanded, bands) + padded(behind, block.expanded, bands)
+  """Estimate the elements that a block moves, empty lanes included."""
+  out = sizes.strided(block.stride)
+  halo = (block.kernel_size - 1) * bands / sizes.rows if bands > 1 else 0
+  wide = (_WIDE + _HALO * halo) * (
+    padded(sizes, block.expanded, bands) + padded(out, block.expanded, bands)
   )
-  narrow = _ENTERS * _narrow(sizes, block.in_filters, bands)
-  narrow += _LEAVES * _narrow(behind, block.out_filters, bands)
-  products = _PRODUCTS * (
-    _multiplied(behind, block.expanded, block.out_filters, bands)
+  narrow = _INPUT * _narrow(sizes, block.in_filters, bands)
+  narrow += _OUTPUT * _narrow(out, block.out_filters, bands)
+  matmuls = _MATMUL * (
+    _multiplied(out, block.expanded, block.out_filters, bands)
     + (block.expanded != block.in_filters)
     * _multiplied(sizes, block.in_filters, block.expanded, bands)
   )
-  cost = wide + narrow + products
+  cost = wide + narrow + matmuls
   return cost / (1 - _LEAST_GAIN) if bands > 1 else cost
 
 
 def _narrow(sizes: Sizes, channels: int, bands: int) -> float:
-  """Elements of a tensor between blocks."""
+  """Count the elements of a tensor between blocks."""
   times = _FEWER_THAN_LANES if bands * channels < LANES else 1
   return times * padded(sizes, channels, bands)
 
 
 def _change(sizes: Sizes, channels: int, have: int, want: int) -> float:
-  """What `kernels.change_bands` moves."""
+  """Estimate the elements that `kernels.change_bands` moves."""
   if have == want:
     return 0
   fewer, more = sorted((have, want))
@@ -166,11 +171,11 @@ def _change(sizes: Sizes, channels: int, have: int, want: int) -> float:
 
 
 def _multiplied(sizes: Sizes, rows: int, columns: int, bands: int) -> float:
-  """A 1x1 convolution by a block-diagonal matrix."""
+  """Estimate a 1x1 convolution by a block-diagonal matrix, in elements."""
   return padded(sizes, columns, bands) * -(-bands * rows // LANES)
 
 
 def padded(sizes: Sizes, channels: int, bands: int) -> float:
-  """Elements of a tensor for an image, with the lanes that are left empty."""
+  """Count the elements of a tensor for one image, empty lanes included."""
   lanes = -(-bands * channels // LANES) * LANES
   return sizes.rows * sizes.columns / bands * lanes

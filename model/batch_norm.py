@@ -10,30 +10,30 @@ from ..kernels import Moments
 
 
 class BatchNorm(nnx.Module):
-  """Batch norm whose statistics are shared by a group of devices.
+  """Batch norm that shares its statistics within a group of devices.
 
-  In training the statistics are those of this step's images, over all devices
-  of `axis_name`; the running ones are updated as
-  `running = momentum * running + (1 - momentum) * group's` with the biased
-  variance. Groups then differ in their running statistics, by which images
-  they saw: `collectives.merge_running_statistics` makes them equal once a step
-  and adds the variance between the groups' means, which TensorFlow's reference
-  leaves out.
+  Training normalises by the statistics of this step's images over all devices
+  of `axis_name`, and updates the running statistics:
+  `running = momentum * running + (1 - momentum) * batch`, with the biased
+  variance. Each group updates from its own images, so the running statistics of
+  the groups differ. Call `collectives.merge_running_statistics` once a step to
+  make them equal; it also adds the variance between the groups' means, which
+  TensorFlow's reference omits.
 
-  The scale and offset can be had without applying them, for an op that takes
-  them on its way in; see `affine`.
+  `affine` returns the scale and offset without applying them, for an op that
+  applies them to its input.
 
   Args:
-    features: Channels.
+    features: Number of channels.
     momentum: Weight of the old running statistics.
-    epsilon: Added to the variance.
+    epsilon: Constant added to the variance.
     axis_name: Mesh axis of the group inside `jax.shard_map`; None for this
       device alone.
-    use_running_average: Whether to normalise by the running statistics; set by
-      `train()` and `eval()` of any module around this one.
+    use_running_average: True to normalise by the running statistics;
+      `train()` and `eval()` of an enclosing module set it.
 
-  Source: arXiv:2011.00071, section 3.4; momentum and epsilon are those of
-  TensorFlow's EfficientNet.
+  Source: arXiv:2011.00071, section 3.4; momentum and epsilon as in TensorFlow's
+  EfficientNet.
 
   >>> import jax.numpy as jnp
   >>> norm = BatchNorm(8)
@@ -60,20 +60,19 @@ class BatchNorm(nnx.Module):
     self.use_running_average = use_running_average
 
   def affine(self, moments: Moments) -> tuple[jax.Array, jax.Array]:
-    """The scale and offset to apply, `[c]` float32 each.
+    """Compute the scale and offset to apply, float32 `[c]` each.
 
-    In training, updates the running statistics; otherwise `moments` is not
-    looked at.
+    Training updates the running statistics; evaluation ignores `moments`.
 
     Args:
-      moments: Of the tensor to normalise, over this device's images.
+      moments: Moments of the tensor to normalise, over this device's images.
     """
     if self.use_running_average:
       one = jnp.float32(1)
       return self._affine(Moments(one, self.mean[...], self.var[...]))
     if self.axis_name is not None:
       moments = group_moments(moments, self.axis_name, pivot=self.mean[...])
-    # First, for it checks the shapes.
+    # Call _affine first, because it checks the shapes.
     affine = self._affine(moments)
     self._update(jax.lax.stop_gradient(moments))
     return affine
@@ -81,15 +80,15 @@ class BatchNorm(nnx.Module):
   def __call__(
     self, x: jax.Array, *, activation: kernels.Activation = None
   ) -> jax.Array:
-    """Normalises `x` `[..., c]`, then applies the activation.
+    """Normalise `x` `[..., c]`, then apply the activation.
 
     Returns:
-      An array of x's shape and dtype.
+      Array of x's shape and dtype.
 
     Raises:
-      ValueError: the number of channels or the dtype does not fit.
+      ValueError: The number of channels or the dtype does not fit.
     """
-    # As the batch, the axis that the sums on CPU are blocked along.
+    # All rows become the batch axis, along which CPUs sum in blocks.
     rows = x.reshape(1, 1, -1, x.shape[-1])
     scale, offset = self.affine(kernels.channel_moments(rows))
     y = kernels.batch_norm(rows, scale, offset, activation=activation)

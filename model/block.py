@@ -1,4 +1,4 @@
-"""The inverted-residual block with squeeze-excite."""
+"""Inverted-residual block with squeeze-excite."""
 
 from collections.abc import Callable
 
@@ -16,14 +16,15 @@ Norm = Callable[[int], BatchNorm]
 
 
 class Block(nnx.Module):
-  """Expand, depthwise, squeeze-excite, project, and add.
+  """Inverted-residual block: expand, depthwise, squeeze-excite, project, add.
 
-  Sandler et al. 2018 (inverted residuals), Hu et al. 2018 (squeeze-excite).
+  Sources: Sandler et al. 2018, arXiv:1801.04381, section 3 (inverted
+  residuals); Hu et al. 2018, arXiv:1709.01507, section 3 (squeeze-excite).
 
   Args:
     spec: Sizes of the block.
-    norm: Makes a batch norm of so many channels.
-    rngs: For the initial weights.
+    norm: Function from a number of channels to a batch norm.
+    rngs: Random numbers for the initial weights.
   """
 
   def __init__(self, spec: BlockSpec, *, norm: Norm, rngs: nnx.Rngs):
@@ -34,13 +35,13 @@ class Block(nnx.Module):
       self.expand = Pointwise(spec.in_filters, spec.expanded, rngs=rngs)
       self.expand_norm = norm(spec.expanded)
     self.depthwise = Depthwise(
-      spec.expanded, spec.kernel, spec.stride, rngs=rngs
+      spec.expanded, spec.kernel_size, spec.stride, rngs=rngs
     )
     self.depthwise_norm = norm(spec.expanded)
     self.squeeze_excite = SqueezeExcite(spec.expanded, spec.squeezed, rngs=rngs)
     self.project = Pointwise(spec.expanded, spec.out_filters, rngs=rngs)
     self.project_norm = norm(spec.out_filters)
-    self.drop = StochasticDepth(spec.survival_prob)
+    self.stochastic_depth = StochasticDepth(spec.survival_prob)
 
   def __call__(
     self,
@@ -50,15 +51,15 @@ class Block(nnx.Module):
     bands: int = 1,
     remat: bool = False,
   ) -> jax.Array:
-    """The block's result [ho, wo, n, out_filters].
+    """Compute the block's result [ho, wo, n, out_filters].
 
     Args:
-      x: The block's input.
-      pending: Scale and offset still to be applied to x, a swish behind them;
-        None when x is complete.
-      rngs: For stochastic depth.
-      bands: Of the images, in x and in the result; see `kernels.to_bands`.
-      remat: Whether to compute the expansion again in the backward pass instead
+      x: Input of the block.
+      pending: Scale and offset to apply to x before a swish; None if x is
+        complete.
+      rngs: Random numbers for stochastic depth.
+      bands: Number of bands in x and in the result; see `kernels.to_bands`.
+      remat: True to compute the expansion again in the backward pass instead
         of keeping it.
     """
     if pending is not None and (self.has_expand or self.has_skip):
@@ -71,10 +72,10 @@ class Block(nnx.Module):
       raw, scale, offset, self.squeeze_excite, bands
     )
     y = kernels.batch_norm(raw, *self.project_norm.affine(moments), bands=bands)
-    return x + self.drop(y, rngs) if self.has_skip else y
+    return x + self.stochastic_depth(y, rngs) if self.has_skip else y
 
   def _convolve(self, x, pending, bands) -> tuple[jax.Array, Moments]:
-    """Expansion and depthwise convolution."""
+    """Expand x and convolve it depthwise."""
     if self.has_expand:
       x, moments = self.expand(x, bands)
       pending = self.expand_norm.affine(moments)

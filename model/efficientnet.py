@@ -1,4 +1,4 @@
-"""The network, [h, w, n, c] from the stem to the head."""
+"""EfficientNet, with activations [h, w, n, c] from the stem to the head."""
 
 from functools import partial
 
@@ -25,18 +25,18 @@ from .spec import (
 
 
 class EfficientNet(nnx.Module):
-  """An EfficientNet (Tan and Le 2019, arXiv:1905.11946).
+  """EfficientNet (Tan and Le 2019, arXiv:1905.11946, section 4).
 
   Args:
-    spec: Which one.
+    spec: Sizes of the network; see `model_spec`.
     num_classes: Number of logits.
-    channels: Of the images.
-    dtype: Of convolution inputs and stored activations; parameters, statistics
-      and logits are float32.
+    channels: Number of image channels.
+    dtype: Dtype of convolution inputs and stored activations; parameters,
+      statistics and logits are float32.
     axis_name: Mesh axis over which batch norm shares its statistics inside
       `jax.shard_map`; None for each device alone.
-    momentum: Of batch norm's running statistics; see `BatchNorm`.
-    rngs: For the initial weights.
+    momentum: Weight of batch norm's old running statistics; see `BatchNorm`.
+    rngs: Random numbers for the initial weights.
   """
 
   def __init__(
@@ -80,21 +80,21 @@ class EfficientNet(nnx.Module):
     rngs: nnx.Rngs | None = None,
     first_image: jax.Array | int = 0,
   ) -> jax.Array:
-    """Logits of a batch of images.
+    """Compute the logits of a batch of images.
 
     Args:
-      images: `[n, h, w, c]`, floating, normalised. Any h and w will do; the
-        accuracy is best near `resolution`.
-      rngs: With a `dropout` stream; needed in training only.
-      first_image: How many images of the whole batch come before these, where
-        a device has a part: what is dropped depends on an image's place in it.
+      images: Normalised images, floating point `[n, h, w, c]`. Any h and w are
+        valid; the accuracy is best near `resolution`.
+      rngs: Random numbers with a `dropout` stream; needed in training only.
+      first_image: Index in the whole batch of this device's first image.
+        Dropout depends on the index of an image, not on its device.
 
     Returns:
-      `[n, num_classes]` float32.
+      Logits, float32 `[n, num_classes]`.
 
     Raises:
-      ValueError: images of another rank, dtype or number of channels, or no
-        rngs in training.
+      ValueError: The images have another rank, dtype or number of channels, or
+        rngs is None in training.
     """
     _check_images(images, channels=self.stem.kernel.shape[2])
     all_bands, all_remat = self._plan(images)
@@ -116,7 +116,7 @@ class EfficientNet(nnx.Module):
     return self.classifier(self.dropout(features, image_rngs))
 
   def _plan(self, images: jax.Array) -> tuple[list[int], list[bool]]:
-    """The bands of each block, and whether it keeps less."""
+    """Choose the bands of each block, and the blocks that recompute."""
     n, rows, columns, _ = images.shape
     sizes = Sizes(rows, columns, n, self.dtype).strided(self.stem.stride)
     specs = [block.spec for block in self.blocks]
@@ -127,13 +127,14 @@ class EfficientNet(nnx.Module):
 def _check_images(images: jax.Array, channels: int) -> None:
   if images.ndim != 4 or not jnp.issubdtype(images.dtype, jnp.floating):
     raise ValueError(
-      "images must be [n, h, w, c] and floating, got "
+      "images must be floating point [n, h, w, c], got "
       f"{images.dtype} {images.shape}; normalise uint8 images first"
     )
   if images.shape[3] != channels:
     raise ValueError(
-      f"images of shape {images.shape} have {images.shape[3]} channels, the "
-      f"network takes {channels}; it is made for others with channels="
+      f"images of shape {images.shape} have {images.shape[3]} channels, but "
+      f"the network takes {channels}; construct it with "
+      f"channels={images.shape[3]}"
     )
 
 
@@ -153,29 +154,30 @@ def efficientnet(
   survival_prob: float | None = None,
   stem_stride: int | None = None,
 ) -> EfficientNet:
-  """The family's member `name`, with new weights.
+  """Build the family's member `name` with new weights.
 
   Args:
-    name: 'b0' to 'b8', or 'l2'.
+    name: Name of the member: 'b0' to 'b8', or 'l2'.
     num_classes: Number of logits.
-    rngs: For the initial weights.
-    channels: Of the images.
-    dtype: Of convolution inputs and stored activations.
+    rngs: Random numbers for the initial weights.
+    channels: Number of image channels.
+    dtype: Dtype of convolution inputs and stored activations.
     axis_name: Mesh axis over which batch norm shares its statistics.
-    momentum: Of batch norm's running statistics.
-    width: Multiplier of all channel counts; None, here and below, takes the
+    momentum: Weight of batch norm's old running statistics.
+    width: Multiplier of all channel counts; None, here and below, for the
       family's value.
     depth: Multiplier of the blocks per stage.
     resolution: Height and width of the images, in pixels.
     dropout: Share of the head's features dropped in training.
-    survival_prob: Stochastic depth.
-    stem_stride: 2, or 1 for small images.
+    survival_prob: Probability to keep the last block (stochastic depth).
+    stem_stride: Stride of the stem: 2, or 1 for small images.
 
   Returns:
-    A `flax.nnx` module: images `[n, h, w, c]` in, logits float32 out.
+    `flax.nnx` module from images `[n, h, w, c]` to logits, float32
+    `[n, num_classes]`.
 
   Raises:
-    ValueError: an unknown name, or values that do not fit each other.
+    ValueError: The name is unknown, or values do not fit each other.
 
   >>> import jax
   >>> model = nnx.eval_shape(lambda: efficientnet("b0", rngs=nnx.Rngs(0)))

@@ -1,10 +1,10 @@
-"""The layers of an EfficientNet, on activations [h, w, n, c].
+"""Layers of an EfficientNet, on activations [h, w, n, c].
 
-A layer that ends in a batch norm returns its raw result and leaves the norm
-pending as a scale and offset, which the next op applies on its way in.
+A layer that ends in a batch norm returns its raw result. The norm is pending:
+the next op applies its scale and offset as it reads the result.
 
-With `bands` an activation is `[h / bands, w, n, bands * c]`, as
-`kernels.to_bands` lays it.
+With `bands` an activation is `[h / bands, w, n, bands * c]`, the layout of
+`kernels.to_bands`.
 """
 
 import math
@@ -19,16 +19,19 @@ from ..kernels import Moments
 from ..kernels.surface import Window, block_diagonal, window
 
 Pending = tuple[jax.Array, jax.Array]
-"""The scale and offset, [c] each, of a batch norm not yet applied."""
+"""Scale and offset, [c] each, of a batch norm that is not yet applied."""
 
 
 def conv_init(key: jax.Array, shape: tuple[int, ...], fan_out: int):
-  """TensorFlow EfficientNet's: normal, not truncated, variance 2 / fan_out."""
+  """Draw initial weights from a normal distribution, variance 2 / fan_out.
+
+  The distribution is not truncated, as in TensorFlow's EfficientNet.
+  """
   return jax.random.normal(key, shape, jnp.float32) * math.sqrt(2 / fan_out)
 
 
 class Stem(nnx.Module):
-  """The first, dense convolution: 3x3, on images [n, h, w, c]."""
+  """First convolution: dense 3x3, on images [n, h, w, c]."""
 
   def __init__(
     self, channels: int, features: int, stride: int, *, rngs: nnx.Rngs
@@ -41,16 +44,18 @@ class Stem(nnx.Module):
   def __call__(
     self, images: jax.Array, bands: int = 1
   ) -> tuple[jax.Array, Moments]:
-    """Raw result [h, w, n, features] and its moments; images are [n, h, w, c].
+    """Convolve images [n, h, w, c]; return [h, w, n, features] and its moments.
 
-    Bands are those of the result.
+    Args:
+      images: Images without bands.
+      bands: Number of bands of the result.
     """
     rows, columns = (
       window(size, 3, self.stride, "SAME") for size in images.shape[1:3]
     )
     padding = rows.low, rows.high
     if bands > 1:
-      images, padding = _rows_read(images, rows, bands), (0, 0)
+      images, padding = _input_bands(images, rows, bands), (0, 0)
     y = lax.conv_general_dilated(
       images,
       block_diagonal(self.kernel[...].astype(images.dtype), bands),
@@ -61,12 +66,13 @@ class Stem(nnx.Module):
     return y, kernels.channel_moments(y, bands=bands)
 
 
-def _rows_read(images: jax.Array, rows: Window, bands: int) -> jax.Array:
-  """What makes each band of a convolution's result, among the channels.
+def _input_bands(images: jax.Array, rows: Window, bands: int) -> jax.Array:
+  """Cut images into the rows that each band of the result reads.
 
-  As a transpose, and what bands read of the next one. The bands' rows side by
-  side take XLA:TPU longer: v5e, 260x260x64 in 10 bands, 1,400 us alone, and the
-  stem in all 2,250 instead of 880.
+  The bands become channels by a transpose; each band then gets the first rows
+  of the next one. Slicing the rows of each band takes XLA:TPU longer: on v5e,
+  260x260x64 in 10 bands, 1,400 us for the slices alone, and 2,250 instead of
+  880 us for the whole stem (bench/results/step.md).
   """
   none = 0, 0
   padded = jnp.pad(images, (none, (rows.low, rows.high), none, none))
@@ -79,7 +85,7 @@ def _rows_read(images: jax.Array, rows: Window, bands: int) -> jax.Array:
 
 
 class Pointwise(nnx.Module):
-  """A 1x1 convolution without bias."""
+  """1x1 convolution without bias."""
 
   def __init__(self, in_features: int, features: int, *, rngs: nnx.Rngs):
     self.kernel = nnx.Param(
@@ -87,7 +93,7 @@ class Pointwise(nnx.Module):
     )
 
   def __call__(self, x: jax.Array, bands: int = 1) -> tuple[jax.Array, Moments]:
-    """Raw result [h, w, n, features] and its moments."""
+    """Convolve x; return the raw [h, w, n, features] and its moments."""
     kernel = self.kernel[...].astype(x.dtype)
     return kernels.pointwise_conv_bn(x, kernel, bands=bands)
 
@@ -99,14 +105,14 @@ class Pointwise(nnx.Module):
     squeeze_excite: "SqueezeExcite",
     bands: int = 1,
   ) -> tuple[jax.Array, Moments]:
-    """As the call, of what a squeeze-excite has gated.
+    """Normalise and gate x, then convolve it as `__call__` does.
 
     Args:
-      x: Raw, with a batch norm pending, a swish behind it.
-      scale: Of the batch norm.
-      offset: Of the batch norm.
-      squeeze_excite: Makes the gate from the spatial means.
-      bands: Of the images.
+      x: Raw result of a convolution; its batch norm and swish are pending.
+      scale: Scale of the pending batch norm.
+      offset: Offset of the pending batch norm.
+      squeeze_excite: Layer that computes the gate from the spatial means.
+      bands: Number of bands.
     """
     graph, params = nnx.split(squeeze_excite)
     return kernels.gated_pointwise_conv_bn(
@@ -122,20 +128,20 @@ class Pointwise(nnx.Module):
 
 
 class Depthwise(nnx.Module):
-  """A depthwise convolution that applies the pending batch norm and swish."""
+  """Depthwise convolution that applies the pending batch norm and swish."""
 
   def __init__(
     self, features: int, kernel_size: int, stride: int, *, rngs: nnx.Rngs
   ):
     shape = (kernel_size, kernel_size, features)
-    # The reference counts one output per depthwise filter.
+    # The reference's fan-out counts one output per depthwise filter.
     self.filters = nnx.Param(conv_init(rngs.params(), shape, kernel_size**2))
     self.stride = stride
 
   def __call__(
     self, x: jax.Array, pending: Pending | None, bands: int = 1
   ) -> tuple[jax.Array, Moments]:
-    """Raw result [ho, wo, n, features] and its moments."""
+    """Convolve x; return the raw [ho, wo, n, features] and its moments."""
     scale, offset = pending or (None, None)
     return kernels.depthwise_conv_bn(
       x,
@@ -149,21 +155,21 @@ class Depthwise(nnx.Module):
 
 
 class Dense(nnx.Module):
-  """A matrix and a bias, float32 results."""
+  """Dense layer with float32 results."""
 
   def __init__(self, kernel: jax.Array):
     self.kernel = nnx.Param(kernel)
     self.bias = nnx.Param(jnp.zeros(kernel.shape[1], jnp.float32))
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    """`x @ kernel + bias`; the product takes its inputs in x's dtype."""
+    """Compute `x @ kernel + bias`, with the kernel cast to x's dtype."""
     kernel = self.kernel[...].astype(x.dtype)
     y = jnp.dot(x, kernel, preferred_element_type=jnp.float32)
     return y + self.bias[...][None]
 
 
 class SqueezeExcite(nnx.Module):
-  """A gate per image and channel, from the spatial means."""
+  """Squeeze-excite gate per image and channel, from the spatial means."""
 
   def __init__(self, features: int, squeezed: int, *, rngs: nnx.Rngs):
     def init(n_in, n_out):
@@ -173,6 +179,6 @@ class SqueezeExcite(nnx.Module):
     self.expand = Dense(init(squeezed, features))
 
   def __call__(self, pooled: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """The gate [n, c] in `dtype`, from the means [n, c] in float32."""
+    """Compute the gate [n, c] in `dtype` from the float32 means [n, c]."""
     hidden = jax.nn.silu(self.reduce(pooled.astype(dtype)))
     return jax.nn.sigmoid(self.expand(hidden.astype(dtype))).astype(dtype)

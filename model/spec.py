@@ -1,7 +1,7 @@
-"""The EfficientNet family as a table, and the rules that scale it.
+"""Table of the EfficientNet family and the rules that scale it.
 
-Tan and Le 2019, arXiv:1905.11946, as `efficientnet_builder.py` of TensorFlow's
-reference implementation has them.
+Source: Tan and Le 2019, arXiv:1905.11946, section 4, and
+`efficientnet_builder.py` of TensorFlow's reference implementation.
 """
 
 import dataclasses
@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 
 class Stage(NamedTuple):
-  """Blocks of one kind in the unscaled network."""
+  """Consecutive blocks with the same sizes in the unscaled network."""
 
   repeats: int
-  kernel: int
+  kernel_size: int
   stride: int
   expand: int
   filters: int
@@ -32,7 +32,8 @@ STAGES = (
 STEM_FILTERS = 32
 HEAD_FILTERS = 1280
 SQUEEZE_RATIO = 0.25
-_LARGEST_MULTIPLIER = 100  # of width or depth; the family has up to 5.3
+# Largest width or depth accepted; the family's largest is 5.3.
+_LARGEST_MULTIPLIER = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +45,8 @@ class ModelSpec:
     depth: Multiplier of the blocks per stage.
     resolution: Height and width of the images, in pixels.
     dropout: Share of the head's features dropped in training.
-    survival_prob: Stochastic depth; the chance to keep the block after the
-      last. Block i of b is kept with 1 - (1 - survival_prob) * i / b.
+    survival_prob: Probability of stochastic depth. Block i of b, from 0, is
+      kept with probability 1 - (1 - survival_prob) * i / b.
     stem_stride: Stride of the first convolution.
   """
 
@@ -80,7 +81,7 @@ class ModelSpec:
 
   @property
   def total_stride(self) -> int:
-    """By how much the image's sides are divided at the head."""
+    """Product of all strides: image side divided by feature-map side."""
     return self.stem_stride * math.prod(stage.stride for stage in STAGES)
 
 
@@ -99,9 +100,9 @@ FAMILY = {
 
 
 class BlockSpec(NamedTuple):
-  """One inverted-residual block, with its channel counts."""
+  """Sizes of one inverted-residual block."""
 
-  kernel: int
+  kernel_size: int
   stride: int
   in_filters: int
   expanded: int
@@ -111,14 +112,14 @@ class BlockSpec(NamedTuple):
 
 
 def model_spec(name: str, **overrides: float | int | None) -> ModelSpec:
-  """The family's member `name`, with some values replaced.
+  """Return the spec of a member of the family, with some values replaced.
 
   Args:
-    name: 'b0' to 'b8', or 'l2'.
+    name: Name of the member: 'b0' to 'b8', or 'l2'.
     **overrides: Fields of `ModelSpec`; None keeps the family's value.
 
   Raises:
-    ValueError: an unknown name, or values that do not fit each other.
+    ValueError: The name is unknown, or values do not fit each other.
 
   >>> model_spec("b2", resolution=288).resolution
   288
@@ -134,7 +135,7 @@ def model_spec(name: str, **overrides: float | int | None) -> ModelSpec:
 
 
 def round_filters(filters: int, width: float) -> int:
-  """Scaled channel count: a multiple of 8, at most a tenth below the product.
+  """Scale a channel count to a multiple of 8, at most a tenth below exact.
 
   >>> round_filters(32, 1.1), round_filters(192, 1.6)
   (32, 304)
@@ -145,12 +146,12 @@ def round_filters(filters: int, width: float) -> int:
 
 
 def round_repeats(repeats: int, depth: float) -> int:
-  """Scaled number of blocks, rounded up."""
+  """Scale the number of blocks, rounded up."""
   return math.ceil(repeats * depth)
 
 
 def block_specs(spec: ModelSpec) -> list[BlockSpec]:
-  """Every block of the network in order."""
+  """List the blocks of the network in order."""
   total = sum(round_repeats(stage.repeats, spec.depth) for stage in STAGES)
   blocks: list[BlockSpec] = []
   filters = round_filters(STEM_FILTERS, spec.width)
@@ -159,7 +160,7 @@ def block_specs(spec: ModelSpec) -> list[BlockSpec]:
     for repeat in range(round_repeats(stage.repeats, spec.depth)):
       blocks.append(
         BlockSpec(
-          kernel=stage.kernel,
+          kernel_size=stage.kernel_size,
           stride=stage.stride if repeat == 0 else 1,
           in_filters=filters,
           expanded=filters * stage.expand,

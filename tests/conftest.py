@@ -4,9 +4,9 @@ import os
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# The tests compile much and run little: without LLVM's optimisation the step of
-# the smoke recipe compiles in 12 s instead of 30, and one process or test takes
-# what another has compiled.
+# The tests compile much and run little. Without LLVM's optimisation the step of
+# the smoke recipe compiles in 12 s instead of 30. Tests and processes share
+# compiled programs through the cache.
 os.environ["XLA_FLAGS"] = (
   os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
 )

@@ -1,4 +1,4 @@
-"""The examples in the docstrings of all of podscale."""
+"""Doctests of every module of podscale."""
 
 import doctest
 import importlib

@@ -6,13 +6,13 @@ from support import oracle
 
 
 def assert_gradients(function, gradients, inputs, names):
-  """Compares with central differences along a random direction.
+  """Compare with central differences along a random direction.
 
   Args:
-    function: from the inputs to a dict of results.
-    gradients: from the inputs and the cotangents, by name, to a dict.
-    inputs: float64 arrays.
-    names: of the results that the gradients go through, in order.
+    function: Function from the inputs to a dict of results.
+    gradients: Function from the inputs and the cotangents to a dict.
+    inputs: Inputs, float64 arrays.
+    names: Names of the differentiated results, in the order of the cotangents.
   """
   rng = np.random.default_rng(0)
   results = function(*inputs)
@@ -29,8 +29,8 @@ def assert_gradients(function, gradients, inputs, names):
   slope = (along(step) - along(-step)) / (2 * step)
   grads = gradients(*inputs, *cotangents).values()
   want = sum((g * d).sum() for g, d in zip(grads, direction, strict=True))
-  # The differences are off by step^2 times a third derivative (1e3 or so), and
-  # by the roundoff of the sum over the step: 1e-16 * 1e3 / 1e-5.
+  # The differences have an error of step^2 times a third derivative (about
+  # 1e3), and of the sum's roundoff over the step: 1e-16 * 1e3 / 1e-5.
   np.testing.assert_allclose(slope, want, rtol=1e-6)
 
 

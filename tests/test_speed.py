@@ -1,7 +1,7 @@
-"""Every public op on a CPU, beside the same in plain JAX: `make bench`.
+"""Every public op on a CPU beside the same op in plain JAX: `make bench`.
 
-Nothing here asserts a speed; pytest-benchmark stores what it measures, and
-`pytest-benchmark compare` tells two runs apart.
+No test asserts a speed. pytest-benchmark stores the measurements, and
+`pytest-benchmark compare` compares two runs.
 """
 
 from typing import NamedTuple
@@ -33,7 +33,7 @@ TREE = {
 
 
 class Pair(NamedTuple):
-  """An op, the same in plain JAX, and what both take, or each."""
+  """Public op, the same op in plain JAX, and the arguments of each."""
 
   ours: object
   plain: object
@@ -41,7 +41,7 @@ class Pair(NamedTuple):
   plain_args: tuple | None = None
 
   def one(self, which):
-    """One of the two, and what it takes."""
+    """Return one of the two functions and its arguments."""
     if which == "ours" or self.plain_args is None:
       return getattr(self, which), self.args
     return self.plain, self.plain_args
@@ -53,7 +53,7 @@ def drawn(*shape, seed=0):
 
 
 def with_gradients(function, count):
-  """The gradients of all it returns, for its first arguments."""
+  """Differentiate all results with respect to the first arguments."""
 
   def scalar(*args):
     leaves = jax.tree.leaves(function(*args))
@@ -63,7 +63,7 @@ def with_gradients(function, count):
 
 
 def on_devices(function, *args):
-  """On 8 devices, each with its part of the first dimension."""
+  """Run on 8 devices, each with its share of the first dimension."""
   mesh = collectives.group_mesh(group_size=4)
 
   def local(*args):
@@ -123,7 +123,7 @@ def channel_moments():
 
 
 def pointwise_conv_bn():
-  """An expansion, as wide blocks have it."""
+  """Expansion of a wide block."""
 
   def ours(x, kernel):
     y, moments = kernels.pointwise_conv_bn(x, kernel)
@@ -299,12 +299,12 @@ PAIRS = {
 NO_COMPUTATION = {
   *("describe", "default_implementation", "device_varying", "own_shard"),
   *("group_mesh", "group_size_for", "torus_of"),
-  # Another place for the same values, for TPUs only.
+  # These only move values, for TPUs.
   *("to_bands", "from_bands", "change_bands", "over_bands"),
 }
 
 
-def test_every_public_op_is_here():
+def test_every_public_op_has_a_pair():
   functions = {
     name
     for module in (kernels, collectives)
@@ -319,7 +319,7 @@ def test_every_public_op_is_here():
 def test_speed(benchmark, op, which):
   benchmark.group = op
   function, args = PAIRS[op]().one(which)
-  # The tests' own setting compiles faster than this and runs slower.
+  # The setting of the other tests compiles faster but runs slower.
   compiled = (
     jax.jit(function)
     .lower(*args)

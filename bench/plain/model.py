@@ -55,7 +55,9 @@ def _block(x: jax.Array, block: Block, rngs: ImageRngs) -> jax.Array:
   x = x * _squeeze_excite(x, block.squeeze_excite)
   x = _conv(x, block.project.kernel[...][None, None])
   x = _batch_norm(x, block.project_norm)
-  return inputs + _dropped(x, block.drop, rngs) if block.has_skip else x
+  return (
+    inputs + _dropped(x, block.stochastic_depth, rngs) if block.has_skip else x
+  )
 
 
 def _dropped(x: jax.Array, drop: StochasticDepth, rngs: ImageRngs) -> jax.Array:

@@ -199,5 +199,5 @@ def test_no_counts_per_class_unless_asked_for():
 
 
 def test_an_axis_that_is_not_there_is_refused():
-  with pytest.raises(ValueError, match="no mesh axis pod here"):
+  with pytest.raises(ValueError, match="unknown mesh axis pod"):
     evaluation_sums(jnp.ones((4, 3)), jnp.zeros(4, int), "pod")

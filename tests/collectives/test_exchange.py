@@ -198,7 +198,7 @@ def test_messages_that_do_not_fit_vmem_are_refused():
     lambda x: all_reduce(x, implementation="pallas_tpu"), 8
   )
   with pytest.raises(
-    NotImplementedError, match=r"keeps 33554432 bytes of 8 members in VMEM"
+    NotImplementedError, match=r"of 8 members .* take 33554432 bytes"
   ):
     total(x)
 
@@ -211,5 +211,5 @@ def test_more_mesh_axes_than_ids_are_refused():
     in_specs=P(),
     out_specs=P("c"),
   )
-  with pytest.raises(NotImplementedError, match="ids for 4 mesh axes"):
+  with pytest.raises(NotImplementedError, match="at most 4 mesh axes, got 5"):
     jax.jit(total)(np.zeros(2, np.float32))

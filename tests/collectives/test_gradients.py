@@ -90,7 +90,7 @@ def test_gradients_that_are_already_summed_are_refused():
 
   in_specs = (P(), EACH, EACH)
   with pytest.raises(
-    ValueError, match=r"\['w'\] is the same all along \('group', 'member'\)"
+    ValueError, match=r"\['w'\] is the same .* along \('group', 'member'\)"
   ):
     sharded(step, in_specs=in_specs)(
       np.zeros(2, np.float32),
@@ -110,10 +110,10 @@ def test_unused_parameters_have_gradient_zero():
 
 
 def test_integers_are_refused():
-  with pytest.raises(ValueError, match=r"\['step'\] is int32"):
+  with pytest.raises(ValueError, match=r"\['step'\] .*, got int32"):
     sharded(mean_gradients)({"step": np.zeros(8, np.int32)})
 
 
 def test_an_axis_that_is_not_there_is_refused():
-  with pytest.raises(ValueError, match="no mesh axis pod here"):
+  with pytest.raises(ValueError, match="unknown mesh axis pod"):
     mean_gradients({"w": jnp.ones(3)}, "pod")

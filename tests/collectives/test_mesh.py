@@ -95,5 +95,5 @@ def test_unknown_tile_is_refused():
 
 def test_a_process_left_out_is_refused(monkeypatch):
   monkeypatch.setattr(jax, "process_count", lambda: 3)
-  with pytest.raises(ValueError, match="all processes but 1, 2 of 3"):
+  with pytest.raises(ValueError, match="process 1, 2 of 3 owns none"):
     group_mesh(group_size=2)

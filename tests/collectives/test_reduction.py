@@ -52,8 +52,11 @@ def test_the_result_varies():
 @pytest.mark.parametrize(
   ("arguments", "message"),
   [
-    ({"axis_name": "pod"}, "no mesh axis pod here; .*: group, member"),
-    ({"implementation": "ring"}, "no implementation 'ring'; .* psum, pallas"),
+    ({"axis_name": "pod"}, "unknown mesh axis pod; .*: group, member"),
+    (
+      {"implementation": "ring"},
+      "unknown implementation 'ring'; .* psum, pallas",
+    ),
   ],
 )
 def test_unknown_names_are_refused(arguments, message):
@@ -62,7 +65,7 @@ def test_unknown_names_are_refused(arguments, message):
 
 
 def test_outside_shard_map_is_refused():
-  with pytest.raises(ValueError, match="no mesh axis member here; .*: none"):
+  with pytest.raises(ValueError, match="unknown mesh axis member; .*: none"):
     all_reduce(jnp.zeros(3))
 
 

@@ -119,7 +119,7 @@ def test_the_gradient_of_gathering_is_the_sum_of_all_devices():
   ("dtype", "rows", "message"),
   [
     (jnp.bfloat16, 16, r"got bfloat16 \(16, 3\)"),
-    (jnp.float32, 12, r"8 devices divide, got float32 \(12, 3\)"),
+    (jnp.float32, 12, r"multiple of 8 devices, got float32 \(12, 3\)"),
   ],
 )
 def test_what_cannot_be_sharded_is_refused(dtype, rows, message):
@@ -134,7 +134,7 @@ def test_gradients_that_are_summed_already_are_refused():
   def step(x, torus):
     return scatter_mean(jnp.ones((ROWS, 3)), torus) + x[:2]
 
-  with pytest.raises(ValueError, match="the same all along"):
+  with pytest.raises(ValueError, match="the same on all devices along"):
     on(mesh, step)(buffers())
 
 
@@ -148,5 +148,5 @@ def test_the_torus_of_another_mesh_is_refused():
 
 def test_an_axis_that_is_not_there_is_refused():
   torus = torus_of(mesh_of(jax.devices()[:1], 1))
-  with pytest.raises(ValueError, match="no mesh axis pod here"):
+  with pytest.raises(ValueError, match="unknown mesh axis pod"):
     gather_shards(jnp.ones(3), torus, ("pod",))

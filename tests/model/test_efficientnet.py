@@ -124,10 +124,10 @@ def test_momentum_reaches_every_layer():
 def test_survival_reaches_the_blocks():
   model = shapes("b0")
   for i, block in enumerate(model.blocks):
-    assert block.drop.survival_prob == pytest.approx(
+    assert block.stochastic_depth.survival_prob == pytest.approx(
       1 - 0.2 * i / 16, abs=1e-15
     )
-  assert model.blocks[0].drop.survival_prob == 1
+  assert model.blocks[0].stochastic_depth.survival_prob == 1
 
 
 def test_squeeze_excite_counts_from_the_blocks_input():
@@ -599,7 +599,10 @@ def test_values_out_of_range(options, message):
     (np.zeros((2, 32, 32, 3), np.uint8), r"uint8 \(2, 32, 32, 3\); normalise"),
     (np.zeros((2, 32, 32, 3), np.int32), "int32"),
     (np.zeros((32, 32, 3), np.float32), r"float32 \(32, 32, 3\)"),
-    (np.zeros((2, 32, 32, 1), np.float32), "have 1 channels, the network take"),
+    (
+      np.zeros((2, 32, 32, 1), np.float32),
+      "1 channels, but the network takes 3",
+    ),
   ],
 )
 def test_images_must_fit(images, message):

@@ -25,7 +25,7 @@ def multiply_adds(model, *, channels=3, classes=1000):
     if block.expanded != block.in_filters:
       total += size**2 * block.in_filters * block.expanded
     size = math.ceil(size / block.stride)
-    total += size**2 * block.expanded * block.kernel**2
+    total += size**2 * block.expanded * block.kernel_size**2
     total += 2 * block.expanded * block.squeezed
     total += size**2 * block.expanded * block.out_filters
   return total + size**2 * block.out_filters * head + head * classes

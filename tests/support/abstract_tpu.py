@@ -1,4 +1,4 @@
-"""Tracing for a TPU that is not there."""
+"""Tracing for a TPU without hardware."""
 
 import jax
 
@@ -13,7 +13,7 @@ KINDS = {
 
 
 def on(chip, cores=1):
-  """Traces for a chip that is not there, a device of so many of its cores."""
+  """Trace for a chip; `cores` is the number of its cores in one device."""
   device = jax.sharding.AbstractDevice(
     device_kind=KINDS[chip], num_cores=cores, platform="tpu"
   )

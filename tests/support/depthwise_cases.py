@@ -1,4 +1,4 @@
-"""Calls of `depthwise_conv_bn`, and how they are judged."""
+"""Calls of `depthwise_conv_bn`, and their comparison with the oracle."""
 
 from functools import partial
 from typing import NamedTuple
@@ -39,7 +39,7 @@ class Case(NamedTuple):
 
 
 def draw(case):
-  """x, filters, scale, offset and the cotangents of y, mean and m2; HWNC."""
+  """Draw x, filters, scale, offset and cotangents of y, mean and m2; HWNC."""
   rng = np.random.default_rng(case.shape)
   h, w, n, c = case.shape
   x = jnp.asarray(rng.normal(size=case.shape), case.dtype)
@@ -56,14 +56,14 @@ def draw(case):
     for s in (h, w)
   )
   dy = jnp.asarray(rng.normal(size=(ho, wo, n, c)), case.dtype)
-  # So that y, mean and m2 weigh the same in the gradients.
+  # With this factor y, mean and m2 have the same weight in the gradients.
   dmean = jnp.asarray(ho * wo * n * rng.normal(size=c), F32)
   dm2 = jnp.asarray(rng.normal(size=c), F32)
   return x, filters, scale, offset, dy, dmean, dm2
 
 
 def plain(x, filters, scale, offset, *, activation, stride, padding):
-  """What the docstring says the op is equivalent to, HWNC."""
+  """Compute the equivalent of the op that its docstring gives, HWNC."""
   z = x.astype(F32)
   if scale is not None:
     z = z * scale[None, None, None]
@@ -90,7 +90,7 @@ def in_layout(layout, x):
 
 
 def everything(op, layout, x, filters, scale, offset, dy, dmean, dm2):
-  """Results and gradients of `op` by name; all arrays here are HWNC."""
+  """Return results and gradients of `op` by name, all HWNC."""
   (y, moments), vjp = jax.vjp(op, in_layout(layout, x), filters, scale, offset)
   dmoments = Moments(jnp.zeros(()), dmean, dm2)
   dx, *rest = vjp((in_layout(layout, dy), dmoments))
@@ -112,7 +112,7 @@ def exact(x, filters, scale, offset, dy, dmean, dm2, **settings):
 
 
 def check(case, op=depthwise_conv_bn):
-  """Judges an op's values and gradients by the float64 oracle."""
+  """Compare an op's values and gradients with the float64 oracle."""
   inputs = draw(case)
   op = partial(op, layout=case.layout, **case.settings)
   if case.bands > 1:

@@ -1,8 +1,8 @@
-"""EfficientNet in training, from its published block strings, in plain JAX.
+"""EfficientNet in training mode, from its published block strings.
 
-Written from `efficientnet_builder.py` and `efficientnet_model.py` of
-TensorFlow's reference, for float64 (under `jax.enable_x64`): every sum is in
-the dtype of the arguments. Without dropout and stochastic depth.
+Plain JAX, written from `efficientnet_builder.py` and `efficientnet_model.py` of
+TensorFlow's reference. Every sum is in the dtype of the arguments, so
+`jax.enable_x64` makes it float64. It has no dropout and no stochastic depth.
 """
 
 import math
@@ -24,9 +24,9 @@ EPSILON = 1e-3
 
 
 def logits(params, images, *, depth, stem_stride):
-  """Logits [n, classes] of images [n, h, w, 3], of the same dtype.
+  """Compute logits [n, classes] from images [n, h, w, 3], in their dtype.
 
-  The channel counts are those of the parameters; their names are podscale's.
+  The channel counts come from the parameters, whose names are podscale's.
   """
   x = _conv(images, params["stem"]["kernel"], stem_stride)
   x = _swish(_batch_norm(x, params["stem_norm"]))
@@ -58,7 +58,7 @@ def _block(inputs, params, kernel, stride):
 
 
 def _conv(x, kernel, stride, groups=1):
-  """TensorFlow's 'SAME': the odd zero goes to the end."""
+  """Convolve with TensorFlow's 'SAME' padding: an odd zero goes to the end."""
   padding = []
   for size, taps in zip(x.shape[1:3], kernel.shape[:2], strict=True):
     total = max((-(-size // stride) - 1) * stride + taps - size, 0)

@@ -1,15 +1,15 @@
-"""The EfficientNet family as published, to hold the code against.
+"""Published sizes of the EfficientNet family.
 
-Widths, repeats and settings are those of TensorFlow's `efficientnet_builder.py`
-(tensorflow/tpu), the parameter counts those of torchvision's models; blocks,
-batch-norm layers and multiply-adds follow from them.
+Widths, repeats and settings come from TensorFlow's `efficientnet_builder.py`
+(tensorflow/tpu), parameter counts from torchvision's models. Blocks, batch-norm
+layers and multiply-adds follow from these.
 """
 
 from typing import NamedTuple
 
 
 class Row(NamedTuple):
-  """One member of the family."""
+  """Member of the family."""
 
   width: float
   depth: float

@@ -1,4 +1,4 @@
-"""A member of the family, as choices about its blocks see it."""
+"""Input sizes and blocks of a member of the family."""
 
 import jax.numpy as jnp
 
@@ -7,7 +7,7 @@ from podscale.model.spec import block_specs, model_spec
 
 
 def sizes_and_blocks(name, batch):
-  """What enters the first block, in bfloat16, and all blocks."""
+  """Return the sizes of the first block's bfloat16 input, and all blocks."""
   spec = model_spec(name)
   side = spec.resolution
   images = Sizes(side, side, batch, jnp.dtype(jnp.bfloat16))

@@ -1,4 +1,4 @@
-"""A stand-in for a full disk: the system refuses to let files grow."""
+"""Stand-in for a full disk: the system limits the size of files."""
 
 import contextlib
 import resource
@@ -6,7 +6,7 @@ import resource
 
 @contextlib.contextmanager
 def files_up_to(size):
-  """No file of this process grows beyond `size` bytes inside."""
+  """Limit every file of this process to `size` bytes."""
   soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
   try:

@@ -21,7 +21,7 @@ def lars_step(
   variant="tensorflow",
   excluded=False,
 ):
-  """One step of one tensor; returns the new weights and momentum buffer."""
+  """Take one step of one tensor; return new weights and momentum buffer."""
   w, g, v = (np.asarray(x, np.float64) for x in (w, g, v))
   step = {"tensorflow": _tensorflow, "optax": _optax, "scaled": _scaled}
   return step[variant](
@@ -38,7 +38,7 @@ def lars_step(
 
 
 def _tensorflow(w, g, v, rate, decay, trust, momentum, epsilon, nesterov):
-  """`lars_optimizer.py` of tensorflow/tpu."""
+  """Follow `lars_optimizer.py` of tensorflow/tpu."""
   scaled = rate
   if trust is not None:
     ratio = 1.0
@@ -53,7 +53,7 @@ def _tensorflow(w, g, v, rate, decay, trust, momentum, epsilon, nesterov):
 
 
 def _optax(w, g, v, rate, decay, trust, momentum, epsilon, nesterov):
-  """`optax.lars`: decay, then trust ratio, rate, and `optax.trace`."""
+  """Follow `optax.lars`: decay, trust ratio, rate, then `optax.trace`."""
   update = g + decay * w
   if trust is not None:
     ratio = 1.0
@@ -67,7 +67,7 @@ def _optax(w, g, v, rate, decay, trust, momentum, epsilon, nesterov):
 
 
 def _scaled(w, g, v, rate, decay, trust, momentum, epsilon, nesterov):
-  """MLPerf 0.6's reference: the rate scales the momentum as a whole."""
+  """Follow MLPerf 0.6's reference: the rate scales the whole momentum."""
   ratio = 1.0
   if trust is not None and norm(w) > 0 and norm(g) > 0:
     ratio = trust * norm(w) / (norm(g) + decay * norm(w) + epsilon)

@@ -1,4 +1,4 @@
-"""The mark of tests that compile for a TPU, which they need libtpu for."""
+"""Marks of tests that compile for a TPU and need libtpu."""
 
 import importlib.util
 

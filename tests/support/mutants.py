@@ -1,4 +1,4 @@
-"""Damaged copies of files, and a count of what a reader makes of them."""
+"""Damaged copies of files, and a count of how a reader takes them."""
 
 import collections
 import reprlib
@@ -60,7 +60,7 @@ def _edited(draw, data: bytes) -> bytes:
 
 @st.composite
 def json_mutants(draw, record: Any) -> Any:
-  """Draw a JSON value like `record` in which one thing is another."""
+  """Draw a JSON value like `record` with one value replaced or deleted."""
   if isinstance(record, dict | list) and record and draw(st.booleans()):
     copy = record.copy()
     keys = list(record) if isinstance(record, dict) else range(len(record))
@@ -92,13 +92,13 @@ JSON_VALUES = st.recursive(
 
 
 class Tally:
-  """Counts of what a reader did with its mutants."""
+  """Counts of mutants that a reader refused, read right and read wrong."""
 
   def __init__(self):
     self.counts = collections.Counter()
 
   def read(self, read: Callable[[], Any]) -> Any:
-    """Call a reader; None if it refuses, which must take one line."""
+    """Call a reader; return None if it refuses with a one-line message."""
     try:
       result = read()
     except _REFUSALS as error:
@@ -109,7 +109,7 @@ class Tally:
     return result
 
   def compare(self, found: Any, expected: Any) -> None:
-    """Count what was accepted; fail if it is not what was expected."""
+    """Count an accepted mutant; fail if the result is not the expected one."""
     right = found == expected
     self.counts[RIGHT if right else WRONG] += 1
     assert right, (

@@ -1,8 +1,8 @@
-"""The ops of podscale.kernels in float64 NumPy, with their gradients.
+"""Ops of podscale.kernels in float64 NumPy, with their gradients.
 
-Written from the definitions, one output at a time, and without anything of
-podscale. Activations are [h, w, n, c]; `*_gradients` take the cotangents of
-the results, and return those of the arguments under the arguments' names.
+Written from the definitions, one output at a time, without importing podscale.
+Activations are [h, w, n, c]. Functions named `*_gradients` take the cotangents
+of the results and return the cotangents of the arguments by name.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 def depthwise_conv_bn(
   x, filters, scale, offset, *, activation, stride, padding
 ):
-  """y [ho, wo, n, c], and its count, mean and m2."""
+  """Compute y [ho, wo, n, c] and its count, mean and m2."""
   x, filters, scale, offset = _float64(x, filters, scale, offset)
   z = _activate(_affine(x, scale, offset), activation)
   y = _convolve(z, filters, stride, padding)
@@ -21,7 +21,7 @@ def depthwise_conv_bn(
 def depthwise_conv_bn_gradients(
   x, filters, scale, offset, dy, dmean, dm2, *, activation, stride, padding
 ):
-  """dx, dfilters, dscale and doffset."""
+  """Compute dx, dfilters, dscale and doffset."""
   x, filters, scale, offset, dy = _float64(x, filters, scale, offset, dy)
   u = _affine(x, scale, offset)
   z = _activate(u, activation)
@@ -34,7 +34,7 @@ def depthwise_conv_bn_gradients(
 
 
 def moments(x):
-  """count, mean [c] and m2 [c], the sum of squared deviations."""
+  """Compute count, mean [c] and m2 [c], the sum of squared deviations."""
   (x,) = _float64(x)
   mean = x.mean(axis=(0, 1, 2))
   m2 = ((x - mean) ** 2).sum(axis=(0, 1, 2))
@@ -42,14 +42,14 @@ def moments(x):
 
 
 def moments_gradient(x, dmean, dm2):
-  """dx."""
+  """Compute dx."""
   x, dmean, dm2 = _float64(x, dmean, dm2)
   deviation = x - x.mean(axis=(0, 1, 2))
   return dmean / x[..., 0].size + 2 * deviation * dm2
 
 
 def batch_norm_affine(count, mean, m2, gamma, beta, *, epsilon):
-  """scale and offset, [c] each."""
+  """Compute scale and offset, [c] each."""
   count, mean, m2, gamma, beta = _float64(count, mean, m2, gamma, beta)
   scale = gamma / np.sqrt(m2 / count + epsilon)
   return {"scale": scale, "offset": beta - mean * scale}
@@ -58,7 +58,7 @@ def batch_norm_affine(count, mean, m2, gamma, beta, *, epsilon):
 def batch_norm_affine_gradients(
   count, mean, m2, gamma, beta, dscale, doffset, *, epsilon
 ):
-  """dmean, dm2, dgamma and dbeta; the count is a constant."""
+  """Compute dmean, dm2, dgamma and dbeta; the count is a constant."""
   count, mean, m2, gamma, beta, dscale, doffset = _float64(
     count, mean, m2, gamma, beta, dscale, doffset
   )
@@ -73,14 +73,14 @@ def batch_norm_affine_gradients(
 
 
 def batch_norm(x, scale, offset, *, activation):
-  """y, and its spatial mean [n, c]."""
+  """Compute y and its spatial mean [n, c]."""
   x, scale, offset = _float64(x, scale, offset)
   y = _activate(_affine(x, scale, offset), activation)
   return {"y": y, "mean": y.mean(axis=(0, 1))}
 
 
 def batch_norm_gradients(x, scale, offset, dy, dmean, *, activation):
-  """dx, dscale and doffset; dmean is that of the spatial mean."""
+  """Compute dx, dscale and doffset; dmean belongs to the spatial mean."""
   x, scale, offset, dy, dmean = _float64(x, scale, offset, dy, dmean)
   dy = dy + dmean / (x.shape[0] * x.shape[1])
   du = dy * _slope(_affine(x, scale, offset), activation)
@@ -124,10 +124,10 @@ def _slope(u, activation):
 
 
 def output_size_and_padding(size, kernel, stride, padding):
-  """(outputs, zeros before, zeros after) as in TensorFlow's documentation.
+  """Return (outputs, zeros before, zeros after) as TensorFlow documents it.
 
-  `tf.nn`, "Notes on padding": SAME has ceil(size / stride) outputs, as few
-  zeros as they need, and the odd one of them behind.
+  `tf.nn`, "Notes on padding": SAME has ceil(size / stride) outputs and as few
+  zeros as they need; an odd zero goes to the end.
   """
   if padding == "VALID":
     return -(-(size - kernel + 1) // stride), 0, 0
@@ -139,7 +139,7 @@ def output_size_and_padding(size, kernel, stride, padding):
 
 
 def _pad(z, kernel, stride, padding):
-  """z with its zeros, and the (row, column) of each output."""
+  """Pad z; return it, the (row, column) of each output, and (top, left)."""
   rows, top, bottom = output_size_and_padding(
     z.shape[0], kernel, stride, padding
   )
@@ -151,7 +151,7 @@ def _pad(z, kernel, stride, padding):
 
 
 def _patch(row, column, kernel, stride):
-  """Which rows and columns of the padded input an output sees."""
+  """Slice the rows and columns of the padded input that an output reads."""
   top, left = row * stride, column * stride
   return np.s_[top : top + kernel, left : left + kernel]
 
@@ -162,8 +162,8 @@ def _convolve(z, filters, stride, padding):
   rows, columns = np.max(outputs, axis=0) + 1
   y = np.empty((rows, columns, *z.shape[2:]))
   for a, b in outputs:
-    seen = z[_patch(a, b, kernel, stride)]
-    y[a, b] = np.einsum("ijnc,ijc->nc", seen, filters)
+    patch = z[_patch(a, b, kernel, stride)]
+    y[a, b] = np.einsum("ijnc,ijc->nc", patch, filters)
   return y
 
 

@@ -1,4 +1,4 @@
-"""A training step small enough for tests, and its sensitivity to rounding."""
+"""Training step small enough for tests, and its sensitivity to rounding."""
 
 import dataclasses
 
@@ -57,7 +57,7 @@ def batch(seed):
 
 
 def moved_weights(state, seed):
-  """A copy of a state with weights that are half an ulp off, up or down."""
+  """Copy a state with each weight moved by half an ulp, up or down."""
   random = np.random.default_rng(seed)
 
   def moved(x):

@@ -1,4 +1,4 @@
-"""What is in the files of a TensorBoard folder."""
+"""Reader of TensorBoard event files."""
 
 import struct
 
@@ -6,7 +6,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 
 def events(folder):
-  """Everything in the TensorBoard files, in the order it was written."""
+  """Read all events of a TensorBoard folder in the order written."""
   found = []
   for path in sorted(folder.iterdir()):
     data = path.read_bytes()

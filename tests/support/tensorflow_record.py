@@ -1,6 +1,6 @@
-"""What TensorFlow 1.15 made of two photographs.
+"""Results of TensorFlow 1.15's image operations on two photographs.
 
-tests/train/data/augment/record_tensorflow.py wrote the record and says how.
+tests/train/data/augment/record_tensorflow.py wrote the record and explains how.
 """
 
 import json
@@ -19,7 +19,7 @@ LEVELS = range(31)
 
 RECORD = json.loads((FOLDER / "tensorflow.json").read_text())
 CASES = list(RECORD["china"])
-"""Names of operations; some with the argument at level 10, and its sign."""
+"""Names of operations; some with their argument at level 10 and its sign."""
 
 
 def photograph(name: str) -> np.ndarray:
@@ -29,9 +29,9 @@ def photograph(name: str) -> np.ndarray:
 
 
 def op_of(case: str, level: float) -> Op:
-  """Make the operation of a case as the policies do."""
+  """Build the operation of a case as the policies do."""
   name, *full = case.split()
-  if full and full[0][1:] == "250":  # AutoAugment's; it has no other level
+  if full and full[0][1:] == "250":  # only AutoAugment has this argument
     return Op(name, level / 10 * float(full[0]), 0.0, 0.0)
   sign = 0.1 if full and full[0][0] == "-" else 0.9
   which = (OPS.index(name) + 0.5) / len(OPS)
@@ -40,5 +40,5 @@ def op_of(case: str, level: float) -> Op:
 
 
 def crc32(image: np.ndarray) -> int:
-  """Compute what the record has of an image."""
+  """Compute the checksum that the record holds for an image."""
   return zlib.crc32(np.ascontiguousarray(image))

@@ -1,49 +1,49 @@
-"""How far from exact a result may be: derived, never chosen.
+"""Derived tolerances: the largest error that a test accepts.
 
-A result is judged by the largest error of its elements against float64.
-Allowed is
+The error of a result is the largest error of its elements against float64. A
+test accepts
 
-    2 * (largest error of the plain form + floor)
+    2 * (largest error of the plain implementation + floor)
 
-The plain form is the same computation as anyone would write it in JAX, in the
-same dtypes, differentiated by JAX. An op of ours may round in other places, so
-it gets twice that error. An op that sums in bfloat16, leaves out a term or
-takes E[x^2] - E[x]^2 makes many times it.
+The plain implementation is the same computation in ordinary JAX, in the same
+dtypes, differentiated by JAX. An op of podscale may round in other places, so
+it gets twice that error. An op that sums in bfloat16, omits a term or computes
+E[x^2] - E[x]^2 has many times that error.
 
-The plain form is now and then exact by luck, most of all where an array has
-one element. The floor is what no computation can be asked to beat: how far the
-exact result moves when each input moves by half an ulp of its dtype, up or
-down at random, and half an ulp of the result itself (the backward error of one
+The plain implementation is sometimes exact by luck, most often when an array
+has one element. The floor is the error that every computation has: the change
+of the exact result when each input moves by half an ulp of its dtype, up or
+down at random, plus half an ulp of the result itself (the backward error of one
 rounding; Higham, Accuracy and Stability of Numerical Algorithms, section 1.5).
-So it grows as the square root of the length of a sum, with the size of the
-terms that cancel, and is that of bfloat16 only where bfloat16 comes in.
+The floor grows with the square root of the length of a sum and with the size of
+terms that cancel, and has the size of bfloat16 rounding only for bfloat16.
 
-What it leaves out is that partial sums are rounded too, which in a long sum
-one term after the other weighs more than all else. Compare sums of up to a
-thousand terms with it; tests/kernels/common/test_channel_sums.py has the long
-ones.
+The floor ignores the rounding of partial sums, which dominates in a long
+sequential sum. Use it for sums of up to a thousand terms;
+tests/kernels/common/test_channel_sums.py covers longer ones.
 
-The plain form must itself be within a few floors: one that is wrong would
-allow anything.
+The plain implementation must itself be within a few floors, because a wrong one
+would accept any result.
 """
 
 import jax.numpy as jnp
 import numpy as np
 
-_DRAWS = 4  # of the signs; one alone may happen to cancel
-# A value goes through ten roundings or so, which at random add up to three
-# times one; the largest of many errors is three times the typical one.
+# Draws of the signs; the errors of a single draw may cancel.
+_DRAWS = 4
+# A value passes about ten roundings, which at random add up to three times one
+# rounding; the largest of many errors is three times the typical error.
 _PLAIN_LIMIT = 10
 
 
 def assert_accurate(actual, plain, oracle, *inputs):
-  """Judges the arrays of a dict by what `oracle` makes of the inputs.
+  """Compare results with the oracle's, within the derived tolerance.
 
   Args:
-    actual: name -> array, what is tested; its names are those compared.
-    plain: name -> array, the plain form's.
-    oracle: from `inputs` to a dict of float64 arrays.
-    *inputs: what both forms were given: arrays in the dtypes given, or None.
+    actual: Results under test by name; only these names are compared.
+    plain: Results of the plain implementation by name.
+    oracle: Function from `inputs` to a dict of float64 arrays.
+    *inputs: Inputs of both implementations: arrays, or None.
   """
   exact = oracle(*inputs)
   rng = np.random.default_rng(0)
@@ -53,15 +53,15 @@ def assert_accurate(actual, plain, oracle, *inputs):
     assert array.shape == want.shape, name
     floor = max(_error(m[name], want) for m in moved)
     floor += half_ulp(array.dtype) * np.abs(want).max()
-    of_plain = _error(plain[name], want)
-    error, allowed = _error(array, want), 2 * (of_plain + floor)
-    numbers = f"{name}: plain form {of_plain:.3g}, floor {floor:.3g}"
-    assert of_plain <= _PLAIN_LIMIT * floor, f"{numbers}: not a measure"
+    plain_error = _error(plain[name], want)
+    error, allowed = _error(array, want), 2 * (plain_error + floor)
+    numbers = f"{name}: plain error {plain_error:.3g}, floor {floor:.3g}"
+    assert plain_error <= _PLAIN_LIMIT * floor, f"{numbers}: plain is wrong"
     assert error <= allowed, f"{numbers}: {error:.3g} is above {allowed:.3g}"
 
 
 def half_ulp(dtype):
-  """Half the distance from 1 to the next number."""
+  """Return half the distance from 1 to the next number."""
   return float(jnp.finfo(dtype).eps) / 2
 
 

@@ -1,4 +1,4 @@
-"""Kernels run as on a TPU, slowly."""
+"""Slow interpretation of Pallas kernels as on a TPU."""
 
 import contextlib
 
@@ -8,7 +8,7 @@ from jax.experimental.pallas import tpu as pltpu
 
 @contextlib.contextmanager
 def as_on_a_tpu():
-  """Memory that was not written is NaN, and races are looked for."""
+  """Interpret kernels with NaN in unwritten memory and a race detector."""
   mode = pltpu.InterpretParams(
     detect_races=True, uninitialized_memory="nan", buffer_bounds="logical"
   )

@@ -1,4 +1,4 @@
-"""Runs of the smoke preset as processes of their own."""
+"""Runs of the smoke preset in separate processes."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from podscale.train.records.log import read_metrics
 
 
 def start(workdir, *flags, devices=8):
-  """One process; `devices` are those of its CPU."""
+  """Start a process with this number of CPU devices."""
   environment = os.environ | {"JAX_PLATFORMS": "cpu"}
   environment.pop("JAX_NUM_CPU_DEVICES", None)
   return subprocess.Popen(
@@ -27,7 +27,7 @@ def start(workdir, *flags, devices=8):
 
 
 def run_of(code, workdir, *flags):
-  """The command line, after `code`, which prints "HERE" where it hangs."""
+  """Run `code`, then the command line; `code` prints "HERE" where it hangs."""
   program = (
     f"import sys, threading\n{code}\nfrom podscale.train import __main__"
   )
@@ -42,9 +42,11 @@ def run_of(code, workdir, *flags):
 
 
 def stop_at(process, text, after=0, signalled=None):
-  """Sends SIGTERM after a line, to this process or another.
+  """Send SIGTERM after a line with `text`, to `process` or to `signalled`.
 
-  Returns the lines from then on, and the seconds to the first and to the end.
+  Returns:
+    Lines printed after the signal, seconds to the first line, and seconds to
+    the end of the process.
   """
   with process:
     said = ""
@@ -64,7 +66,7 @@ def stop_at(process, text, after=0, signalled=None):
 
 
 def finish(*processes):
-  """What they said; all must end well."""
+  """Wait for all processes to succeed; return what each printed."""
   said = [process.communicate()[0] for process in processes]
   assert [p.returncode for p in processes] == [0] * len(processes), said
   return said
@@ -83,7 +85,7 @@ def saved_steps(workdir):
 
 
 def wait_for_checkpoint(workdir, *processes):
-  """Another than are there; or until a process has ended."""
+  """Wait for a new checkpoint, or until a process has ended."""
   before = saved_steps(workdir)
   while saved_steps(workdir) <= before:
     if any(process.poll() is not None for process in processes):
