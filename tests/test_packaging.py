@@ -1,4 +1,4 @@
-"""The package as users get it: wheel, imports, command line, Makefile."""
+"""Package as users install it: wheel, imports, command line, Makefile."""
 
 import email
 import json
@@ -23,7 +23,7 @@ PACKAGES = (
 
 
 def run(*command, cwd, check=True, **options):
-  """Runs a command without what the environment says about Python and make."""
+  """Run a command without environment variables of Python and make."""
   command = [str(part) for part in command]
   env = {
     name: value
@@ -50,8 +50,8 @@ def run(*command, cwd, check=True, **options):
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory):
   folder = tmp_path_factory.mktemp("wheel")
-  # A copy: building in the checkout leaves files there, and would pack files
-  # that an earlier build left.
+  # Build a copy, because a build in the checkout leaves files there, and packs
+  # files that an earlier build left.
   leave_out = (".*", "*.egg-info", "__pycache__", "build", "dist", "runs")
   shutil.copytree(
     ROOT,
@@ -70,7 +70,7 @@ def wheel(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def environment(wheel, tmp_path_factory):
-  """A fresh environment with the wheel, and our dependencies in sight."""
+  """Create an environment with the wheel and access to our dependencies."""
   folder = tmp_path_factory.mktemp("environment") / "venv"
   run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder.parent)
   run(
@@ -80,8 +80,8 @@ def environment(wheel, tmp_path_factory):
     cwd=folder.parent,
   )
   (site,) = folder.glob("lib/python*/site-packages")
-  # Folders that a .pth file names are searched last and without looking into
-  # their own .pth files: an editable podscale stays out of sight.
+  # Python searches folders of a .pth file last and ignores their own .pth
+  # files, so an editable podscale stays hidden.
   ours = [p for p in sys.path if p.endswith(("site-packages", "dist-packages"))]
   (site / "dependencies.pth").write_text("\n".join(ours))
   return folder
@@ -133,7 +133,7 @@ json.dump({
 def test_wheel_imports_outside_the_checkout(environment, tmp_path):
   python = environment / "bin/python"
   seen = json.loads(run(python, "-c", IMPORT_ALL, cwd=tmp_path).stdout)
-  # `resolve` neither the environment's python nor ours: both are links to one.
+  # Without `resolve`, because both pythons are links to the same file.
   for file in seen["files"]:
     assert Path(file).is_relative_to(environment), file
   assert not environment.is_relative_to(ROOT)
@@ -170,7 +170,7 @@ def test_train_starts_from_the_checkout():
 
 # What imports what
 
-# Pallas is part of JAX; it looks for absl, and does without.
+# JAX is imported first, because Pallas imports absl if it is installed.
 NEW_MODULES = """
 import importlib, sys
 import jax, jax.numpy, jax.experimental.pallas.tpu, numpy
@@ -250,7 +250,7 @@ NO_VENV = NEW_ENOUGH.replace("mkdir", "exit 1; mkdir")
 
 @pytest.fixture
 def make(tmp_path):
-  """Runs make on a machine where only the given Pythons are installed."""
+  """Run make on a machine with only the given Pythons."""
   program = shutil.which("make")
   if program is None:
     pytest.fail("make is not installed")

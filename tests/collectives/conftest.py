@@ -1,4 +1,4 @@
-"""What the tests of collectives share: a look at a program's all-reduces."""
+"""Fixtures that count and list the collectives of a program."""
 
 import re
 
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def all_reduces():
-  """Counts the all-reduce instructions of a function's compiled program."""
+  """Count the all-reduce instructions of a function's compiled program."""
 
   def count(function, *args):
     text = jax.jit(function).lower(*args).compile().as_text()
@@ -19,7 +19,7 @@ def all_reduces():
 
 @pytest.fixture
 def lowered_collectives():
-  """Kind and operand type of each before XLA merges and widens any."""
+  """List kind and operand type of collectives before XLA optimises them."""
 
   def types(function, *args):
     text = jax.jit(function).lower(*args).as_text()

@@ -18,7 +18,7 @@ ROUNDOFF = 2.0**-24
 
 
 def evaluate(logits, labels, group_size=2, **settings):
-  """Sums over 8 devices of arrays whose rows divide by 8."""
+  """Evaluate on 8 devices; 8 must divide the rows of the arrays."""
   return jax.jit(
     jax.shard_map(
       partial(evaluation_sums, **settings),
@@ -30,7 +30,7 @@ def evaluate(logits, labels, group_size=2, **settings):
 
 
 def oracle(logits, labels):
-  """float64; ranks by a stable sort of the negated logits."""
+  """Evaluate in float64; rank by a stable sort of the negated logits."""
   logits, labels = logits[labels >= 0].astype(np.float64), labels[labels >= 0]
   order = np.argsort(-logits, axis=1, kind="stable")
   rank = np.argmax(order == labels[:, None], axis=1)

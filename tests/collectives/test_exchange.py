@@ -1,4 +1,4 @@
-"""The remote-DMA kernel, interpreted on 8 devices."""
+"""Remote-DMA kernel, interpreted on 8 devices."""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ ROUNDOFF = 2.0**-24
 
 @pytest.fixture(params=["on_wait", "eager"])
 def interpreter(request):
-  """Interprets kernels: copies done as late, or as early, as they may be."""
+  """Interpret kernels with copies as late, or as early, as allowed."""
   mode = pltpu.InterpretParams(
     detect_races=True,
     dma_execution_mode=request.param,
@@ -43,7 +43,7 @@ def races_found():
 
 
 def on_all_devices(function, group_size):
-  """A function of each device's own row."""
+  """Run a function on each device's own row."""
   return jax.jit(
     jax.shard_map(
       lambda x: function(x[0])[None],
@@ -134,7 +134,7 @@ def test_moments_and_their_gradients_are_those_of_psum(interpreter):
 
 
 def late(x, device):
-  """x, but one device waits in a kernel before it has it."""
+  """Return x; one device first waits in a kernel."""
 
   def wait(me_ref, x_ref, y_ref):
     @pl.when(me_ref[0] == device)

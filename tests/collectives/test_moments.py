@@ -23,7 +23,7 @@ GROUP_SIZES = [1, 2, 4, 8]
 
 
 def own_moments(x, rows):
-  """Moments of the first `rows` of x [ROWS, c], and which rows those are."""
+  """Compute moments of the first `rows` of x [ROWS, c], and a row mask."""
   real = (jnp.arange(ROWS) < rows)[:, None]
   count = rows.astype(jnp.float32)
   divisor = jnp.maximum(count, 1)
@@ -33,7 +33,7 @@ def own_moments(x, rows):
 
 
 def loss(parameters, x, rows, weights, pivot=None):
-  """Sum of the weighted, normalised values: its gradient is all of BN's."""
+  """Sum the weighted, normalised values; its gradient is batch norm's."""
   gamma, beta = parameters
   moments, real = own_moments(x, rows)
   moments = group_moments(moments, pivot=pivot)
@@ -65,7 +65,7 @@ def sharded_step(group_size, check_vma=True):
 
 
 def oracle(gamma, x, weights):
-  """float64 batch norm of one group: x and weights [n, c], all real."""
+  """Compute float64 batch norm of one group: x and weights [n, c]."""
   mean = x.mean(0)
   m2 = ((x - mean) ** 2).sum(0)
   inverse = 1 / np.sqrt(m2 / len(x) + EPSILON)
@@ -199,7 +199,7 @@ def test_differentiates_from_outside_shard_map(group_size):
 
 
 def merge(moments, group_size):
-  """Merged moments, and the gradient of sum(mean + m2) to each member's."""
+  """Merge moments; differentiate sum(mean + m2) for each member."""
 
   def own(moments):
     moments = jax.tree.map(lambda m: m[0], moments)
@@ -252,7 +252,7 @@ def test_empty_members_and_groups_give_no_nan(group_size):
 
 
 def layers(parameters, x, known, pivot):
-  """Three batch-norm layers one after the other."""
+  """Apply three batch-norm layers in sequence."""
   for gamma, beta in parameters:
     moments, _ = own_moments(x, jnp.int32(ROWS))
     if known:

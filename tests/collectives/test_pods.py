@@ -1,4 +1,4 @@
-"""Real topologies and their compiler, without a TPU."""
+"""Compiler and topologies of real TPUs, without hardware."""
 
 import importlib.metadata
 import re
@@ -53,7 +53,7 @@ def test_an_unknown_topology_is_one_line():
 
 
 def compiled_for(topology, group_size, function, shape):
-  """The HLO of a function of each device's own array."""
+  """Compile a function of each device's own array to HLO."""
   devices = slice_devices(topology)
   mesh = group_mesh(devices, group_size)
   sharding = NamedSharding(mesh, P(ALL_DEVICES))

@@ -16,7 +16,7 @@ ROUNDOFF = 2.0**-24
 
 
 def merge(old, means, variances, group_size, axis_names=ALL_DEVICES):
-  """Statistics of the groups, [groups, c] per layer, in; one set out."""
+  """Merge statistics of the groups, [groups, c] per layer, to one set."""
 
   def own(old, means, variances):
     means, variances = jax.tree.map(lambda x: x[0], (means, variances))
@@ -37,7 +37,7 @@ def merge(old, means, variances, group_size, axis_names=ALL_DEVICES):
 
 
 def update(old, batch):
-  """The update of one group's layer, as a layer makes it: in float32."""
+  """Update one layer of one group in float32, as the layer does."""
   momentum = np.float32(MOMENTUM)
   return momentum * old + (np.float32(1) - momentum) * batch
 

@@ -22,7 +22,7 @@ def mesh_of(devices, group_size):
 
 
 def on(mesh, function, **settings):
-  """A function of each device's own buffer, and of the torus."""
+  """Run a function of each device's own buffer and of the torus."""
   torus = torus_of(mesh)
   return jax.jit(
     jax.shard_map(

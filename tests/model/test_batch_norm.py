@@ -27,7 +27,7 @@ quick_jit = functools.partial(
 
 
 def exact(x, gamma, beta, dy, *, activation=None):
-  """Batch norm and its gradients in float64; running values from 0 and 1."""
+  """Compute batch norm and its gradients in float64, from mean 0, var 1."""
   shape = x.shape
   x, dy = (a.reshape(1, -1, 1, shape[-1]) for a in (x, dy))
   moments = oracle.moments(x)
@@ -55,7 +55,7 @@ def exact(x, gamma, beta, dy, *, activation=None):
 
 
 def plain(x, gamma, beta, dy, *, activation=None):
-  """The same as anyone would write it in JAX, in x's dtype and float32."""
+  """Compute the same in ordinary JAX, in x's dtype and float32."""
   axes = tuple(range(x.ndim - 1))
   functions = {None: lambda u: u, "silu": jax.nn.silu, "relu": jax.nn.relu}
 
@@ -83,7 +83,7 @@ def plain(x, gamma, beta, dy, *, activation=None):
 
 
 def ours(norm, x, dy, **options):
-  """The same by a BatchNorm, which is left as it was."""
+  """Compute the same with a BatchNorm, without changing it."""
   graph, params, stats = nnx.split(norm, nnx.Param, nnx.BatchStat)
 
   def loss(params, x):
@@ -196,7 +196,7 @@ def test_epsilon_is_added_to_the_variance():
 
 
 class Foreign(nnx.Module):
-  """Somebody else's network, with flax's layers around our batch norm."""
+  """Network of flax layers around podscale's batch norm."""
 
   def __init__(self, rngs):
     self.first = nnx.Linear(4, CHANNELS, use_bias=False, rngs=rngs)

@@ -36,14 +36,14 @@ TINY = dict(width=0.05, depth=0.25, stem_stride=1)
 
 @functools.cache
 def shapes(name, **options):
-  """The network without its arrays."""
+  """Build the network without its arrays."""
   return nnx.eval_shape(lambda: efficientnet(name, rngs=nnx.Rngs(0), **options))
 
 
 def filled(model, seed=0):
-  """Random weights for a network without arrays, as plain dicts.
+  """Draw random weights for a network without arrays, as plain dicts.
 
-  Not as the layers draw them: all biases, offsets and scales are random too.
+  Unlike initial weights, all biases, offsets and scales are random too.
   """
   rng = np.random.default_rng(seed)
 
@@ -65,7 +65,7 @@ def filled(model, seed=0):
 
 
 def run(graph, params, stats, images, *, rngs=None):
-  """Logits and the running statistics after them."""
+  """Compute logits and the new running statistics."""
   model = nnx.merge(graph, nnx.State(params), nnx.State(stats), copy=True)
   logits = model(images, rngs=rngs)
   return logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
@@ -169,7 +169,7 @@ def test_sizes_are_free():
 
 @functools.cache
 def initial_values():
-  """Of a network of half the width: path -> array, float64."""
+  """Collect weights of a half-width network: path -> array, float64."""
 
   @quick_jit
   def init(key):
@@ -187,7 +187,7 @@ def initial_values():
 
 
 def check_normal(values, std):
-  """Mean, spread and tails of normal numbers, their mean known to be 0."""
+  """Check mean, spread and tails of normal numbers with mean 0."""
   # Of n normal numbers, the mean deviates by std / sqrt(n) and the mean square
   # by std**2 * sqrt(2 / n); five deviations are passed once in two million
   # seeds.
@@ -270,14 +270,14 @@ def in_float32(spec, kind=EfficientNet, **options):
 
 
 def wide(images, params, leaves):
-  """Images and the leaves, in params' structure, in float64."""
+  """Convert images and leaves to float64, in params' structure."""
   leaves = [np.float64(leaf) for leaf in leaves]
   tree = jax.tree.structure(params)
   return np.float64(images), jax.tree.unflatten(tree, leaves)
 
 
 def loss_and_gradients(logits_of, weights):
-  """A function of images and parameters to logits and all gradients, flat."""
+  """Make a function from images and params to logits and flat gradients."""
 
   def loss(params, images):
     logits = logits_of(params, images)
@@ -291,17 +291,17 @@ def loss_and_gradients(logits_of, weights):
 
 
 def flat(outcome):
-  """Gradients in one array: errors count against the largest of them all."""
+  """Concatenate gradients; errors are relative to the largest of all."""
   logits, gradients = outcome
   leaves = [np.asarray(g).ravel() for g in jax.tree.leaves(gradients)]
   return {"logits": np.asarray(logits), "gradients": np.concatenate(leaves)}
 
 
 def response(function, *arguments):
-  """How far the results move when every input moves by one ulp, up or down.
+  """Measure the results' change when each input moves by one ulp.
 
-  That is the least that float32 can tell apart, and has in it the rounding of
-  the function itself.
+  One ulp is the smallest change that float32 can represent. The result includes
+  the rounding of the function itself.
   """
   rng = np.random.default_rng(2)
 
@@ -353,7 +353,7 @@ def test_equals_plain_jax_with_all_gradients(monkeypatch, bands):
   result, want = flat(ours(images, params)), flat(plain(images, params))
   assert result["logits"].dtype == np.float32
   unit = response(plain, images, params)
-  # As in tolerance.py, twice what the plain form cannot help.
+  # As in tolerance.py, accept twice the unavoidable error.
   for name in want:
     assert np.abs(result[name] - want[name]).max() <= 2 * unit[name], name
 
@@ -413,10 +413,10 @@ def test_equals_plain_jax_on_odd_maps_with_a_skip_at_once():
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # depthwise gradients in float64, five times
 def test_gradients_of_the_full_network_are_those_in_float64():
-  """Of each part against that part's largest.
+  """Compare each part, relative to the largest value of that part.
 
-  Of 64 pixels 2x2 are left; of 32 one, and the last batch norms would divide by
-  the spread of four numbers.
+  An image of 64 pixels leaves 2x2 at the head. An image of 32 would leave one,
+  and the last batch norms would divide by the spread of four numbers.
   """
   size = 64
   model = in_float32(model_spec("b0", resolution=size, **ALL_KEPT))
@@ -447,7 +447,7 @@ def test_gradients_of_the_full_network_are_those_in_float64():
 
 
 def by_part(outcome):
-  """Logits, and one array of gradients for each block and all else."""
+  """Return logits, and gradients by block and for the rest."""
   logits, gradients = outcome
   blocks = gradients["blocks"]
   parts = {f"block {i}": blocks[i] for i in blocks}
@@ -467,7 +467,7 @@ def tiny(**options):
 
 
 def graphs(**options):
-  """In training and in evaluation, with one set of weights."""
+  """Build a network for training and evaluation with shared weights."""
   model = tiny(**options)
   model.train()
   training, params, stats = filled(model)
@@ -477,7 +477,7 @@ def graphs(**options):
 
 @functools.cache
 def steps():
-  """The tiny network in training and evaluation, compiled, and its weights."""
+  """Compile the tiny network for training and evaluation."""
   training, evaluation, params, stats = graphs(dropout=0.5, survival_prob=0.5)
   traces = []
 

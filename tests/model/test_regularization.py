@@ -11,7 +11,7 @@ HALF_ULP = 2.0**-24
 
 
 def dropped(layer, shape, dtype=jnp.float32, seed=0):
-  """The layer's factor for each image: its result for a branch of ones."""
+  """Return the layer's factor for each image, from a branch of ones."""
   rngs = ImageRngs(nnx.Rngs(dropout=seed))
   return np.asarray(layer(jnp.ones(shape, dtype), rngs).astype(jnp.float32))
 

@@ -48,13 +48,13 @@ def chosen(name, chip, batch):
 
 
 def taken(chip, bands=1, batch=4):
-  """Of the memory a step may take, by other than what is kept."""
+  """Count the bytes of a step's memory that are not for kept results."""
   with on(chip):
     room = 0.95 * target_chip().hbm_bytes
     return room - bytes_to_keep(Sizes(16, 16, batch, BF16), [SPEC], [bands])
 
 
-def test_some_memory_is_for_what_there_is_at_a_time():
+def test_some_memory_is_for_temporaries_and_weights():
   # 18 channels take 128 lanes; three such arrays, and weights and gradients.
   weights = 8 * 18 * (3 + 9 + 2 + 5)
   lane = 3 * 16 * 16 * 4 * 2
@@ -109,7 +109,7 @@ def test_what_never_fits_keeps_no_expansion():
 
 @pytest.fixture(scope="module")
 def gradients():
-  """Of a block by whether it computes its expansion again."""
+  """Trace a block, with and without recomputing its expansion."""
   block = Block(SPEC, norm=partial(BatchNorm, axis_name=None), rngs=nnx.Rngs(0))
   graph, params, stats = nnx.split(block, nnx.Param, ...)
   x = jax.random.normal(jax.random.key(0), (6, 6, 4, 3))

@@ -16,7 +16,7 @@ from podscale.model.spec import (
 
 
 def multiply_adds(model, *, channels=3, classes=1000):
-  """Of one image: convolutions, squeeze-excite and the classifier."""
+  """Count the multiply-adds of one image: all matmuls and convolutions."""
   size = math.ceil(model.resolution / model.stem_stride)
   stem = round_filters(STEM_FILTERS, model.width)
   head = round_filters(HEAD_FILTERS, model.width)
