@@ -7,6 +7,7 @@ import griffe
 
 _DOCTEST = re.compile(r"(?m)^>>> .*(?:\n(?!\s*$).*)*")
 _INLINE_LITERAL = re.compile(r"(?m)::$")
+_RETURNS = re.compile(r"(?m)^(?:Returns|Yields):\n(?:(?:[ \t].*)?(?:\n|\Z))+")
 
 
 class DocstringBlocks(griffe.Extension):
@@ -20,6 +21,11 @@ class DocstringBlocks(griffe.Extension):
 
 
 def to_markdown(text: str) -> str:
-  """Return a docstring with fenced doctests and without reST's `::`."""
+  """Return a docstring with fenced doctests and without reST's `::`.
+
+  Colons in the description of a result become entities: griffe would take what
+  is before one for the type, which the signature has.
+  """
   text = _DOCTEST.sub(lambda match: f"```pycon\n{match[0]}\n```", text)
-  return _INLINE_LITERAL.sub(":", text)
+  text = _INLINE_LITERAL.sub(":", text)
+  return _RETURNS.sub(lambda match: match[0].replace(": ", "&#58; "), text)

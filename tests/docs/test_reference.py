@@ -9,6 +9,8 @@ import yaml
 from support.doc_pages import PAGES, ROOT
 
 import podscale
+from podscale.train.settings.arguments import _flag_names
+from podscale.train.settings.config import Config
 from podscale.train.settings.presets import PRESETS
 
 _OBJECT = re.compile(r"(?m)^::: (podscale[\w.]*)$")
@@ -78,18 +80,24 @@ def test_pictures_are_what_their_script_draws():
     assert (folder / name).read_text(encoding="utf-8") == draw()
 
 
-def test_doctests_are_fenced():
+def test_docstrings_become_markdown():
   to_markdown = load(ROOT / "docs" / "docstring_blocks.py").to_markdown
   text = "Add::\n\n  1 + 1\n\n>>> 1 + 1\n2\n>>> 2\n2\n\nEnd."
   assert to_markdown(text) == (
     "Add:\n\n  1 + 1\n\n```pycon\n>>> 1 + 1\n2\n>>> 2\n2\n```\n\nEnd."
   )
+  text = "Add.\n\nReturns:\n  A sum: 1.\n\nRaises:\n  ValueError: None."
+  assert to_markdown(text) == text.replace("A sum:", "A sum&#58;")
 
 
-def test_the_table_of_presets_has_all():
-  table = load(ROOT / "docs" / "preset_table.py").preset_table()
-  assert len(table.splitlines()) == len(PRESETS) + 2
-  assert "| `b5-64k` | 65,536 |" in table
+def test_the_tables_have_all_presets_and_flags():
+  tables = load(ROOT / "docs" / "tables.py")
+  rows = tables.preset_table().splitlines()
+  assert len(rows) == len(PRESETS) + 2
+  assert any(row.startswith("| `b5-64k` | 65,536 |") for row in rows)
+  flags = tables.flag_tables()
+  for name in _flag_names(Config()):
+    assert flags.count(f"| `{name}` |") == 1
 
 
 def test_the_site_loads_nothing_from_elsewhere():
