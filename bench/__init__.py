@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m podscale.bench`."""
+"""Benchmarks: measurements on devices, and estimates for TPUs without one."""

@@ -1,78 +1,110 @@
-"""The command line: `python -m podscale.bench BENCHMARK`, see `--help`."""
+"""Command line of the benchmarks: `python -m podscale.bench BENCHMARK`."""
 
 import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ..train.errors import UsageError
 from . import commands
+from .chips import CHIPS
 from .commands import MODELS, Tables
-from .estimated.static import CHIPS
-from .estimated.ways import WAYS
-from .tables.compare import all_rows, changes, compilers, read_run
+from .estimated.implementations import STEP_IMPLEMENTATIONS
+from .tables.compare import (
+  Rows,
+  all_rows,
+  changes,
+  compilers,
+  missing_rows,
+  read_run,
+)
 from .tables.paper_table import SLICES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs one benchmark and prints its table; returns the exit code."""
+  """Run one benchmark and print its tables.
+
+  Args:
+    argv: Arguments; None takes the process's.
+
+  Returns:
+    Exit code: 0, 1 for a loss against `--compare`, 2 for a usage error.
+  """
   parser = _parser()
   args = parser.parse_args(argv)
   if getattr(args, "topology", None) and not args.chip:
-    parser.error("--topology is of a --chip")
+    parser.error("--topology needs a --chip, such as --chip v5e")
   from ..train.processes.devices import keep_freed_memory
 
   keep_freed_memory()
   try:
     before = read_run(args.compare) if args.compare else None
-    tables: Tables = args.run(args)
+    tables = _saved(args.rows_from) if args.rows_from else args.run(args)
     if args.plot:
-      from .tables.plot import write_plot
+      from .tables.plot import draw, write_figure
 
-      write_plot(args.plot, *next(iter(tables.items())))
+      figure = draw(args.benchmark, all_rows(tables.main))
+      write_figure(args.plot, figure)
   except UsageError as error:
     print(f"podscale-bench: {error}", file=sys.stderr)
     return 2
   _print(tables, as_json=args.json)
-  if before is None:
-    return 0
-  # A table for people may have others behind it that say more.
-  one = isinstance(before, list)
-  after = next(iter(tables.values())) if one else all_rows(tables)
-  before = all_rows(before)
-  compiled_by = [", ".join(compilers(rows)) for rows in (before, after)]
-  if len(set(compiled_by)) > 1:
-    print("compiled by {} -> {}".format(*compiled_by), file=sys.stderr)
-  changed = changes(before, after)
-  for change in changed:
-    print(
-      "{row}: {figure} {before:.5g} -> {after:.5g} ({ratio:.2f})".format(
-        **change
-      ),
-      file=sys.stderr,
-    )
-  return 1 if changed else 0
+  return 0 if before is None else _compare(before, tables)
+
+
+def _saved(paths: list[Path]) -> Tables:
+  """Read tables that `--json` wrote."""
+  main: dict[str, Rows] = {}
+  for path in paths:
+    run = read_run(path, "--from")
+    main |= run if isinstance(run, dict) else {path.name: run}
+  return Tables(main)
+
+
+def _compare(before: Any, tables: Tables) -> int:
+  """Print the differences to an earlier run; return 1 if there is a loss.
+
+  Losses of estimates that another version of the compiler made do not count.
+  """
+  before, after = all_rows(before), all_rows(tables.main)
+  found, missing = changes(before, after), missing_rows(before, after)
+  lines = [*map(str, found), *(f"{name}: row is missing" for name in missing)]
+  made_by = [", ".join(compilers(rows)) for rows in (before, after)]
+  losses = sum(change.is_loss for change in found) + len(missing)
+  if len(set(made_by)) > 1:
+    lines = ["compiled by {} -> {}".format(*made_by), *lines]
+    if losses:
+      lines.append(f"not a failure, as the compiler differs: {losses} losses")
+    losses = 0
+  elif losses:
+    lines.append(f"{losses} losses, of {len(lines)} differences")
+  for line in lines:
+    print(line, file=sys.stderr)
+  return 1 if losses else 0
 
 
 def _print(tables: Tables, *, as_json: bool) -> None:
   if as_json:
-    only, *others = tables.values()
-    print(json.dumps(tables if others else only, indent=2))
+    only, *others = tables.main.values()
+    print(json.dumps(dict(tables.main) if others else only, indent=2))
     return
   from .tables.report import print_table
 
-  for title, rows in tables.items():
+  for title, rows in {**tables.main, **tables.details}.items():
     print_table(title, rows)
 
 
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     prog="podscale-bench",
-    description="Benchmarks on the devices at hand; with --chip ESTIMATES for "
-    "a TPU that is not there, by its compiler alone.",
+    description="Benchmarks on the devices at hand or, with --chip, ESTIMATES "
+    "for a TPU from its compiler alone, without the TPU.",
   )
-  names = parser.add_subparsers(required=True, metavar="BENCHMARK")
+  names = parser.add_subparsers(
+    required=True, metavar="BENCHMARK", dest="benchmark"
+  )
   kernels = _command(
     names,
     "kernels",
@@ -84,19 +116,19 @@ def _parser() -> argparse.ArgumentParser:
     names,
     "collectives",
     commands.run_collectives,
-    "a step's communication, each part in several ways",
+    "a step's communication, each part in several implementations",
   )
   collectives.add_argument(
     "--group-size",
     type=_positive,
     default=4,
-    help="devices in a batch-norm group",
+    help="devices in a batch-norm group (default: 4)",
   )
   lars = _command(
     names,
     "lars",
     commands.run_lars,
-    "the update of a whole network, by tensor and packed",
+    "the LARS update of a whole network, tensor by tensor and packed",
   )
   step = _command(
     names,
@@ -108,35 +140,42 @@ def _parser() -> argparse.ArgumentParser:
   step.add_argument(
     "--cpu-baseline",
     action="store_true",
-    help="run on the CPU even where there is a TPU or GPU",
+    help="run on the CPU even if there is a TPU or GPU",
   )
   step.add_argument(
     "--implementation",
     nargs="+",
-    choices=WAYS,
+    choices=STEP_IMPLEMENTATIONS,
     default=("plain", "best"),
-    help="with --chip: the recipe in plain JAX, the step as it is run, all ops "
-    "by XLA, kernels wherever they can do it",
+    help="with --chip: the recipe in plain JAX; the step that training runs; "
+    "all ops by XLA; kernels wherever an op has one (default: plain best)",
   )
   scale = _command(
     names,
     "scale",
     commands.run_scale,
-    "the paper's Table 1: throughput of slices of all sizes, estimated with "
+    "the paper's Table 1: throughput of slices of all sizes, estimated from "
     "the TPU's compiler alone; takes minutes",
   )
   scale.add_argument(
-    "--chip", nargs="+", choices=SLICES, default=["v3"], help="of the slices"
+    "--chip",
+    nargs="+",
+    choices=SLICES,
+    default=["v3"],
+    help="chips of the slices (default: v3)",
   )
   scale.add_argument(
-    "--implementation", choices=WAYS, default="best", help="see step --help"
+    "--implementation",
+    choices=STEP_IMPLEMENTATIONS,
+    default="best",
+    help="implementation of the step, see step --help (default: best)",
   )
   memory = _command(
     names,
     "memory",
     commands.run_memory,
-    "what the networks keep for their backward pass, and how many images fit, "
-    "estimated",
+    "bytes that the networks keep for their backward pass, and the largest "
+    "batches that fit, estimated",
     models=[*MODELS, "all"],
   )
   memory.add_argument(
@@ -144,70 +183,94 @@ def _parser() -> argparse.ArgumentParser:
     nargs="+",
     choices=CHIPS,
     default=["v3", "v5e", "v4", "v6e"],
-    help="that the images are to fit on",
+    help="chips whose memory holds the batches (default: v3 v5e v4 v6e)",
   )
   input_ = _command(
     names,
     "input",
     commands.run_input,
-    "the host's part of training: JPEG files to batches",
+    "the input pipeline of this host, from JPEG to batch",
   )
   input_.add_argument(
     "--path",
-    help="a data set that training reads; else files like ImageNet's are made",
+    help="data set that training reads (default: files like ImageNet's, made "
+    "for the benchmark)",
   )
-  for command in (kernels, collectives, lars, step):
+  kernels.add_argument(
+    "--chip",
+    nargs="+",
+    choices=CHIPS,
+    help="estimate for these TPUs with their compiler alone, in bfloat16",
+  )
+  for command in (collectives, lars, step):
     command.add_argument(
       "--chip",
       choices=CHIPS,
       help="estimate for this TPU with its compiler alone, in bfloat16",
     )
-  for command in (collectives, lars, step):
     command.add_argument(
       "--topology",
-      help="with --chip: sides of the slice in chips, such as 16x32; else the "
-      "smallest there is",
+      help="with --chip: sides of the slice in chips, such as 16x32 (default: "
+      "the smallest slice)",
     )
   for command in (kernels, step):
     command.add_argument(
       "--resolution",
       type=_positive,
-      help="in pixels; 64, or the model's own with --chip",
+      help="height and width of the images in pixels (default: 64, or with "
+      "--chip the model's own)",
     )
   for command, images in ((kernels, 64), (step, 64), (scale, 32), (input_, 64)):
     command.add_argument(
       *("--batch-size", "--batch-per-core"),
       type=_positive,
       default=images,
-      help=f"images on a device, {images}",
+      help=f"images on each device (default: {images})",
     )
   for command in (kernels, collectives, lars, step, input_):
     command.add_argument(
-      "--runs", type=_positive, default=5, help="how often to time each, 5"
+      "--runs",
+      type=_positive,
+      default=5,
+      help="number of timed runs (default: 5)",
     )
   return parser
 
 
 def _command(names, name, run, text, *, models=MODELS):
-  """A benchmark's parser, with what all have."""
+  """Add a benchmark's parser, with the flags that all benchmarks have."""
   command = names.add_parser(name, help=text, description=text)
   command.set_defaults(run=run)
-  command.add_argument("--model", default="b0", choices=models)
   command.add_argument(
-    "--json", action="store_true", help="print JSON instead of a table"
+    "--model",
+    default="b0",
+    choices=models,
+    help="member of the family (default: b0)",
+  )
+  command.add_argument(
+    "--json", action="store_true", help="print JSON instead of tables"
   )
   command.add_argument(
     "--plot",
     type=Path,
     metavar="PICTURE",
-    help="draw the first table: of the bound achieved, and ratios",
+    help="draw the result, in the format of the suffix (.png, .svg, .pdf)",
+  )
+  command.add_argument(
+    "--from",
+    dest="rows_from",
+    nargs="+",
+    type=Path,
+    metavar="RUN.json",
+    help="print and draw what --json printed before, instead of running",
   )
   command.add_argument(
     "--compare",
     type=Path,
     metavar="RUN.json",
-    help="say what differs by more than a tenth from what --json printed "
-    "before; exit 1 if anything does",
+    help="list the differences to what --json printed before: estimates from "
+    "2 per cent on, times from 10; exit 1 if one is a loss, unless another "
+    "version of the compiler made the estimates",
   )
   return command
 
@@ -215,7 +278,7 @@ def _command(names, name, run, text, *, models=MODELS):
 def _positive(text: str) -> int:
   value = int(text)
   if value < 1:
-    raise argparse.ArgumentTypeError(f"must be above 0, got {value}")
+    raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
   return value
 
 

@@ -1,4 +1,4 @@
-"""The layers that benchmarks and tests run on, from the family's table."""
+"""Layers that benchmarks and tests run on, from the family's table."""
 
 from typing import NamedTuple
 
@@ -6,24 +6,35 @@ from ..model.spec import block_specs, model_spec
 
 
 class DepthwiseShape(NamedTuple):
-  """A depthwise layer: input height and width, channels, filter and stride."""
+  """Shape of a depthwise layer.
+
+  Attributes:
+    size: Height and width of the input, in pixels.
+    channels: Number of channels.
+    kernel_size: Height and width of the filters, in pixels.
+    stride: Stride in both directions.
+  """
 
   size: int
   channels: int
-  kernel: int
+  kernel_size: int
   stride: int
 
   def __str__(self) -> str:
     return (
       f"{self.size}x{self.size}x{self.channels} "
-      f"{self.kernel}x{self.kernel} s{self.stride}"
+      f"{self.kernel_size}x{self.kernel_size} s{self.stride}"
     )
 
 
 def depthwise_shapes(
   model: str, resolution: int | None = None
 ) -> list[DepthwiseShape]:
-  """The distinct depthwise layers of a network, in its order.
+  """List the distinct depthwise layers of a network, in order of execution.
+
+  Args:
+    model: Member of the family, such as "b0".
+    resolution: Height and width of the images; None for the model's own.
 
   >>> [str(shape) for shape in depthwise_shapes("b0")[:2]]
   ['112x112x32 3x3 s1', '112x112x96 3x3 s2']
@@ -40,7 +51,7 @@ def depthwise_shapes(
 
 
 def family_shapes() -> list[DepthwiseShape]:
-  """The distinct depthwise layers of B0 to B7, each at its own resolution.
+  """List the distinct depthwise layers of B0 to B7 at their own resolutions.
 
   >>> len(family_shapes())
   110

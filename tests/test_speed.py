@@ -15,8 +15,8 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from podscale import collectives, kernels
-from podscale.bench.measured.kernels import plain_depthwise, plain_moments
-from podscale.bench.measured.lars import updates
+from podscale.bench.plain.depthwise import plain_depthwise, plain_moments
+from podscale.bench.workloads.lars import updates
 from podscale.kernels import Moments, Packed, pack_like
 
 AXES = collectives.ALL_DEVICES

@@ -1,4 +1,4 @@
-"""What a network keeps for its backward pass, and how many images fit."""
+"""Activations that a network keeps for backward, and the largest batches."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -16,25 +16,25 @@ from ...model.spec import block_specs
 from ..plain.model import PlainEfficientNet
 from .static import target
 
-_STEP = 8  # images, of a batch
-_MOST = 4096
+_STEP = 8  # images
+_MOST = 4096  # images
 
 
 def activation_rows(
   models: Sequence[str], *, chips: Sequence[str]
 ) -> list[dict[str, Any]]:
-  """What the members of the family keep, in bfloat16, and the batches they fit.
+  """Count kept bytes in bfloat16, and estimate the largest batches.
 
   Args:
-    models: Of the family.
-    chips: Of `static.CHIPS`.
+    models: Members of the family.
+    chips: Names from `CHIPS`.
 
   Returns:
-    A row for each: `model`; bytes of an image's arrays that are kept for the
-    backward pass, `plain_bytes` by the network in plain JAX and `bytes` by
-    ours, none of them computed again, and their `ratio`; and for each chip the
-    largest `batch on CHIP`, a multiple of 8 on a core, for which `model.remat`
-    expects all to fit: an ESTIMATE.
+    A row for each model: `model`; `plain_bytes` and `bytes`, the bytes of one
+    image's arrays that the network in plain JAX and ours keep for the backward
+    pass, with nothing computed again; their `ratio`; and for each chip `batch
+    on CHIP`, the largest multiple of 8 images on a core that fits in memory by
+    the estimate of `model.remat`.
 
   Raises:
     UsageError: libtpu is missing.
@@ -45,12 +45,12 @@ def activation_rows(
 def kept_arrays(
   network: type[EfficientNet], spec: ModelSpec, batch: int
 ) -> list[jax.ShapeDtypeStruct]:
-  """What a network in bfloat16 keeps: the arrays of its derivative.
+  """List the arrays that a network's derivative holds, in bfloat16.
 
   Args:
-    network: Which.
-    spec: Of it; without dropout.
-    batch: Images.
+    network: Class of the network.
+    spec: Specification of the network, without dropout.
+    batch: Number of images.
   """
   model = nnx.eval_shape(lambda: network(spec, rngs=nnx.Rngs(0)))
   parts: Any = nnx.split(model, nnx.Param, ...)
@@ -71,7 +71,7 @@ def kept_arrays(
 
 
 def largest_batch(name: str, chip: str) -> int:
-  """Images on a core of which the memory holds what has to be kept."""
+  """Return the largest batch on a core whose kept arrays fit in memory."""
   with target(chip):
     fitting = 0
     step = _MOST
@@ -98,7 +98,7 @@ def _row(name: str, chips: Sequence[str]) -> dict[str, Any]:
 
 
 def _kept_bytes(network: type[EfficientNet], spec: ModelSpec) -> float:
-  """Of an image."""
+  """Count the bytes that a network keeps of one image."""
   few, many = (
     sum(x.size * x.dtype.itemsize for x in kept_arrays(network, spec, batch))
     for batch in (_STEP, 2 * _STEP)

@@ -1,10 +1,10 @@
-"""What collectives take on a TPU's torus: latency and bandwidth, a model.
+"""Times of collectives on a TPU's torus, by a model of latency and bandwidth.
 
-No constant was fitted, and nothing was compared with a real TPU. A message
-waits `HOP_US` for every link on its way and then flows at `LINK_GB_PER_S`;
-which links a collective uses is that of the algorithm that libtpu says, in the
-compiled program, that it has chosen. Waiting for slower devices and launching
-are not in it, so that real collectives take longer.
+No constant was fitted, and no time was compared with a real TPU. A message
+waits `HOP_US` for every link on its way and then flows at `LINK_GB_PER_S`. The
+links are those of the algorithm that libtpu names in the compiled program. The
+model leaves out launching and waiting for slower devices, so real collectives
+take longer.
 """
 
 import math
@@ -19,17 +19,20 @@ LINK_GB_PER_S = {
   "v6e": 100.0,
   "tpu7x": 100.0,
 }
-"""One link in one direction, 1e9 bytes a second.
+"""Bandwidth of one link in one direction, in 1e9 bytes a second.
 
-cloud.google.com/tpu/docs: the all-reduce bandwidth of a pod over its chips and
-their ports: v3 340 TB/s over 1,024 chips and 4 ports, v4 1.1 PB/s over 4,096
-and 6, v5e 51.2 TB/s over 256 and 4, v6e 102.4 TB/s over 256 and 4. v5p and
-tpu7x: 1,200 GB/s a chip, both directions, over 6 ports.
+From cloud.google.com/tpu/docs, the all-reduce bandwidth of a pod divided by its
+chips and their ports: v3 340 TB/s by 1,024 chips and 4 ports, v4 1.1 PB/s by
+4,096 and 6, v5e 51.2 TB/s by 256 and 4, v6e 102.4 TB/s by 256 and 4. v5p and
+tpu7x: 1,200 GB/s a chip, both directions, by 6 ports.
 """
 
 HOP_US = 1.0
-"""One link's latency. Austin et al. 2025, "How to Scale Your Model", part 3,
-has about 1 us for a hop of v5e; from memory, and taken for all generations."""
+"""Latency of one link.
+
+Austin et al. 2025, "How to Scale Your Model", part 3, has about 1 us for a hop
+of v5e; quoted from memory, and used for all generations.
+"""
 
 
 class Slice(NamedTuple):
@@ -37,8 +40,8 @@ class Slice(NamedTuple):
 
   Attributes:
     chip: One of `LINK_GB_PER_S`.
-    sides: chips along each dimension.
-    cores: devices on a chip.
+    sides: Chips along each dimension.
+    cores: Devices on a chip.
   """
 
   chip: str
@@ -47,25 +50,25 @@ class Slice(NamedTuple):
 
   @property
   def devices(self) -> int:
-    """How many there are."""
+    """Number of devices."""
     return math.prod(self.sides) * self.cores
 
   @property
   def hops(self) -> int:
-    """Links between its farthest chips, without wrap-around links."""
+    """Links between the farthest chips, without wrap-around links."""
     return sum(self.sides) - len(self.sides)
 
   def transfer_us(self, bytes_: float) -> float:
-    """What one link takes for so many bytes."""
+    """Compute the time in which bytes flow over one link."""
     return bytes_ / (LINK_GB_PER_S[self.chip] * 1e3)
 
 
 def exchange_us(bytes_: float, tile: Slice) -> float:
-  """An all-reduce in which every device sends to every other at once.
+  """Estimate an all-reduce in which every device sends to every other at once.
 
-  `collectives.exchange`. Messages take the first dimension first; the busiest
-  link is one in the middle of a dimension, which carries what half of a row
-  sends to all beyond it.
+  This is `collectives.exchange`. Messages take the first dimension first. The
+  busiest link is in the middle of a dimension: it carries the messages of half
+  a row to all devices beyond.
 
   >>> round(exchange_us(8192, Slice("v3", (2, 2, 1), 2)), 1)
   4.8
@@ -77,14 +80,14 @@ def exchange_us(bytes_: float, tile: Slice) -> float:
     (side // 2) * (side - side // 2) * chips // side for side in tile.sides
   )
   busiest = max(crossing) * tile.cores**2
-  # Before the messages a barrier, in which a signal travels as far.
+  # A barrier comes before the messages; its signal travels as far.
   return 2 * max(1, tile.hops) * HOP_US + tile.transfer_us(busiest * bytes_)
 
 
 def ring_us(bytes_: float, tile: Slice) -> float:
-  """An all-reduce that sends the whole of each message once around the ring.
+  """Estimate an all-reduce that sends each whole message around the ring.
 
-  What XLA does in small groups: `SinglePhaseRingSumEmitter`.
+  XLA does this in small groups: `SinglePhaseRingSumEmitter`.
 
   >>> round(ring_us(8192, Slice("v3", (2, 2, 1), 2)), 1)
   8.7
@@ -96,10 +99,11 @@ def ring_us(bytes_: float, tile: Slice) -> float:
 
 
 def all_reduce_us(bytes_: float, slice_: Slice) -> float:
-  """XLA's all-reduce over a whole slice: `RotatedPincer`, `StrategyND`.
+  """Estimate XLA's all-reduce over a whole slice.
 
-  As many parts as there are dimensions, each taking them in another order: in
-  each dimension a reduce-scatter, from both sides, and back an all-gather.
+  XLA names it `RotatedPincer`, `StrategyND`: it cuts the buffer in as many
+  parts as the slice has dimensions. Each part takes the dimensions in another
+  order, with a reduce-scatter from both sides in each, and an all-gather back.
 
   >>> round(all_reduce_us(121.6e6, Slice("v3", (16, 32, 1), 2)))
   796
@@ -119,9 +123,9 @@ def all_reduce_us(bytes_: float, slice_: Slice) -> float:
 
 
 def scatter_us(bytes_: float, slice_: Slice) -> float:
-  """`scatter_mean` of so many bytes, or gathering shards to them again.
+  """Estimate `scatter_mean` of a buffer, or `gather_shards` to a buffer.
 
-  XLA runs each of its reduce-scatters on one ring in one direction:
+  XLA runs each of the reduce-scatters on one ring in one direction:
   `StrategyRing` with one colour.
 
   >>> round(scatter_us(121.6e6, Slice("v3", (16, 32, 1), 2)))
@@ -135,18 +139,18 @@ def scatter_us(bytes_: float, slice_: Slice) -> float:
 
 
 def _rings(slice_: Slice) -> Sequence[int]:
-  """Devices along each dimension; the cores count along the first."""
+  """Count devices along each dimension; the cores count along the first."""
   sides = (slice_.sides[0] * slice_.cores, *slice_.sides[1:])
   return [side for side in sides if side > 1]
 
 
 def one_way_us(bytes_: float, ring: int, slice_: Slice) -> float:
-  """A reduce-scatter, or an all-gather, in one direction of a ring.
+  """Estimate a reduce-scatter or all-gather in one direction of a ring.
 
   Args:
-    bytes_: Of the whole, before it is scattered or when it is gathered.
-    ring: Devices along it.
-    slice_: Whose links it has.
+    bytes_: Size of the whole buffer, before scattering or after gathering.
+    ring: Number of devices in the ring.
+    slice_: Slice whose links the ring uses.
   """
   steps = ring - 1
   return steps * (HOP_US + slice_.transfer_us(bytes_ / ring))

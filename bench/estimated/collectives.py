@@ -1,9 +1,10 @@
-"""Groups on the torus, and what collectives take there: ESTIMATES.
+"""Collectives and groups on a TPU's torus: counts and estimated times.
 
-The times are those of `collectives.cost`, a model of latency and bandwidth.
+The times come from `collective_cost`, a model of latency and bandwidth.
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,28 +13,45 @@ import numpy as np
 from ...collectives import group_mesh
 from ...collectives.tiles import tile_shape
 from ...collectives.torus import hops, slice_sides
-from ..measured.collectives import model_sizes
-from ..tables.paper_table import SLICES, TABLE_1
+from ..tables.paper_table import PAPER_TABLE, SLICES
+from ..workloads.collectives import model_sizes, step_parts
 from .collective_cost import Slice, all_reduce_us, exchange_us, ring_us
 
 _MESSAGE = 8192  # bytes; the moments of 1,024 channels
 
-_GROUP = 128  # images that batch norm takes together
-_PER_CORE = 32  # of the paper's table
+_GROUP = 128  # images in a batch-norm group
+_PER_CORE = 32  # images a core, in the paper's table
+
+
+def count_collectives(
+  model: str, devices: Sequence[jax.Device], *, group_size: int
+) -> list[dict[str, Any]]:
+  """Compile each part of a step's communication and count its collectives.
+
+  Args:
+    model: Member of the family.
+    devices: All devices of a slice, which need not exist.
+    group_size: Devices in a batch-norm group.
+
+  Returns:
+    A row for each part.
+  """
+  mesh = group_mesh(devices, group_size)
+  return [part.counted() for part in step_parts(model_sizes(model), mesh)]
 
 
 def hop_rows(chip: str, devices: list[jax.Device]) -> list[dict[str, Any]]:
-  """For each power of two how far apart the members of a group are.
+  """Compute distances within groups, for each power of two as group size.
 
   Args:
-    chip: Its generation.
-    devices: Of a whole slice.
+    chip: Generation of the devices.
+    devices: All devices of a slice.
 
   Returns:
     A row for each group size: the tile in chips; the largest number of links
     between two members of any group, and between neighbours in the ring of
-    members, contiguous and tiled; and what the two kinds of all-reduce take
-    for 8 kB on the tile, in microseconds.
+    members, for contiguous and for tiled groups; and the microseconds of two
+    all-reduces of 8 kB on the tile, by `exchange_us` and by `ring_us`.
   """
   sides, cores = slice_sides(devices)
   rows = []
@@ -52,19 +70,21 @@ def hop_rows(chip: str, devices: list[jax.Device]) -> list[dict[str, Any]]:
   return rows
 
 
-def table_1_rows() -> list[dict[str, Any]]:
-  """The share of a step in all-reduce, predicted and as published.
+def paper_table_rows() -> list[dict[str, Any]]:
+  """Predict the share of a step in all-reduce, beside the published share.
 
-  The step's time is the published one, the groups those of 128 images, on a
-  slice of v3.
+  Takes the published time of the step, groups of 128 images and a slice of v3.
+
+  Returns:
+    A row for each row of the paper's Table 1.
   """
   return [
-    _table_1_row(model, cores, *published)
-    for (model, cores), published in TABLE_1.items()
+    _paper_table_row(model, cores, *published)
+    for (model, cores), published in PAPER_TABLE.items()
   ]
 
 
-def _table_1_row(model, cores, images_per_ms, published):
+def _paper_table_row(model, cores, images_per_ms, published):
   sizes, batch = model_sizes(model), _PER_CORE * cores
   slice_ = Slice("v3", SLICES["v3"][cores], 2)
   group = _GROUP // _PER_CORE
@@ -91,15 +111,16 @@ def _powers_of_two(largest: int) -> list[int]:
 
 
 def _widest(group) -> int:
-  """Links between the farthest two of a group.
+  """Count the links between the farthest two members of a group.
 
-  The largest sum of |distances| along the dimensions is the largest sum of the
-  distances themselves, taken with one sign or the other.
+  The largest sum of |distances| over the dimensions is the largest sum of
+  distances over all choices of signs.
   """
-  places = np.array([device.coords for device in group])
-  signs = itertools.product((1, -1), repeat=places.shape[1])
-  return max(int(np.ptp(places @ np.array(sign))) for sign in signs)
+  coordinates = np.array([device.coords for device in group])
+  signs = itertools.product((1, -1), repeat=coordinates.shape[1])
+  return max(int(np.ptp(coordinates @ np.array(sign))) for sign in signs)
 
 
 def _ring_step(group) -> int:
+  """Count the links between the farthest neighbours in a group's ring."""
   return max(hops(group[i - 1], group[i]) for i in range(len(group)))

@@ -1,8 +1,8 @@
-"""A whole training step on a TPU slice that is not there: ESTIMATES.
+"""Estimates of a whole training step on a TPU slice.
 
-What the cores do is judged by the compiled code, see `static`; what crosses
-devices takes what `collectives.cost` says, one collective after the other and
-none beside other work.
+The time of the cores comes from the compiled code, see `static`. The time of
+the collectives comes from `collective_cost`; collectives run one after the
+other and never beside other work.
 """
 
 import dataclasses
@@ -17,14 +17,15 @@ from ...collectives.torus import slice_sides
 from ...kernels.surface import Requested
 from ...train.settings.config import Config
 from ...train.settings.presets import get_preset
+from ..chips import CHIPS
+from ..compiled.hlo import KINDS, Instruction, read_instructions
 from .collective_cost import Slice, all_reduce_us, one_way_us, ring_us
-from .hlo import KINDS, Instruction, read_instructions
-from .kernel_rows import TOP, kernel_row, longest_first
+from .implementations import StepImplementation
 from .pod_step import lower_plain_step, lower_step
-from .static import CHIPS, Judged, compiler, judge_lowered
-from .ways import Way
+from .routine_rows import TOP, longest_first, routine_row
+from .static import Estimate, compiler, estimate_lowered
 
-_REQUESTED: dict[Way, Requested] = {
+_REQUESTED: dict[StepImplementation, Requested] = {
   "best": None,
   "xla": "xla",
   "pallas_tpu": ("pallas_tpu", "xla"),
@@ -32,9 +33,13 @@ _REQUESTED: dict[Way, Requested] = {
 
 
 def pod_config(model: str, batch_size: int) -> Config:
-  """The recipe of `b5-64k`, LARS with its schedule, of any member.
+  """Return the recipe of `b5-64k`, LARS and its schedule, for any member.
 
-  The schedule ends at 0, which it can from any batch's rate.
+  The learning rate ends at 0, which is below the peak of any batch size.
+
+  Args:
+    model: Member of the family.
+    batch_size: Images in a step, on all devices.
   """
   recipe = get_preset("b5-64k")
   return dataclasses.replace(
@@ -49,9 +54,9 @@ class Movement(NamedTuple):
   """A collective of a compiled program.
 
   Attributes:
-    op: Such as "all-reduce".
-    bytes: Of its result.
-    group: Devices that it is between; 0 for all.
+    op: XLA's name, such as "all-reduce".
+    bytes: Size of the result.
+    group: Devices in a group; 0 for all.
   """
 
   op: str
@@ -59,7 +64,7 @@ class Movement(NamedTuple):
   group: int
 
   def us(self, slice_: Slice) -> float:
-    """What it takes on a slice; see `collectives.cost`."""
+    """Estimate the time on a slice; see `collective_cost`."""
     group = self.group or slice_.devices
     if self.op in ("reduce-scatter", "collective-permute"):
       return one_way_us(self.bytes * group, group, slice_)
@@ -68,7 +73,7 @@ class Movement(NamedTuple):
     if group == slice_.devices:
       return all_reduce_us(self.bytes, slice_)
     tile = tile_shape(slice_.sides, slice_.cores, group)
-    # A group that no box holds takes as long as one in a row.
+    # A group that no box holds is priced as one row of chips.
     sides = tile or (-(-group // slice_.cores),)
     cores = min(group, slice_.cores)
     return ring_us(self.bytes, Slice(slice_.chip, sides, cores))
@@ -78,125 +83,141 @@ class Step(NamedTuple):
   """A compiled step.
 
   Attributes:
-    judged: What its cores do.
-    instructions: Of its HLO text, by name.
-    movements: Its collectives.
+    estimate: Estimated cost on a core.
+    instructions: Instructions of the HLO text, by name.
+    movements: Collectives.
   """
 
-  judged: Judged
+  estimate: Estimate
   instructions: dict[str, Instruction]
   movements: list[Movement]
 
   @property
   def kinds(self) -> dict[str, float]:
-    """Microseconds of the core by kind, and between kernels."""
+    """Microseconds of the core by kind of routine, and between routines."""
     kinds = dict.fromkeys(KINDS, 0.0)
-    for kernel in self.judged.kernels:
-      kinds[self.kind(kernel.name)] += kernel.microseconds
-    rest = self.judged.microseconds - sum(kinds.values())
+    for routine in self.estimate.routines:
+      kinds[self.kind(routine.name)] += routine.microseconds
+    rest = self.estimate.microseconds - sum(kinds.values())
     return {**kinds, "between kernels": rest}
 
   @property
   def core_us(self) -> float:
-    """All but its part in collectives, which `Movement.us` has."""
-    return self.judged.microseconds - self.kinds["collectives"]
+    """Microseconds of the core outside collectives; `Movement.us` has those."""
+    return self.estimate.microseconds - self.kinds["collectives"]
 
-  def kind(self, kernel: str) -> str:
-    """The kind of a kernel."""
-    known = self.instructions.get(kernel)
+  def kind(self, routine: str) -> str:
+    """Return the kind of a routine, one of `KINDS`."""
+    known = self.instructions.get(routine)
     return known.kind if known else "normalisation"
 
 
-def judge_step(
-  config: Config, *, chip: str, devices: Sequence[jax.Device], way: Way
+def compiled_step(
+  config: Config,
+  *,
+  chip: str,
+  devices: Sequence[jax.Device],
+  implementation: StepImplementation,
 ) -> Step:
-  """Compiles one way to do a training step, and judges it.
+  """Compile a training step and estimate its cost on a core.
 
   Args:
-    config: Of the run; its batch is that of all devices.
-    chip: Theirs, one of `static.CHIPS`.
-    devices: Of a whole slice.
-    way: Which.
+    config: Settings of the run; `batch_size` counts the images of all devices.
+    chip: Chip of the devices, one of `CHIPS`.
+    devices: All devices of a slice.
+    implementation: Implementation of the step.
 
   Raises:
-    UsageError: it does not fit into HBM, or libtpu is missing.
+    UsageError: The step does not fit in HBM, or libtpu is missing.
   """
-  judged = judge_lowered(_lowered(config, devices, way), chip)
-  instructions = read_instructions(judged.hlo)
+  lowered = _lowered(config, devices, implementation)
+  estimate = estimate_lowered(lowered, chip)
+  instructions = read_instructions(estimate.hlo)
   movements = [
     Movement(x.collective, x.bytes, x.group_size)
     for x in instructions.values()
     if x.collective
   ]
-  return Step(judged, instructions, movements)
+  return Step(estimate, instructions, movements)
 
 
 def estimate_step(
-  config: Config, *, chip: str, devices: Sequence[jax.Device], way: Way
+  config: Config,
+  *,
+  chip: str,
+  devices: Sequence[jax.Device],
+  implementation: StepImplementation,
 ) -> dict[str, Any]:
-  """The figures of `judge_step`, whose arguments it takes.
+  """Estimate a training step; takes the arguments of `compiled_step`.
 
   Returns:
-    `step_us`, and of it `core_us` and `collective_us`; `images_per_s_per_core`;
-    `hbm_bytes` moved, `peak_bytes` taken and what part `of_hbm` that is;
-    `collectives`, their `count` and `bytes`; `kinds`, microseconds by kind of
-    kernel; `top`, the kernels that take longest; `compile_s`; and `failed`,
-    kernels that the compiler's own estimate stands for.
+    `step_us` and its two terms, `core_us` and `collective_us`;
+    `images_per_s_per_core`; `hbm_bytes` moved; `peak_bytes` taken and `of_hbm`,
+    that as a share of the core's HBM; `collectives`, their `count` and `bytes`;
+    `kinds`, microseconds by kind of routine; `top`, the routines that take
+    longest; `compile_s`; and `failed`, the routines for which the compiler's
+    own estimate is used.
   """
-  step = judge_step(config, chip=chip, devices=devices, way=way)
-  judged, movements = step.judged, step.movements
+  step = compiled_step(
+    config, chip=chip, devices=devices, implementation=implementation
+  )
+  estimate, movements = step.estimate, step.movements
   slice_ = slice_of(chip, devices)
   collective_us = sum(x.us(slice_) for x in movements)
   step_us = step.core_us + collective_us
   images = config.batch_size / len(devices)
   hbm_bytes = devices[0].num_cores * CHIPS[chip].hbm_gib * 2**30
   return {
-    "implementation": way,
+    "implementation": implementation,
     "step_us": step_us,
     "core_us": step.core_us,
     "collective_us": collective_us,
     "images_per_s_per_core": images / step_us * 1e6,
-    "hbm_bytes": judged.hbm_bytes,
-    "peak_bytes": judged.peak_bytes,
-    "of_hbm": judged.peak_bytes / hbm_bytes,
+    "hbm_bytes": estimate.hbm_bytes,
+    "peak_bytes": estimate.peak_bytes,
+    "of_hbm": estimate.peak_bytes / hbm_bytes,
     "collectives": {
       "count": len(movements),
       "bytes": sum(x.bytes for x in movements),
     },
     "kinds": {**step.kinds, "collectives": collective_us},
     "top": _top(step),
-    "compile_s": judged.compile_s,
+    "compile_s": estimate.compile_s,
     "compiler": compiler(),
-    "failed": [note for note in judged.unmodelled if "FAILED" in note],
+    "failed": [note for note in estimate.unmodelled if "FAILED" in note],
   }
 
 
 def slice_of(chip: str, devices: Sequence[jax.Device]) -> Slice:
-  """A whole slice, as the cost model takes it."""
+  """Describe a whole slice for the cost model."""
   sides, cores = slice_sides(devices)
   return Slice(chip, sides, cores)
 
 
-def _lowered(config, devices, way: Way) -> jax.stages.Lowered:
-  if way == "plain":
+def _lowered(
+  config: Config,
+  devices: Sequence[jax.Device],
+  implementation: StepImplementation,
+) -> jax.stages.Lowered:
+  if implementation == "plain":
     return lower_plain_step(config, devices)
-  with kernels.default_implementation(_REQUESTED[way]):
+  with kernels.default_implementation(_REQUESTED[implementation]):
     return lower_step(config, devices)
 
 
 def _top(step: Step) -> list[dict[str, Any]]:
   return [
     {
-      **kernel_row(kernel),
-      "kind": step.kind(kernel.name),
-      "from": _origin(step.instructions.get(kernel.name)),
+      **routine_row(routine),
+      "kind": step.kind(routine.name),
+      "from": _origin(step.instructions.get(routine.name)),
     }
-    for kernel in longest_first(step.judged.kernels)[:TOP]
+    for routine in longest_first(step.estimate.routines)[:TOP]
   ]
 
 
 def _origin(instruction: Instruction | None) -> str:
-  """The last scopes of its name."""
+  """Return the last three scopes of an instruction's name."""
   if instruction is None:
     return ""
   return "/".join(instruction.op_name.split("/")[-3:])

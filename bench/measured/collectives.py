@@ -1,227 +1,44 @@
-"""The collectives of a training step, without the rest of it.
+"""Times of a step's collectives on the devices at hand."""
 
-Each part as one would write it first, and as the library does it.
-"""
-
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jax import lax
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 
-from ...collectives import (
-  ALL_DEVICES,
-  MEMBER,
-  Torus,
-  device_varying,
-  evaluation_sums,
-  gather_shards,
-  group_mesh,
-  group_moments,
-  mean_gradients,
-  scatter_mean,
-  torus_of,
-)
-from ...kernels import Moments, pack_like
-from ...model import BatchNorm, EfficientNet, model_spec
-from ..estimated.hlo import read_instructions
+from ...collectives import group_mesh
+from ..workloads.collectives import model_sizes, step_parts
 from .difference import relative_difference
 from .timing import compile_and_time
-
-_CLASSES = 1000
-_EVALUATED = 64  # images on a device
-
-
-class Part(NamedTuple):
-  """A part of a step's communication.
-
-  Attributes:
-    name: Of the part, and how it is done.
-    function: Jitted, of arrays with one row for each device.
-    args: Their shapes.
-    tree: What to compare of one device's result with that of other ways.
-  """
-
-  name: str
-  function: Any
-  args: tuple[jax.ShapeDtypeStruct, ...]
-  tree: Callable[[Any], Any]
-
-
-class Sizes(NamedTuple):
-  """What a model communicates.
-
-  Attributes:
-    channels: Of each batch norm, in the order of the forward pass.
-    params: Shapes of the parameters.
-  """
-
-  channels: tuple[int, ...]
-  params: Any
-
-  @property
-  def moment_bytes(self) -> int:
-    """Of all layers' moments, one direction."""
-    return sum(2 * 4 * c for c in self.channels)
-
-  @property
-  def gradient_bytes(self) -> int:
-    """Of all gradients in float32."""
-    return sum(4 * x.size for x in jax.tree.leaves(self.params))
-
-
-def model_sizes(model: str) -> Sizes:
-  """The sizes of a member of the family.
-
-  >>> sizes = model_sizes("b0")
-  >>> len(sizes.channels), sum(sizes.channels), sizes.gradient_bytes // 4
-  (49, 21008, 5288548)
-  """
-  network = nnx.eval_shape(
-    lambda: EfficientNet(model_spec(model), rngs=nnx.Rngs(0))
-  )
-  norms = [x for _, x in nnx.iter_graph(network) if isinstance(x, BatchNorm)]
-  channels = tuple(norm.scale.shape[0] for norm in norms)
-  return Sizes(channels, nnx.to_pure_dict(nnx.state(network, nnx.Param)))
 
 
 def time_collectives(
   model: str, *, group_size: int, runs: int
 ) -> list[dict[str, Any]]:
-  """Times each part on all devices at hand.
+  """Time each part on all devices.
+
+  Args:
+    model: Member of the family.
+    group_size: Devices in a batch-norm group.
+    runs: Number of timed runs of each part.
 
   Returns:
     A row for each part: its collectives and their bytes in the compiled
-    program; the largest `relative_difference` to the first way to do it; times
-    and memory.
+    program; the largest `relative_difference` to the first implementation of
+    the part; times and memory.
   """
   mesh = group_mesh(group_size=group_size)
   rows: list[dict[str, Any]] = []
   firsts: dict[str, Any] = {}
   for part in step_parts(model_sizes(model), mesh):
-    args = [jax.device_put(_drawn(x), x.sharding) for x in part.args]
+    args = [jax.device_put(_random(x), x.sharding) for x in part.args]
     timing = compile_and_time(part.function, *args, runs=runs)
     result = part.tree(jax.tree.map(lambda x: x[0], timing.first))
     first = firsts.setdefault(part.name.partition(":")[0], result)
     difference = relative_difference(first, result)
-    rows.append({**_counted(part), "difference": difference, **timing.row()})
+    rows.append({**part.counted(), "difference": difference, **timing.row()})
   return rows
 
 
-def count_collectives(
-  model: str, devices: Sequence[jax.Device], *, group_size: int
-) -> list[dict[str, Any]]:
-  """Compiles each part for devices that may not be there; a row for each."""
-  mesh = group_mesh(devices, group_size)
-  return [_counted(part) for part in step_parts(model_sizes(model), mesh)]
-
-
-def step_parts(sizes: Sizes, mesh: Mesh) -> list[Part]:
-  """All parts, each as written first and as the library does it."""
-  devices = mesh.devices.size
-  torus = torus_of(mesh)
-  packing = pack_like(sizes.params, devices)
-
-  def array(*shape, dtype=jnp.float32):
-    return jax.ShapeDtypeStruct(
-      (devices, *shape), dtype, sharding=NamedSharding(mesh, P(ALL_DEVICES))
-    )
-
-  def part(name, function, *args, tree=lambda result: result):
-    def local(*args):
-      result = function(*(x[0] for x in args))
-      return device_varying(jax.tree.map(lambda x: x[None], result))
-
-    spec = P(ALL_DEVICES)
-    sharded = jax.shard_map(local, mesh=mesh, in_specs=spec, out_specs=spec)
-    return Part(name, jax.jit(sharded), args, tree)
-
-  values = array(max(sizes.channels))
-  gradients = array(packing.rows, 128)
-  logits = array(_EVALUATED, _CLASSES), array(_EVALUATED, dtype=jnp.int32)
-  return [
-    part("moments: mean, mean square", _layers(sizes, _plain), values),
-    part("moments: gathered", _layers(sizes, group_moments), values),
-    part("moments: about a pivot", _layers(sizes, _about_zero), values),
-    part("gradients: a psum each", _per_tensor(packing), gradients),
-    part("gradients: mean_gradients", _fused(packing), gradients),
-    part(
-      "gradients: scattered, gathered",
-      _sharded(torus),
-      gradients,
-      tree=packing.unpack,
-    ),
-    part("evaluation_sums", evaluation_sums, *logits),
-  ]
-
-
-def collectives_in(hlo: str) -> tuple[int, int]:
-  """How many collectives a compiled program has, and the bytes they give.
-
-  A part of a program that is called counts once, whatever how often it is.
-
-  >>> collectives_in("%x = (f32[8]{0:T(256)}, bf16[4]{0}) all-reduce(%a, %b)")
-  (1, 40)
-  """
-  found = [x for x in read_instructions(hlo).values() if x.collective]
-  return len(found), sum(x.bytes for x in found)
-
-
-def _drawn(x: jax.ShapeDtypeStruct) -> np.ndarray:
-  """Numbers in [0, 2); as integers, 0 or 1."""
+def _random(x: jax.ShapeDtypeStruct) -> np.ndarray:
+  """Draw numbers in [0, 2); for integer dtypes 0 or 1."""
   return np.random.default_rng(0).uniform(0, 2, x.shape).astype(x.dtype)
-
-
-def _counted(part: Part) -> dict[str, Any]:
-  hlo = part.function.lower(*part.args).compile().as_text()
-  count, bytes_ = collectives_in(hlo)
-  return {"part": part.name, "collectives": count, "megabytes": bytes_ / 1e6}
-
-
-def _layers(sizes: Sizes, merge: Callable[[Moments], Moments]):
-  """Forward and backward of batch norms that each wait for the one before."""
-
-  def chain(values):
-    result = jnp.float32(0)
-    for c in sizes.channels:
-      mean = values[:c] + result
-      merged = merge(Moments(np.float32(1), mean, mean * mean))
-      # Small, or the last layer's would be infinite.
-      result = 1e-3 * jnp.sin(jnp.mean(merged.mean * merged.m2))
-    return result
-
-  return jax.grad(chain)
-
-
-def _plain(moments: Moments) -> Moments:
-  square = moments.m2 / moments.count + moments.mean**2
-  mean = lax.pmean(moments.mean, MEMBER)
-  variance = lax.pmean(square, MEMBER) - mean**2
-  count = moments.count * lax.axis_size(MEMBER)
-  # Every device has a loss of its own.
-  return Moments(count, *device_varying((mean, variance * count), MEMBER))
-
-
-def _about_zero(moments: Moments) -> Moments:
-  return group_moments(moments, pivot=jnp.zeros_like(moments.mean))
-
-
-def _per_tensor(packing):
-  def mean(gradients):
-    tree = packing.unpack(gradients)
-    return jax.tree.map(lambda g: lax.pmean(g, ALL_DEVICES), tree)
-
-  return mean
-
-
-def _fused(packing):
-  return lambda gradients: mean_gradients(packing.unpack(gradients))
-
-
-def _sharded(torus: Torus):
-  return lambda gradients: gather_shards(scatter_mean(gradients, torus), torus)

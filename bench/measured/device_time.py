@@ -1,4 +1,4 @@
-"""How long a device was busy, by JAX's profiler."""
+"""Busy time of devices, from JAX's profiler."""
 
 import tempfile
 from collections.abc import Callable, Iterable
@@ -11,14 +11,14 @@ import jax
 def run_profiled[Result](
   run: Callable[[], Result],
 ) -> tuple[Result, float | None]:
-  """Calls a function and says how long devices were busy with it.
+  """Call a function and measure how long it kept devices busy.
 
   Args:
-    run: Returns when the devices are done.
+    run: Function that returns when the devices are done.
 
   Returns:
-    Its result, and the seconds of the busiest device; None where the profiler
-    sees none, as for CPUs.
+    The function's result, and the seconds of the busiest device; None where the
+    profiler sees no device, as on CPUs.
   """
   options = jax.profiler.ProfileOptions()
   options.host_tracer_level = 0
@@ -32,13 +32,17 @@ def run_profiled[Result](
 
 
 def busy_seconds(planes: Iterable[Any]) -> float | None:
-  """The time in which something ran on the busiest device.
+  """Compute the time in which something ran on the busiest device.
 
-  A TPU has a line for whole programs; elsewhere kernels of several streams
-  overlap. Devices called CUSTOM are no devices, but markers.
+  A TPU's profile has one line of whole programs. Other devices run kernels on
+  several streams, whose overlaps count once. Devices named CUSTOM hold markers
+  and are skipped.
 
   Args:
-    planes: Of a `jax.profiler.ProfileData`.
+    planes: Planes of a `jax.profiler.ProfileData`.
+
+  Returns:
+    Seconds, or None if no device has events.
   """
   seconds = []
   for plane in planes:
@@ -52,6 +56,7 @@ def busy_seconds(planes: Iterable[Any]) -> float | None:
 
 
 def _union_ns(events: Iterable[Any]) -> float:
+  """Measure the union of the events' intervals."""
   total, end = 0.0, 0.0
   for event in sorted(events, key=lambda event: event.start_ns):
     stop = event.start_ns + event.duration_ns

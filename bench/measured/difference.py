@@ -1,4 +1,4 @@
-"""How far the results of two implementations are apart."""
+"""Difference between the results of two implementations."""
 
 from typing import Any
 
@@ -8,19 +8,19 @@ import numpy as np
 
 
 def relative_difference(a: Any, b: Any) -> float:
-  """Of two trees, leaf by leaf: the largest difference over the largest value.
+  """Compare two trees by their largest difference over the largest value.
 
   Args:
-    a: Tree of arrays; their largest values are taken.
-    b: Another of the same structure.
+    a: Tree of arrays; each leaf's largest value is the denominator.
+    b: Tree of the same structure.
 
   Returns:
-    The largest of all leaves'; NaN where there is one.
+    The maximum over the leaves; NaN if any leaf has one.
 
   >>> relative_difference([jnp.array([2.0, 4.0])], [jnp.array([2.0, 3.0])])
   0.25
   """
-  # NumPy's maximum is NaN if any is.
+  # NumPy's maximum is NaN if any element is, Python's is not.
   return float(np.max(jax.tree.leaves(jax.tree.map(_difference, a, b))))
 
 

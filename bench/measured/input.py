@@ -1,4 +1,4 @@
-"""The host's part of training: JPEG files to batches of images."""
+"""Rates of the input pipeline, from JPEG to batch, on this host."""
 
 import contextlib
 import functools
@@ -17,19 +17,19 @@ from ...model import model_spec
 if TYPE_CHECKING:
   from ...train.data import Source
 
-# What ImageNet's training images have, about: 500 x 375 pixels, 100 kB.
+# Typical of ImageNet's training images: 500 x 375 pixels, 100 kB.
 _WIDTH, _HEIGHT = 500, 375
 _IMAGES = 64
 
 
 class Stage(NamedTuple):
-  """What is timed.
+  """A part of the pipeline that is timed.
 
   Attributes:
-    name: What it does.
-    images: In a run.
-    threads: That share them.
-    run: Does it once.
+    name: Name in the benchmark's table.
+    images: Number of images in a run.
+    threads: Number of threads that share the images.
+    run: Function that does one run.
   """
 
   name: str
@@ -43,26 +43,27 @@ def time_input(
 ) -> list[dict[str, Any]]:
   """Time each stage from a file to a batch.
 
-  The stages take turns, so that what else the machine does falls on all. Files
-  of converted data are decoded to the crop's end, others whole; both are timed
-  whatever the data set is, AutoAugment and batches as the data set allows.
+  The stages run in turns, so that other load on the machine slows all of them.
+  The decoding stages are timed both ways, whole and to the end of the crop,
+  whatever the data set is. AutoAugment and batches decode as the data set
+  allows: converted data to the end of the crop, other files whole.
 
   Args:
-    model: Member of the family, for the resolution.
-    path: A data set that `open_images` reads; None makes files like ImageNet's.
+    model: Member of the family, whose resolution is taken.
+    path: Data set that `open_images` reads; None makes files like ImageNet's.
     batch_size: Images in a batch.
-    runs: How often to time each.
+    runs: Number of timed runs of each stage.
 
   Returns:
-    A row for each stage: `images_per_s`, `threads`, `of_decode`, its rate by
-    that of decoding the same files whole on one thread (simplejpeg alone), the
-    median of what each turn gives, and the seconds that each run took; a run is
-    one pass over at most 64 files, or one batch.
+    A row for each stage: `images_per_s`; `threads`; `of_decode`, its rate
+    divided by the rate of decoding the same files whole on one thread
+    (simplejpeg alone), as the median over the turns; and the seconds of each
+    run. A run is one pass over at most 64 files, or one batch.
 
   Raises:
-    UsageError: the data set cannot be read.
+    UsageError: The data set cannot be read.
   """
-  # Who measures a TPU alone needs no JPEG decoder.
+  # Imported here, as other benchmarks need no JPEG decoder.
   from ...train.data.images import open_images
   from ...train.data.loading.prefetch import cores, one_thread_per_image
 
@@ -71,10 +72,10 @@ def time_input(
   with _folder(path) as folder:
     source = open_images(folder, "train")
     rows = _rows(list(_image_stages(source, resolution, cores())), runs)
-    # One by one: a stage of batches has threads that work ahead.
+    # One stage at a time: a stage of batches has threads that work ahead.
     for stage in _batch_stages(source, resolution, batch_size, cores()):
       rows += _rows([stage], runs)
-  return [row | {"of_decode": _rate_by_that_of(rows[0], row)} for row in rows]
+  return [row | {"of_decode": _relative_rate(row, rows[0])} for row in rows]
 
 
 def _image_stages(
@@ -157,7 +158,7 @@ def _batch_stages(
         policy=policy,
       )
     ) as batches:
-      for _ in range(3):  # as many as were begun before anyone asked
+      for _ in range(3):  # batches that began before the first request
         next(batches)
       yield Stage(name, batch_size, cores, functools.partial(next, batches))
 
@@ -193,17 +194,19 @@ def _rows(stages: Sequence[Stage], runs: int) -> list[dict[str, Any]]:
   ]
 
 
-def _rate_by_that_of(other: dict[str, Any], row: dict[str, Any]) -> float:
-  """By turns: within one, the machine was as fast for both."""
+def _relative_rate(row: dict[str, Any], other: dict[str, Any]) -> float:
+  """Return the median over turns; within a turn the machine's load is equal."""
   return statistics.median(
-    (row["images"] / mine) / (other["images"] / its)
-    for mine, its in zip(row["samples_s"], other["samples_s"], strict=True)
+    (row["images"] / seconds) / (other["images"] / other_seconds)
+    for seconds, other_seconds in zip(
+      row["samples_s"], other["samples_s"], strict=True
+    )
   )
 
 
 @contextlib.contextmanager
 def _folder(path: str | None) -> Iterator[str]:
-  """The folder given, or one of images like ImageNet's."""
+  """Yield the given folder, or a temporary one of images like ImageNet's."""
   if path is not None:
     yield path
     return

@@ -1,4 +1,4 @@
-"""Timing a compiled function on the devices at hand."""
+"""Times of a compiled function on the devices at hand."""
 
 import statistics
 import time
@@ -7,8 +7,8 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 
+from ..compiled.peak_memory import peak_bytes
 from .device_time import run_profiled
-from .peak_memory import peak_bytes
 
 Clock = Literal["device", "wall"]
 
@@ -17,12 +17,12 @@ class Timing(NamedTuple):
   """Times of one function, in seconds.
 
   Attributes:
-    lower: Tracing and lowering.
-    compile: Compiling what was lowered.
-    runs: Each timed run, in order.
-    clock: "device", the busiest device's time by the profiler; or "wall".
-    peak_bytes: See `peak_memory`; of each device.
-    first: What the warm-up run returned.
+    lower: Time of tracing and lowering.
+    compile: Time of compiling.
+    runs: Time of each run, in order.
+    clock: "device" for the busiest device's time by the profiler, or "wall".
+    peak_bytes: Memory on each device; see `compiled.peak_memory`.
+    first: Result of the warm-up run.
   """
 
   lower: float
@@ -34,11 +34,11 @@ class Timing(NamedTuple):
 
   @property
   def median(self) -> float:
-    """The run in the middle."""
+    """Median time of a run."""
     return statistics.median(self.runs)
 
   def row(self) -> dict[str, Any]:
-    """What a benchmark's row says of it."""
+    """Return the figures of a benchmark's row."""
     return {
       "median_s": self.median,
       "min_s": min(self.runs),
@@ -57,16 +57,17 @@ def compile_and_time(
   runs: int,
   carry: bool = False,
 ) -> Timing:
-  """Compiles a function and times it, after one warm-up.
+  """Compile a function and time it, after one warm-up run.
 
-  By the profiler where it sees the devices, else by the wall clock.
+  Times come from the profiler where it sees the devices, else from the wall
+  clock.
 
   Args:
-    function: To be jitted, or jitted already.
-    *args: What to call it with.
-    runs: How many runs to time.
-    carry: The function donates its first argument and returns its successor
-      first, as a training step does.
+    function: Function, jitted or not.
+    *args: Arguments of every run.
+    runs: Number of timed runs.
+    carry: True if the function donates its first argument and returns the
+      argument's successor first, as a training step does.
   """
   start = time.perf_counter()
   lowered = jax.jit(function).lower(*args)
@@ -94,14 +95,14 @@ def compile_and_time(
 
 
 def _timed(compiled: Any, args: Any) -> tuple[Any, float, float | None]:
-  """A result, and its seconds by the wall clock and by the profiler."""
+  """Return a result, and its seconds by the wall clock and the profiler."""
 
   def run() -> tuple[Any, float]:
     begin = time.perf_counter()
     result = jax.block_until_ready(compiled(*args))
     return result, time.perf_counter() - begin
 
-  if jax.default_backend() == "cpu":  # which the profiler does not see
+  if jax.default_backend() == "cpu":  # the profiler does not see CPUs
     return *run(), None
   (result, wall), device = run_profiled(run)
   return result, wall, device

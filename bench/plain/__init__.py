@@ -1,1 +1,1 @@
-"""The rivals: the same network and step in plain JAX."""
+"""Rivals in plain JAX: the depthwise layer, the network and the step."""

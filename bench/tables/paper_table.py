@@ -1,8 +1,6 @@
-"""Table 1 of the paper, and slices with as many cores."""
+"""Table 1 of arXiv:2011.00071, and slices with as many devices."""
 
-# arXiv:2011.00071, Table 1, from memory and unverified, on v3: images a
-# millisecond and per cent of the step in all-reduce, by model and cores.
-TABLE_1 = {
+PAPER_TABLE = {
   ("b2", 128): (57.57, 2.1),
   ("b2", 256): (113.73, 2.6),
   ("b2", 512): (227.13, 2.5),
@@ -12,7 +10,10 @@ TABLE_1 = {
   ("b5", 512): (38.55, 1.24),
   ("b5", 1024): (77.44, 1.03),
 }
-"""Images a millisecond, and per cent of the step in all-reduce."""
+"""Images a millisecond and per cent of the step in all-reduce, on v3.
+
+By model and cores; from memory, not checked against the paper.
+"""
 
 SLICES: dict[str, dict[int, tuple[int, ...]]] = {
   "v3": {
@@ -39,4 +40,4 @@ SLICES: dict[str, dict[int, tuple[int, ...]]] = {
   },
   "v6e": {128: (8, 16), 256: (16, 16)},
 }
-"""Sides in chips by devices, as far as there are such slices."""
+"""Sides in chips, by chip and number of devices, where such slices exist."""

@@ -1,4 +1,4 @@
-"""Tables of benchmark rows for people."""
+"""Tables of benchmark rows for the terminal."""
 
 import statistics
 from typing import Any
@@ -6,14 +6,19 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-_FILE_WIDTH = 160  # characters, where no terminal says how many
+_FILE_WIDTH = 160  # characters, where the output is no terminal
 
 
 def print_table(title: str, rows: list[dict[str, Any]]) -> None:
-  """Prints rows with the same keys; lists and tables are left to the JSON.
+  """Print rows that have the same keys.
 
-  A second row with `images_per_s` gets its ratio to the first printed below,
-  columns of ratios their geometric mean.
+  Lists and nested tables are left out; `--json` has them. Below the table stand
+  the ratio of `images_per_s` of two rows, and the geometric mean of each column
+  of ratios.
+
+  Args:
+    title: Title above the table.
+    rows: Rows, at least one.
   """
   columns = [
     key for key, value in rows[0].items() if type(value) not in (list, dict)

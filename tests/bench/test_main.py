@@ -12,12 +12,12 @@ from podscale.bench.__main__ import main
   [
     ([], "required: BENCHMARK"),
     (["stp"], "invalid choice: 'stp'"),
-    (["step", "--runs", "0"], "must be above 0, got 0"),
+    (["step", "--runs", "0"], "must be at least 1, got 0"),
     (["kernels", "--batch-size", "many"], "many"),
     (["step", "--model", "b9"], "invalid choice: 'b9'"),
     (["step", "--model", "all"], "invalid choice: 'all'"),
     (["kernels", "--chip", "v9"], "invalid choice: 'v9'"),
-    (["lars", "--topology", "2x2"], "--topology is of a --chip"),
+    (["lars", "--topology", "2x2"], "--topology needs a --chip"),
   ],
 )
 def test_mistakes_are_one_line_and_exit_2(words, said, capsys):
@@ -29,13 +29,13 @@ def test_mistakes_are_one_line_and_exit_2(words, said, capsys):
 
 def test_an_estimate_has_the_models_own_resolution(capsys):
   assert main(["step", "--chip", "v5e", "--resolution", "64"]) == 2
-  assert "no --resolution" in capsys.readouterr().err
+  assert "leave --resolution out" in capsys.readouterr().err
 
 
 def test_all_models_have_their_own_resolutions(capsys):
   words = ["kernels", "--chip", "v5e", "--model", "all", "--resolution", "64"]
   assert main(words) == 2
-  assert "no --resolution" in capsys.readouterr().err
+  assert "leave --resolution out" in capsys.readouterr().err
 
 
 @pytest.mark.slow

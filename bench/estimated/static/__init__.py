@@ -1,23 +1,23 @@
-"""Judging TPU programs without a TPU.
+"""Estimates of TPU programs from their machine code, without a TPU.
 
-libtpu compiles ahead of time and dumps the bundles of every kernel. A core
-issues one bundle a cycle, in order; so running the scalar unit alone gives the
-bundles executed, exactly, and with the DMAs on one HBM channel a prediction of
-the time. It was never compared with a real TPU.
+libtpu compiles ahead of time and dumps the bundles of every fusion and kernel.
+A core issues one bundle a cycle, in order. So running the scalar unit alone
+counts the executed bundles exactly, and with the DMAs on one HBM channel it
+predicts the time. No prediction was ever compared with a real TPU.
 """
 
-from .chips import CHIPS
+from ...chips import CHIPS
 from .compile import compiler, slice_devices, target
-from .estimate import Judged, judge, judge_lowered
-from .program import KernelCost
+from .estimate import Estimate, estimate_function, estimate_lowered
+from .program import RoutineCost
 
 __all__ = [
   "CHIPS",
-  "Judged",
-  "KernelCost",
+  "Estimate",
+  "RoutineCost",
   "compiler",
-  "judge",
-  "judge_lowered",
+  "estimate_function",
+  "estimate_lowered",
   "slice_devices",
   "target",
 ]

@@ -1,22 +1,23 @@
 """Addresses for the allocations that a program names but does not place.
 
-The bundles say `#allocation3` where the machine has an address. Programs only
-compare and subtract addresses inside one allocation, so any will do that
+The bundles have `#allocation3` where the machine has an address. Programs only
+compare and subtract addresses inside one allocation, so any addresses do that
 
 * stay positive when shifted left by 4, as pointers of DMAs are;
 * keep bits 10 to 12 clear, which v2 and v3 use in the word of a flag;
 * do not overlap, neither as words of scalar memory nor as flags.
 
-There are more allocations in a network than such addresses. One kernel runs at
-a time, so each numbers its own from the start; the top level's live throughout
-and are numbered apart. When all are taken, the second half of each allocation's
-1,024 words is another's, and then the second half of either: no use of so many
-was seen.
+A network has more allocations than there are such addresses. One routine runs
+at a time, so each routine numbers its own from the start; the top level's live
+throughout and have numbers of their own. When all are taken, the second half of
+each allocation's 1,024 words goes to another one, and then the second half of
+either half. No program that was seen uses so many words of an allocation.
 """
 
 _ROWS = 511  # allocations in one bank
 _PARTS = (0, 512, 256, 768)  # words into an allocation's 1,024
-_KERNEL_BANKS = 4  # of 32; the rest is the top level's
+_BANKS = 32
+_ROUTINE_BANKS = 4  # the rest is the top level's
 _SPILLS = 100_000  # words for spilled scalars
 _FIRST_SPILL = 4096
 _TOP_SPILL = 1 << 17
@@ -24,14 +25,14 @@ _FIRST_ROW = 1 << 18
 
 
 class Addresses:
-  """The addresses of one kernel or of the top level.
+  """Addresses of one routine or of the top level.
 
   >>> addresses = Addresses(top_level=False)
   >>> addresses["#allocation3"] == addresses["#allocation3"]
   True
   >>> is_private(addresses["#allocation4"])
   True
-  >>> is_private(addresses["operand 0"])  # lives on when the kernel ends
+  >>> is_private(addresses["operand 0"])  # lives on when the routine ends
   False
   """
 
@@ -48,34 +49,34 @@ class Addresses:
     return self._named[name]
 
   def pages(self) -> set[int]:
-    """What `page` gives for the addresses handed out so far."""
+    """Return the pages of all addresses handed out so far."""
     return {page(address) for address in self._named.values()}
 
   def _spill(self) -> int:
     self._spills += 1
     if self._spills > _SPILLS:
-      raise ValueError(f"more than {_SPILLS} spilled scalars")
+      raise ValueError(f"more than {_SPILLS} spilled scalars in a routine")
     return _FIRST_SPILL + self._spills - 1 + _TOP_SPILL * self._top_level
 
   def _row(self, name: str) -> int:
     is_top = self._top_level or name.startswith("operand")
-    banks = 32 - _KERNEL_BANKS if is_top else _KERNEL_BANKS
+    banks = _BANKS - _ROUTINE_BANKS if is_top else _ROUTINE_BANKS
     part, place = divmod(self._rows, banks * _ROWS)
     if part == len(_PARTS):
-      raise ValueError(f"more than {self._rows} allocations")
+      raise ValueError(f"more than {self._rows} allocations in a routine")
     self._rows += 1
     bank, row = divmod(place, _ROWS)
-    bank += _KERNEL_BANKS * is_top
+    bank += _ROUTINE_BANKS * is_top
     return (row + 1) * _FIRST_ROW | bank << 13 | _PARTS[part]
 
 
 def page(address: int) -> int:
-  """What all addresses in an allocation share."""
+  """Return the part that all addresses in an allocation share."""
   return address >> 13
 
 
 def is_private(address: int) -> bool:
-  """Whether the address is of a kernel, and free again when the kernel ends."""
+  """Return True if an address is free again when its routine ends."""
   if address < _FIRST_ROW:
     return address < _TOP_SPILL
-  return page(address) & 31 < _KERNEL_BANKS
+  return page(address) & (_BANKS - 1) < _ROUTINE_BANKS

@@ -1,14 +1,14 @@
-"""Reading the compiler's final bundles.
+"""Reader of the compiler's final bundles.
 
-A `*-final_bundles.txt` has a line per VLIW bundle, such as
+A `*-final_bundles.txt` has a line for each VLIW bundle, such as
 
     0x1d LB: > { %s3_s3 = sadd.s32 1, %s4_s3  ;;  %v5 = vadd.f32 %v3, %v4 }
 
-with the address, the kind of place (LB: loop body), the operations, and in
-comments after the brace the regions that start there, which are what branches
-name. Registers are virtual (`%s3`) with the physical one behind them (`_s3`).
-Only what the scalar unit does, and what it starts, is kept: vector operations
-need no meaning here, they only fill slots.
+with the address, the kind of place (LB: loop body), the operations, and, in
+comments after the brace, the regions that start there. Branches name regions.
+Registers are virtual (`%s3`), followed by the physical one (`_s3`). The reader
+keeps what the scalar unit computes and starts. It drops vector operations,
+which only fill slots.
 """
 
 import dataclasses
@@ -16,11 +16,10 @@ import re
 from collections import Counter
 
 from .addresses import Addresses
-
-WORD = 0xFFFFFFFF
+from .operations import WORD, does_nothing, kind_of
 
 type Operand = int | str | list[int | str] | None
-"""A number, a register, a sum of these, or something that is no integer."""
+"""A number, a register, a sum of both, or None for what is no integer."""
 
 _COMMENT = re.compile(r"/\*(.*?)\*/", re.DOTALL)
 _STAND_IN = re.compile(r"\x01(\d+)\x01")  # the comment of that number
@@ -36,46 +35,7 @@ _GUARD = re.compile(r"\((!?)(%p\w+)(?:,\s*(%\w+))?\)")
 _HLO_NAME = re.compile(r"\b(?:entry|exit) bundle: %([\w.\-]+) =")
 _REGION = re.compile(r"Start(?:/End empty)? region (\d+)")
 
-_KINDS = {
-  "sbr.rel": "branch",
-  "dma.done.wait": "wait",
-  "vsyncadd": "flag_add",
-  "vsyncpa": "flag_clear",
-  "vsyncset": "flag_set",
-  "vsyncset.done": "flag_clear",
-  "vsyncset.notdone": "flag_clear",
-  "sphi": "phi",
-  "pphi": "phi",
-  "scalar_select": "select",
-  "sld": "load",
-  "sst": "store",
-  "vdelay": "delay",
-  "shalt.err": "halt",
-  "inlined_call": "call",
-  "spop.drf": "pop",
-  "scalar_parameter_address": "parameter",
-  "smov": "alu",
-  "smov.u32": "alu",
-  "reloc": "alu",
-  "por": "logic",
-  "pneg": "logic",
-  "pnand": "logic",
-  "pmov": "logic",
-}
-_ALU = (
-  *("sadd.s32", "ssub.s32", "smul.u32", "smul.u24", "smulhi.u32"),
-  *("sand.u32", "sor.u32", "sxor.u32", "sshll.u32", "sshrl.u32", "sshra.s32"),
-  *("smin.u32", "smax.u32", "smin.s32", "smax.s32"),
-)
-_KINDS |= dict.fromkeys(_ALU, "alu")
-# Which of quotient and remainder a division yields, by its comment.
-DIVISIONS = {"kDivAndRem": "[:]", "kDiv": "[:1]", "kRem": "[1:]"}
-# Ordering, tracing and set-up: they take their bundle and do nothing else.
-_NOTHING = {
-  *("sfence", "cfence", "vtrace", "vsettm", "vint", "vnop", "cld", "cst"),
-  "compiler-scheduling-barrier",
-}
-# In a bundle, phis come first, then pure operations, then these in order.
+# Order in a bundle: phis, then operations without effects, then the others.
 _RANKS = {
   "phi": 0,
   "store": 2,
@@ -95,16 +55,16 @@ class Operation:
   """One operation that the scalar unit computes or starts.
 
   Attributes:
-    name: As the bundle has it, `sadd.s32`.
-    kind: What the interpreter does with it, `alu`.
-    result: The register that it writes.
-    operands: What it reads.
-    guard: The predicate register that must hold.
-    negated: The guard must not hold instead.
-    otherwise: The register whose value the result takes where the guard fails.
-    labels: Operands that have a name, those of DMAs.
-    note: Its comments.
-    region: Where a branch goes.
+    name: Name in the bundle, such as `sadd.s32`.
+    kind: Kind, from `operations.kind_of`, such as `alu`.
+    result: Register that the operation writes.
+    operands: Operands that the operation reads.
+    guard: Predicate register that must be true.
+    negated: True if the guard must be false instead.
+    otherwise: Register whose value the result takes where the guard fails.
+    labels: Named operands, which DMAs have.
+    note: Comments.
+    region: Target of a branch.
   """
 
   name: str
@@ -119,7 +79,7 @@ class Operation:
   region: int | None
 
   def reads(self) -> list[str]:
-    """The registers that it reads."""
+    """List the registers that the operation reads."""
     places = [*self.operands, *self.labels.values(), self.guard, self.otherwise]
     terms = (p if isinstance(p, list) else [p] for p in places)
     return [term for part in terms for term in part if isinstance(term, str)]
@@ -127,17 +87,17 @@ class Operation:
 
 @dataclasses.dataclass
 class Bundles:
-  """The scalar side of one kernel, or of the top level.
+  """Scalar side of one routine, or of the top level.
 
   Attributes:
-    hlo_name: The HLO instruction that it computes, where the text says it.
-    length: How many bundles there are.
-    operations: Those of each bundle that has any, in order of execution.
-    regions: The bundle at which each region starts.
+    hlo_name: HLO instruction that the routine computes, if the text has it.
+    length: Number of bundles.
+    operations: Operations of each bundle that has any, in order of execution.
+    regions: First bundle of each region.
     delays: Cycles that each bundle waits by itself (`vdelay`).
-    spaces: The memory that each pointer register points to.
-    addresses: Of its allocations.
-    unread: What could not be read.
+    spaces: Memory that each pointer register points to.
+    addresses: Addresses of the allocations.
+    unread: Texts that the reader did not understand, with their counts.
   """
 
   hlo_name: str | None
@@ -151,10 +111,14 @@ class Bundles:
 
 
 def read_bundles(text: str, *, top_level: bool) -> Bundles:
-  """Reads the text of one `*-final_bundles.txt`.
+  """Read the text of one `*-final_bundles.txt`.
+
+  Args:
+    text: Text of the file.
+    top_level: True for the top level, which calls the routines.
 
   Raises:
-    ValueError: There are no bundles in it, or a branch goes nowhere.
+    ValueError: The text has no bundles, or a branch has no target.
 
   >>> bundles = read_bundles('''
   ...      0   :  { %s1_s0 = smov.u32 7  ;;  %v2_v0 = vlaneseq.b32 }
@@ -176,12 +140,12 @@ class _Reader:
       *(name and name[1], 0, {}, {}, [], {}),
       *(Addresses(top_level=top_level), Counter()),
     )
-    # Comments hold braces, commas and line ends, so they go first.
+    # Comments contain braces, commas and line ends, so they are cut out first.
     for line in _COMMENT.sub(self._put_away, text).splitlines():
       if match := _BUNDLE.match(line):
         self._bundle(*match.groups())
     if not self.bundles.length:
-      raise ValueError("no bundles found")
+      raise ValueError("no bundles found in the text")
     self._end_regions()
 
   def _put_away(self, comment: re.Match[str]) -> str:
@@ -207,14 +171,14 @@ class _Reader:
     self._last_label = label
 
   def _end_regions(self) -> None:
-    """Branches to the end name a region that starts at no bundle."""
+    """Let branches to a region that starts nowhere go to the last bundle."""
     bundles = self.bundles
     for operations in bundles.operations.values():
       for o in operations:
         if o.kind == "branch" and o.region not in bundles.regions:
           if o.region is None or self._last_label not in ("PF", "CT"):
             raise ValueError(
-              f"a branch goes to region {o.region}, which is nowhere"
+              f"a branch goes to region {o.region}, which starts at no bundle"
             )
           bundles.regions[o.region] = bundles.length - 1
 
@@ -224,7 +188,7 @@ class _Reader:
       self.bundles.unread[f"not understood: {text[:60]}"] += 1
       return None
     result, name, rest = match.groups()
-    if _does_nothing(name):
+    if does_nothing(name):
       return None
     notes, labels = self._comments_of(rest)
     # `sst [smem:[..]] %value` has no comma.
@@ -240,11 +204,11 @@ class _Reader:
     operands: list[Operand]
     if name.startswith("inlined_call_operand"):
       kind = "argument"
-      # Of many operands there is a table, number -1.
+      # Operand -1 is the table that holds the operands if there are many.
       index = re.search(r"index: (-?\d+)", rest)
       operands = [int(index[1]) if index else None]
     else:
-      kind = _kind(name, notes)
+      kind = kind_of(name, notes)
       rest = re.sub(r"\[(thread|resolvable):[^\]]*\]", "", rest)
       parts = [] if region else rest.split(",")
       operands = [self._operand(part) for part in parts if part.strip()]
@@ -263,7 +227,7 @@ class _Reader:
     )
 
   def _comments_of(self, text: str) -> tuple[str, dict[str, Operand]]:
-    """The notes and the labelled operands, `/*size_in_granules=*/8192`."""
+    """Separate notes from labelled operands, `/*size_in_granules=*/8192`."""
     if "\x01" not in text:
       return "", {}
     comments = self._comments
@@ -277,7 +241,7 @@ class _Reader:
     return " ".join(notes), labels
 
   def _operand(self, text: str) -> Operand:
-    # `%s5 [#allocation3]` only says what the register may point into.
+    # In `%s5 [#allocation3]` the bracket only says where the register points.
     text = re.sub(r"^(%\w+)\s+\[#.*", r"\1", text.strip())
     terms: list[int | str] = []
     for term in re.sub(r"[\[\]]|\w+:", "", text).split("+"):
@@ -295,38 +259,10 @@ class _Reader:
     return terms[0] if len(terms) == 1 else terms
 
 
-def _does_nothing(name: str) -> bool:
-  scalar_side = ("vsync", "vwait", "vdelay")
-  return name in _NOTHING or (
-    name[0] == "v" and not name.startswith(scalar_side)
-  )
-
-
-def _kind(name: str, note: str) -> str:
-  if name in _KINDS:
-    return _KINDS[name]
-  if name.startswith(("scalar_lea.", "int_to_ptr.")):
-    return "alu"
-  if re.match(r"scmp\.(eq|ne|lt|le|gt|ge)\b", name):
-    return "compare"
-  if name == "sdivrem.u32" and note in DIVISIONS:
-    return "divide"
-  if name.startswith("dma"):
-    return "dma"
-  if name.startswith("vwait.ge"):
-    return "wait"
-  if name.startswith(("vsync", "vwait")):
-    return "remote"
-  # From the vector unit, or a float: its value is unknown.
-  if name.startswith("spop") or name.endswith(".f32"):
-    return "opaque"
-  return "unknown"
-
-
 def _in_order(operations: list[Operation]) -> list[Operation]:
-  """By rank, and pure operations after those that they read.
+  """Sort by rank, and pure operations behind those whose results they read.
 
-  A pointer cast takes no time: its result is read in the same bundle.
+  A pointer cast takes no time, so its result may be read in the same bundle.
   """
   if len(operations) == 1:
     return operations

@@ -1,4 +1,4 @@
-"""Compiling for a TPU that is not there, with libtpu's dump of the bundles."""
+"""Ahead-of-time compiling for TPUs, with libtpu's dump of the bundles."""
 
 import contextlib
 import importlib.metadata
@@ -13,20 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ....train.errors import UsageError, unknown_name
-from ...measured.peak_memory import peak_bytes
-from .chips import CHIPS
+from ...chips import CHIPS
+from ...compiled.peak_memory import peak_bytes
 
 if TYPE_CHECKING:
   import jax
 
-# Compiling needs no TPU, but libtpu looks for one, and for others who use it.
+# Without these libtpu looks for a TPU and for other processes that use it.
 _ENVIRONMENT = {
   "TPU_SKIP_MDS_QUERY": "1",
   "TPU_ACCELERATOR_TYPE": "v5litepod-4",
   "TPU_WORKER_HOSTNAMES": "localhost",
   "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
 }
-# Without the expression the dump of one kernel has 50 to 160 MB.
+# Without the label expression the dump of one kernel has 50 to 160 MB.
 _FLAGS = (
   "--xla_jf_dump_llo_text=true",
   "--xla_jf_dump_hlo_text=false",
@@ -41,10 +41,10 @@ class Compilation(NamedTuple):
   """A compiled program.
 
   Attributes:
-    hlo: The compiled HLO text.
-    seconds: What compiling took, tracing and lowering not included.
-    peak_bytes: HBM that it takes on a core, its code included.
-    folder: Holds what libtpu dumped.
+    hlo: Compiled HLO text.
+    seconds: Time of compiling, without tracing and lowering.
+    peak_bytes: Bytes of HBM on a core, with the program's code.
+    folder: Folder with libtpu's dump.
   """
 
   hlo: str
@@ -60,18 +60,18 @@ def lowered_for(
   free_layouts: bool = False,
   donate: Sequence[int] = (),
 ) -> "jax.stages.Lowered":
-  """A function of one core, lowered and ready to be compiled.
+  """Lower a function for one core.
 
   Args:
-    function: To be jitted; it is traced for the chip.
+    function: Function without `jax.jit`; it is traced for the chip.
     *args: Trees of `jax.ShapeDtypeStruct`.
     chip: One of `CHIPS`.
-    free_layouts: The compiler chooses the layouts of arguments and results;
-      otherwise they are row-major.
-    donate: Which arguments the results may overwrite.
+    free_layouts: True if the compiler chooses the layouts of arguments and
+      results; False for row-major ones.
+    donate: Indices of the arguments that the results may overwrite.
 
   Raises:
-    UsageError: The chip is not known, or libtpu is missing.
+    UsageError: The chip is unknown, or libtpu is missing.
   """
   if chip not in CHIPS:
     raise unknown_name("chip", chip, CHIPS)
@@ -80,11 +80,11 @@ def lowered_for(
 
 @contextlib.contextmanager
 def compiled(lowered: "jax.stages.Lowered") -> Iterator[Compilation]:
-  """Compiles a program; what libtpu dumps of it is deleted on leaving.
+  """Compile a program, and delete libtpu's dump when the context ends.
 
   Raises:
     UsageError: libtpu is missing or dumps nothing, or the program does not fit
-      into HBM.
+      in HBM.
   """
   folder = _dump_folder()
   try:
@@ -95,8 +95,8 @@ def compiled(lowered: "jax.stages.Lowered") -> Iterator[Compilation]:
     if not any(folder.glob("*-final_bundles.txt")):
       raise UsageError(
         f"libtpu {libtpu_version()} dumped no bundles: either this process "
-        "loaded it before, or it no longer knows --xla_jf_dump_to (0.0.44 to "
-        "0.0.52 do)"
+        "loaded libtpu before, then estimate first; or this version does not "
+        "know --xla_jf_dump_to, then install 0.0.44 to 0.0.52"
       )
     yield Compilation(
       executable.as_text() or "", seconds, peak_bytes(executable), folder
@@ -116,17 +116,17 @@ def _compile(lowered: "jax.stages.Lowered") -> "jax.stages.Compiled":
     if not match:
       raise
     raise UsageError(
-      f"the program does not fit into HBM: {match[1]}; take fewer images a core"
+      f"the program does not fit in HBM: {match[1]}; use a smaller batch a core"
     ) from error
 
 
 def _dump_folder() -> Path:
-  """The folder of this process; libtpu reads its flags once, when loaded."""
+  """Return this process's folder; libtpu reads its flags once, when loaded."""
   global _folder
   if importlib.util.find_spec("libtpu") is None:
     raise UsageError(
-      "judging programs for a TPU needs its compiler, libtpu, which is not "
-      "installed: pip install 'podscale[tpu]'"
+      "estimates for a TPU need its compiler, libtpu, which is not installed: "
+      "pip install 'podscale[tpu]'"
     )
   if _folder is None:
     _folder = tempfile.TemporaryDirectory(prefix="podscale-bundles-")
@@ -139,12 +139,12 @@ def _dump_folder() -> Path:
 
 
 def _device(chip: str) -> "jax.Device":
-  """A core that can be compiled for, but not used."""
+  """Return a core to compile for; nothing can run on it."""
   return slice_devices(CHIPS[chip].topology)[0]
 
 
 def slice_devices(topology: str) -> "list[jax.Device]":
-  """The cores of a TPU slice, which can be compiled for, but not used.
+  """Return the cores of a TPU slice to compile for; nothing can run on them.
 
   Args:
     topology: Chip and sides of the slice, such as "v3:16x32" (1,024 cores).
@@ -168,7 +168,7 @@ def slice_devices(topology: str) -> "list[jax.Device]":
 
 
 def _lower(function, args, device, free_layouts, donate):
-  """Traces for a device that can be compiled for only."""
+  """Trace and lower a function for a device on which nothing can run."""
   import jax
   from jax.experimental.layout import Format, Layout
 
@@ -200,7 +200,7 @@ def _traced_for(device: "jax.Device") -> contextlib.AbstractContextManager:
 
 
 def target(chip: str) -> contextlib.AbstractContextManager:
-  """In this context ops are traced and described for a chip.
+  """Trace and describe ops for a chip inside this context.
 
   Args:
     chip: One of `CHIPS`.
@@ -212,18 +212,18 @@ def target(chip: str) -> contextlib.AbstractContextManager:
 
 
 def _fresh(function: Callable[..., Any]) -> Callable[..., Any]:
-  """The function under a new name, so that no cache has it compiled."""
+  """Return the function under a new name, which no cache has compiled."""
 
-  def judged(*args: Any) -> Any:
+  def estimated(*args: Any) -> Any:
     return function(*args)
 
-  judged.__name__ = f"judged_{next(_numbers)}"
-  return judged
+  estimated.__name__ = f"estimated_{next(_numbers)}"
+  return estimated
 
 
 @contextlib.contextmanager
 def _compilation_cache_off() -> Iterator[None]:
-  """Nothing is dumped of what comes from the cache."""
+  """Turn the compilation cache off, since cached programs dump nothing."""
   import jax
   from jax.experimental.compilation_cache import compilation_cache
 
@@ -238,10 +238,10 @@ def _compilation_cache_off() -> Iterator[None]:
 
 
 def libtpu_version() -> str:
-  """The version that is installed."""
+  """Return the installed version of libtpu."""
   return importlib.metadata.version("libtpu")
 
 
 def compiler() -> dict[str, str]:
-  """What compiles here, for the rows of a benchmark: figures depend on it."""
+  """Return the compiler's version, on which all estimates depend."""
   return {"libtpu": libtpu_version()}

@@ -1,33 +1,33 @@
-"""The judge: what a function costs on a TPU, by its compiled code alone."""
+"""Cost of a function on a TPU, estimated from its compiled code alone."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ....train.errors import UsageError
-from .chips import CHIPS
+from ...chips import CHIPS
 from .compile import compiled, libtpu_version, lowered_for
-from .program import KernelCost, simulate_program
+from .program import RoutineCost, simulate_program
 
 if TYPE_CHECKING:
   import jax
 
 
-class Judged(NamedTuple):
-  """An estimate for one core; see `KernelCost` for the units.
+class Estimate(NamedTuple):
+  """Estimated cost of a program on one core.
 
   Attributes:
-    microseconds: Of the whole program.
-    stall_us: Of these, waiting for DMAs.
-    issue_us: The bundles of all kernels, and of the program around them.
-    hbm_us: All bytes at the full bandwidth.
-    hbm_bytes: Read and written.
+    microseconds: Time of the whole program.
+    stall_us: Time spent waiting for DMAs.
+    issue_us: Time of the bundles of all routines, and of the code around them.
+    hbm_us: Time of all bytes at the full bandwidth.
+    hbm_bytes: Bytes read and written.
     vector_slot_use: Fraction of the vector ALU's slots used while issuing.
     spills: Vector registers stored for want of registers.
-    unmodelled: What the figures leave out, with its kernel.
-    compile_s: What compiling took.
-    peak_bytes: HBM that the program takes.
-    kernels: The cost of each XLA fusion and Pallas kernel.
-    hlo: The compiled HLO text.
+    unmodelled: Notes on everything that the figures leave out.
+    compile_s: Seconds that compiling took.
+    peak_bytes: Bytes of HBM that the program takes.
+    routines: Cost of each XLA fusion and Pallas kernel.
+    hlo: Compiled HLO text.
   """
 
   microseconds: float
@@ -40,51 +40,55 @@ class Judged(NamedTuple):
   unmodelled: list[str]
   compile_s: float
   peak_bytes: int
-  kernels: list[KernelCost]
+  routines: list[RoutineCost]
   hlo: str
 
 
-def judge(
+def estimate_function(
   function: Callable[..., Any],
   *args: Any,
   chip: str,
   free_layouts: bool = False,
   donate: Sequence[int] = (),
-) -> Judged:
-  """Compiles a function for one core of a TPU and predicts what it costs.
+) -> Estimate:
+  """Compile a function for one core of a TPU and estimate its cost.
 
-  Nothing runs on a device. libtpu reads its flags once: the first call must
+  Nothing runs on a device. libtpu reads its flags once, so the first call must
   come before anything else in the process compiles for a TPU.
 
   Args:
-    function: To be jitted; it is traced for the chip.
+    function: Function without `jax.jit`; it is traced for the chip.
     *args: Trees of `jax.ShapeDtypeStruct`, without shardings.
-    chip: One of `CHIPS`.
-    free_layouts: The compiler chooses the layouts of arguments and results,
-      as it does inside a larger program; otherwise they are row-major.
-    donate: Which arguments the results may overwrite.
+    chip: One of `CHIPS`, such as "v5e".
+    free_layouts: True if the compiler chooses the layouts of arguments and
+      results, as inside a larger program; False for row-major ones.
+    donate: Indices of the arguments that the results may overwrite.
 
   Returns:
-    The prediction. It was never compared with hardware.
+    The estimate. None was ever compared with hardware.
 
   Raises:
-    UsageError: The chip is not known, or libtpu is missing, or what it dumps
-      is nothing or not understood.
+    UsageError: The chip is unknown, libtpu is missing, or its dump is empty or
+      not understood.
   """
   lowered = lowered_for(
     function, *args, chip=chip, free_layouts=free_layouts, donate=donate
   )
-  return judge_lowered(lowered, chip)
+  return estimate_lowered(lowered, chip)
 
 
-def judge_lowered(lowered: "jax.stages.Lowered", chip: str) -> Judged:
-  """As `judge`, of a program that is lowered already, for one core or a slice.
+def estimate_lowered(lowered: "jax.stages.Lowered", chip: str) -> Estimate:
+  """Compile a lowered program and estimate its cost on one of its cores.
 
-  What the core waits for others is not in it: a collective costs nothing.
+  The estimate leaves out waiting for other cores: collectives cost nothing.
 
   Args:
-    lowered: For devices that `slice_devices` gives.
-    chip: Theirs, one of `CHIPS`.
+    lowered: Program for devices from `slice_devices`.
+    chip: Chip of the devices, one of `CHIPS`.
+
+  Raises:
+    UsageError: The program does not fit in HBM, libtpu is missing, or its dump
+      is empty or not understood.
   """
   with compiled(lowered) as compilation:
     try:
@@ -93,13 +97,13 @@ def judge_lowered(lowered: "jax.stages.Lowered", chip: str) -> Judged:
       )
     except ValueError as error:
       raise UsageError(
-        f"libtpu {libtpu_version()} writes bundles that are not understood "
-        f"({error}); 0.0.44 to 0.0.52 are"
+        f"libtpu {libtpu_version()} dumped bundles that podscale does not "
+        f"understand ({error}); install libtpu 0.0.44 to 0.0.52"
       ) from error
-  parts = [*program.kernels, program.top_level]
+  parts = [*program.routines, program.top_level]
   issue_us = sum(part.issue_us for part in parts)
   vector_us = sum(part.slots.get("VALU", 0.0) * part.issue_us for part in parts)
-  return Judged(
+  return Estimate(
     microseconds=program.microseconds,
     stall_us=sum(part.stall_us for part in parts),
     issue_us=issue_us,
@@ -112,6 +116,6 @@ def judge_lowered(lowered: "jax.stages.Lowered", chip: str) -> Judged:
     ],
     compile_s=compilation.seconds,
     peak_bytes=compilation.peak_bytes,
-    kernels=program.kernels,
+    routines=program.routines,
     hlo=compilation.hlo,
   )

@@ -1,10 +1,10 @@
 """Cycles that bundles wait for each other, from the utilisation tables.
 
-v2 and v3 say `vdelay N` where a bundle must wait. Later chips interlock, and
-the compiler leaves the empty bundles of its schedule out. Beside the final
-bundles it dumps two tables of slots used, one row per bundle: of the schedule
-(`pre-delay_hlo`) and of what was left of it (`final_hlo`). Laying one beside
-the other gives the empty bundles back.
+On v2 and v3 a bundle that must wait has `vdelay N`. Later chips interlock, and
+the compiler drops the empty bundles of its schedule. Beside the final bundles
+it dumps two tables of the slots used, with one row per bundle: one of the
+schedule (`pre-delay_hlo`) and one of the final bundles (`final_hlo`). Aligning
+the two recovers the empty bundles.
 """
 
 import re
@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 type Row = list[int]
 
-# From this column on a row counts operations. Those before it are occupancy:
-# MATMUL, MATPUSH and XLU, or MXU and XLU, as libtpu's version has it.
+# From this column on a row counts operations. The columns before it are
+# occupancy: MATMUL, MATPUSH and XLU, or MXU and XLU, by libtpu's version.
 _FIRST_COUNTED = "VALU"
 _LONGEST_GROUP = 400
 _FILE = re.compile(
@@ -23,10 +23,10 @@ _FILE = re.compile(
 
 
 class Utilisation(NamedTuple):
-  """One table, but for the columns of occupancy.
+  """One table without the columns of occupancy.
 
   Attributes:
-    units: Names of its columns.
+    units: Names of the columns.
     capacities: Slots of each unit in a bundle.
     rows: Slots used by each bundle.
   """
@@ -37,14 +37,14 @@ class Utilisation(NamedTuple):
 
 
 class Interlocks(NamedTuple):
-  """Time and slots of each bundle of a kernel.
+  """Time and slots of each bundle of a routine.
 
   Attributes:
-    extra: Cycles beyond one.
+    extra: Cycles of each bundle beyond one.
     units: Names of the columns of `rows`, empty without tables.
     capacities: Slots of each unit in a bundle.
-    rows: Slots used, those of the bundles left out included.
-    aligned: Whether every cycle is accounted for.
+    rows: Slots used, with those of the bundles that the compiler dropped.
+    aligned: True if every cycle is accounted for.
   """
 
   extra: list[int]
@@ -55,16 +55,20 @@ class Interlocks(NamedTuple):
 
 
 def utilisation_files(folder: Path) -> dict[tuple[str, str], Path]:
-  """The tables in a folder, by kernel (as its file begins) and kind."""
+  """Find the tables in a folder.
+
+  Returns:
+    Paths by the start of the routine's file name and the kind of table.
+  """
   matches = ((_FILE.match(path.name), path) for path in folder.iterdir())
   return {(match[1], match[2]): path for match, path in matches if match}
 
 
 def read_utilisation(text: str) -> Utilisation:
-  """Reads one table.
+  """Read one table.
 
   Raises:
-    ValueError: It does not name its columns.
+    ValueError: The text does not name its columns.
 
   >>> read_utilisation('''== CAPACITY:
   ... MXU, XLU, VALU, SALU
@@ -77,7 +81,9 @@ def read_utilisation(text: str) -> Utilisation:
   lines = text.splitlines()
   heads = [i for i, line in enumerate(lines) if _FIRST_COUNTED in line]
   if not heads:
-    raise ValueError("a utilisation table without the names of its columns")
+    raise ValueError(
+      f"a utilisation table without the names of its columns: {text[:60]!r}"
+    )
   head = heads[0]
   units = lines[head].replace(" ", "").split(",")
   first = units.index(_FIRST_COUNTED)
@@ -97,12 +103,12 @@ def interlocks(
   scheduled: Utilisation | None,
   final: Utilisation | None,
 ) -> Interlocks:
-  """The cycles of each bundle, from its own delay and both tables.
+  """Compute the cycles of each bundle, from its delay and both tables.
 
   Args:
-    delays: What each bundle waits by itself.
-    scheduled: The table of the schedule.
-    final: The table of the final bundles.
+    delays: Cycles that each bundle waits by itself.
+    scheduled: Table of the schedule.
+    final: Table of the final bundles.
   """
   units = scheduled.units if scheduled else []
   capacities = scheduled.capacities if scheduled else ()
@@ -117,7 +123,7 @@ def interlocks(
       else [sum(before[i][c] for i in range(start, end)) for c in all_units]
       for start, end in groups
     ]
-  if len(before) == len(delays) + sum(delays):  # `delays` says it all
+  if len(before) == len(delays) + sum(delays):  # `delays` has all cycles
     return Interlocks(delays, units, capacities, rows, True)
   if not groups:
     return Interlocks(delays, units, capacities, rows, False)
@@ -129,19 +135,23 @@ def interlocks(
 
 
 def align(before: list[Row], final: list[Row]) -> list[tuple[int, int]] | None:
-  """The rows of the schedule that each final bundle stands for.
+  """Find the rows of the schedule that each final bundle stands for.
 
-  Final bundles leave out empty rows and now and then merge or swap neighbours,
-  so both are walked in groups that close when their sums agree. Rows left out
-  are charged to the next bundle that does something.
+  Final bundles leave out empty rows, and sometimes merge or swap neighbours. So
+  the function walks both tables in groups that close when their sums agree.
+  Rows left out are charged to the next bundle that does something.
+
+  Args:
+    before: Rows of the schedule.
+    final: Rows of the final bundles.
 
   Returns:
-    `(first, end)` per final bundle, or None where they do not align.
+    `(first, end)` for each final bundle, or None if the tables do not align.
 
   >>> align([[1], [0], [2]], [[1], [2]])
   [(0, 1), (1, 3)]
   """
-  # Some columns show occupancy too, whose totals differ.
+  # Some columns also hold occupancy, and their totals differ.
   columns = [
     c
     for c in range(len(final[0]))
@@ -154,7 +164,7 @@ def align(before: list[Row], final: list[Row]) -> list[tuple[int, int]] | None:
   groups: list[tuple[int, int]] = []
   i = f = 0
   while f < len(final):
-    if i < len(before) and before[i] == final[f]:  # as nearly all are
+    if i < len(before) and before[i] == final[f]:  # nearly always
       groups.append((i, i + 1))
       i, f = i + 1, f + 1
       continue

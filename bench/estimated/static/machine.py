@@ -1,42 +1,42 @@
-"""Running kernels on one core: time, calls, and what each kernel cost."""
+"""One core that runs routines: time, calls, and the cost of each routine."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .chips import Chip
-from .kernel import Kernel, explain
+from ...chips import Chip
 from .memory import Memory, Traffic
+from .routine import Routine, explain
 from .unknown import UNKNOWN
 
-_LONGEST_RUN = 20_000_000  # stretches in one call
+_LONGEST_RUN = 20_000_000  # blocks in one call
 
 
 class Record:
-  """What one kernel did, over all its calls.
+  """Counts of one routine, over all its calls.
 
   Attributes:
-    kernel: The kernel.
-    calls: How often it ran.
-    cycles: In it, stalls included, without the kernels that it called.
-    ran: How often each exit of its stretches was taken.
-    traffic: What it moved, and for what it waited.
+    routine: Routine.
+    calls: Number of calls.
+    cycles: Cycles with stalls, without the routines that this one called.
+    ran: Number of times that each exit of a block was taken.
+    traffic: Bytes moved, stalls and notes.
   """
 
-  def __init__(self, kernel: Kernel):
-    self.kernel = kernel
+  def __init__(self, routine: Routine):
+    self.routine = routine
     self.calls = 0
     self.cycles = 0.0
     self.ran: Counter[int] = Counter()
     self.traffic = Traffic()
 
   def executed(self) -> list[int]:
-    """How often each bundle ran."""
-    if self.kernel.error:
-      return [0] * self.kernel.length
-    changes = [0] * (self.kernel.length + 1)
+    """Count how often each bundle ran."""
+    if self.routine.error:
+      return [0] * self.routine.length
+    changes = [0] * (self.routine.length + 1)
     for exit_, times in self.ran.items():
-      first, end, _, _ = self.kernel.scalar.exits[exit_]
+      first, end, _, _ = self.routine.scalar.exits[exit_]
       changes[first] += times
       changes[end] -= times
     counts, running = [], 0
@@ -46,83 +46,91 @@ class Record:
     return counts
 
   def issue_cycles(self) -> int:
-    """Cycles that its bundles take when nothing stalls."""
-    if self.kernel.error:
+    """Count the cycles of the bundles without stalls."""
+    if self.routine.error:
       return 0
-    exits = self.kernel.scalar.exits
+    exits = self.routine.scalar.exits
     waits = sum(n * exits[exit_].branch_wait for exit_, n in self.ran.items())
     counts = self.executed()
     return waits + sum(
       count * (1 + extra)
-      for count, extra in zip(counts, self.kernel.extra, strict=True)
+      for count, extra in zip(counts, self.routine.extra, strict=True)
     )
 
   def slots_used(self) -> dict[str, int]:
-    """Uses of each unit's slots; empty without the compiler's tables."""
-    if self.kernel.error or not self.kernel.rows:
+    """Count the uses of each unit's slots; empty without utilisation tables."""
+    if self.routine.error or not self.routine.rows:
       return {}
     counts = self.executed()
-    totals = [0] * len(self.kernel.units)
-    for count, row in zip(counts, self.kernel.rows, strict=True):
+    totals = [0] * len(self.routine.units)
+    for count, row in zip(counts, self.routine.rows, strict=True):
       if count:
         totals = [t + count * n for t, n in zip(totals, row, strict=True)]
-    return dict(zip(self.kernel.units, totals, strict=True))
+    return dict(zip(self.routine.units, totals, strict=True))
 
 
 class Machine:
-  """One core that runs kernels.
+  """One core that runs routines.
 
   Attributes:
     now: Cycles so far.
-    records: One per kernel that ran, in that order.
+    records: Record of each routine that ran, in the order of first calls.
   """
 
   def __init__(
     self,
     chip: Chip,
-    kernels: Iterable[Kernel],
+    routines: Iterable[Routine],
     *,
-    names: dict[str, Kernel] | None = None,
+    names: dict[str, Routine] | None = None,
     estimates: dict[str, int] | None = None,
   ):
-    """Makes an idle core.
+    """Make an idle core.
 
     Args:
-      chip: Of which the core is.
-      kernels: All that may run.
-      names: Of the HLO instructions that call them.
-      estimates: Cycles taken for instructions whose kernel cannot be run.
+      chip: Chip of the core.
+      routines: All routines that may run.
+      names: Routine that each HLO instruction calls.
+      estimates: Cycles of the instructions whose routine cannot run.
     """
     self.now = 0.0
     self.records: list[Record] = []
-    self._kernels = names or {}
+    self._routines = names or {}
     self._estimates = estimates or {}
-    pages = set().union(*(kernel.pages for kernel in kernels))
+    pages = set().union(*(routine.pages for routine in routines))
     self._memory = Memory(chip, pages)
-    self._records: dict[Kernel, Record] = {}
+    self._records: dict[Routine, Record] = {}
 
-  def run(self, kernel: Kernel, arguments: Sequence[Any] = ()) -> Record:
-    """Runs a kernel from where the clock stands."""
-    record = self._record(kernel)
+  def run(self, routine: Routine, arguments: Sequence[Any] = ()) -> Record:
+    """Run a routine from the current cycle on.
+
+    Args:
+      routine: Routine.
+      arguments: Addresses of its operands.
+
+    Returns:
+      The counts over all calls so far.
+    """
+    record = self._record(routine)
     record.calls += 1
-    record.traffic.notes.update(kernel.notes)
+    record.traffic.notes.update(routine.notes)
     before, caller = self.now, self._memory.traffic
     self._memory.traffic = record.traffic
-    if not kernel.error:
+    if not routine.error:
       try:
-        self._interpret(kernel, arguments, record)
+        self._execute(routine, arguments, record)
       except Exception as error:
-        # One kernel that is not understood must not hide all others.
-        kernel.error = explain(error)
+        # One routine that is not understood must not hide all others.
+        routine.error = explain(error)
     self._memory.traffic = caller
     record.cycles += self.now - before
-    if kernel.error:
-      note = f"FAILED, counted up to there: {kernel.error}"
+    if routine.error:
+      note = f"FAILED, counted up to there: {routine.error}"
       record.traffic.notes[note] = 1
     return record
 
-  def _interpret(
-    self, kernel: Kernel, arguments: Sequence[Any], record: Record
+  def _execute(
+    self, routine: Routine, arguments: Sequence[Any], record: Record
   ) -> None:
     notes = record.traffic.notes
 
@@ -133,7 +141,7 @@ class Machine:
       return arguments[index] if 0 <= index < len(arguments) else default
 
     def alias(a: Any, b: Any) -> bool:
-      """May the copy of an in-place output be left out?"""
+      """Return True if the copy of an in-place output may be left out."""
       same = a is UNKNOWN or b is UNKNOWN or a == b
       if same:
         note("output taken to share its donated input's buffer: not copied")
@@ -142,7 +150,7 @@ class Machine:
     def call(name: str, values: Sequence[Any]) -> None:
       self._call(record, name, values)
 
-    scalar, ran = kernel.scalar, record.ran
+    scalar, ran = routine.scalar, record.ran
     scalar.start(
       clock=self,
       memory=self._memory,
@@ -155,20 +163,20 @@ class Machine:
     at: int | None = 0
     left = _LONGEST_RUN
     while at is not None:
-      exit_ = scalar.stretch(at)()
+      exit_ = scalar.block(at)()
       ran[exit_] += 1
       at = scalar.exits[exit_].target
       left -= 1
       if not left:
-        raise ValueError(f"over {_LONGEST_RUN} branches: an endless loop?")
+        raise ValueError(f"over {_LONGEST_RUN} blocks ran: an endless loop?")
 
   def _call(self, caller: Record, name: str, values: Sequence[Any]) -> None:
-    if name not in self._kernels:
-      caller.traffic.notes[f"call of {name} not run: no such kernel"] += 1
+    if name not in self._routines:
+      caller.traffic.notes[f"call of {name} not run: no such routine"] += 1
       return
-    kernel, before = self._kernels[name], self.now
-    record = self.run(kernel, values)
-    if kernel.error:
+    routine, before = self._routines[name], self.now
+    record = self.run(routine, values)
+    if routine.error:
       known = name in self._estimates
       end = before + self._estimates.get(name, self.now - before)
       taken = "estimated_cycles" if known else "cycles so far"
@@ -179,8 +187,8 @@ class Machine:
     caller.cycles -= self.now - before
     self._memory.release()
 
-  def _record(self, kernel: Kernel) -> Record:
-    if kernel not in self._records:
-      self._records[kernel] = Record(kernel)
-      self.records.append(self._records[kernel])
-    return self._records[kernel]
+  def _record(self, routine: Routine) -> Record:
+    if routine not in self._records:
+      self._records[routine] = Record(routine)
+      self.records.append(self._records[routine])
+    return self._records[routine]

@@ -1,9 +1,10 @@
 """DMAs over one HBM channel, the flags that they raise, and scalar memory.
 
-A DMA takes its bytes over the bandwidth, after those issued before it, and the
-latency; reads and writes share the channel, and a copy from HBM to HBM crosses
-it twice. Transfers inside the chip take the latency alone. Waiting for a flag
-stalls until the DMAs that raise it have brought what is waited for.
+DMAs use the channel one after the other. Each takes its bytes divided by the
+bandwidth, and then the latency. Reads and writes share the channel, and a copy
+from HBM to HBM crosses it twice. Transfers inside the chip take the latency
+alone. A wait for a flag stalls until the DMAs that raise the flag have moved
+the granules that the wait names.
 """
 
 import dataclasses
@@ -11,14 +12,15 @@ import re
 from collections import Counter, defaultdict
 from typing import Any
 
+from ...chips import Chip
 from .addresses import is_private, page
 from .bundles import Operation
-from .chips import Chip
+from .operations import signed
 from .unknown import UNKNOWN
 
 _SPACES = {"hbm", "vmem", "smem", "cmem"}
 _WORDS_PER_GRANULE = 4  # bytes in a word of scalar memory
-# v2 and v3 describe a DMA in eight words; bits of two say which memories.
+# On v2 and v3 eight words describe a DMA; bits of two words name the memories.
 _DESCRIBED_ROUTES = {
   (512, 512): "hbm->hbm",
   (512, 1024): "hbm->vmem",
@@ -29,7 +31,7 @@ _DESCRIBED_ROUTES = {
 
 @dataclasses.dataclass
 class Traffic:
-  """What one kernel moved, over all its calls."""
+  """Bytes and stalls of one routine, over all its calls."""
 
   dmas: int = 0
   stall_cycles: float = 0.0
@@ -38,24 +40,24 @@ class Traffic:
 
   @property
   def hbm_bytes(self) -> int:
-    """Bytes over the HBM channel."""
+    """Bytes that crossed the HBM channel."""
     return sum(n * route.count("hbm") for route, n in self.bytes.items())
 
 
 class Memory:
-  """The state of scalar memory, flags and channel of one core.
+  """State of the scalar memory, flags and HBM channel of one core.
 
   Attributes:
     words: Scalar memory by address.
-    traffic: Where DMAs and stalls are counted: that of the running kernel.
+    traffic: Counts of DMAs and stalls, those of the running routine.
   """
 
   def __init__(self, chip: Chip, pages: set[int]):
-    """Makes an idle channel.
+    """Make an idle channel.
 
     Args:
-      chip: Whose channel.
-      pages: Of the addresses on this core; flags elsewhere are other cores'.
+      chip: Chip of the core.
+      pages: Pages of this core's addresses; other flags are other cores'.
     """
     self._chip = chip
     self._pages = pages
@@ -68,26 +70,26 @@ class Memory:
     self.traffic = Traffic()
 
   def add_to_flag(self, o: Operation, flag: Any, value: Any) -> None:
-    """`vsyncadd`; the value is signed."""
+    """Add a signed value to a flag (`vsyncadd`)."""
     if flag is UNKNOWN or value is UNKNOWN:
       self.traffic.notes[f"{o.name} of unknown flag or value"] += 1
     else:
-      self._flags[flag] += _signed(value)
+      self._flags[flag] += signed(value)
 
   def set_flag(self, o: Operation, flag: Any, value: Any) -> None:
-    """`vsyncset` and what clears a flag."""
+    """Set or clear a flag (`vsyncset`, `vsyncpa`)."""
     if flag is UNKNOWN or value is UNKNOWN:
       self.traffic.notes[f"{o.name} of unknown flag or value"] += 1
     else:
       self._flags[flag] = value
 
   def wait(self, now: float, o: Operation, flag: Any, needed: Any) -> float:
-    """The time at which the flag has `needed` granules."""
+    """Return the cycle at which a flag has `needed` granules."""
     notes = self.traffic.notes
     if flag is UNKNOWN or needed is UNKNOWN:
       notes[f"{o.name} {o.note} on unknown flag or value"] += 1
       return now
-    needed, until = _signed(needed), now
+    needed, until = signed(needed), now
     queue = sorted(self._pending[flag], key=lambda dma: dma[0])
     while self._flags[flag] < needed and queue:
       at, granules, route = queue.pop(0)
@@ -106,15 +108,15 @@ class Memory:
   def start(
     self, now: float, o: Operation, route: str, size: Any, flag: Any, to: Any
   ) -> None:
-    """Starts a DMA.
+    """Start a DMA.
 
     Args:
-      now: Cycle.
-      o: The operation.
-      route: Such as `hbm->vmem`.
-      size: In granules.
-      flag: Raised by the size on arrival.
-      to: Address in scalar memory that is overwritten, None where it is not.
+      now: Current cycle.
+      o: Operation.
+      route: Source and target, such as `hbm->vmem`.
+      size: Size in granules.
+      flag: Flag that rises by the size on arrival.
+      to: Address in scalar memory that the DMA overwrites, or None.
     """
     on_this_core = flag is not UNKNOWN and page(flag) in self._pages
     if not on_this_core or set(route.split("->")) - _SPACES:
@@ -127,11 +129,11 @@ class Memory:
         self.words.pop(to + i, None)
 
   def start_described(self, now: float, o: Operation, at: Any) -> None:
-    """Starts a DMA of v2 or v3, which eight words of scalar memory describe."""
+    """Start a DMA of v2 or v3, described by eight words of scalar memory."""
     word = self.words.get
     target, source = word(at + 1, UNKNOWN), word(at + 4, UNKNOWN)
     size, flag = word(at + 6, UNKNOWN), word(at + 7, UNKNOWN)
-    # The upper half of an end is its core; this is core 0.
+    # The upper half of source and target is the core; this one is core 0.
     if source is UNKNOWN or target is UNKNOWN or (source | target) >> 16:
       self._not_modelled(o, "to or from another core")
       return
@@ -143,13 +145,13 @@ class Memory:
     self._begin(now, route, size & 0x3FFFFF, flag & ~0x1C00)
 
   def release(self) -> None:
-    """Forgets what belonged to the kernel that ended."""
+    """Forget the private state of the routine that ended."""
     for state in self.words, self._flags, self._pending:
       for address in [a for a in state if is_private(a)]:
         del state[address]
 
   def hold_back(self, until: float) -> None:
-    """Has the channel free at `until` at the latest."""
+    """Free the channel at cycle `until` at the latest."""
     self._free_at = min(self._free_at, until)
 
   def _begin(self, now: float, route: str, size: Any, flag: Any) -> None:
@@ -165,7 +167,7 @@ class Memory:
     self.traffic.notes[note] += 1
 
   def _transfer(self, issued: float, granules: int, route: str) -> float:
-    """Moves granules; returns when the last byte has arrived."""
+    """Move granules; return the cycle in which the last byte arrives."""
     size = granules * self._chip.granule
     crossings = route.split("->").count("hbm")
     self.traffic.dmas += 1
@@ -179,22 +181,18 @@ class Memory:
 
 
 def dma_route(o: Operation, spaces: dict[str, str]) -> str:
-  """Where a DMA goes from and to, as far as the program says.
+  """Return a DMA's source and target memory, such as `hbm->vmem`.
 
   Args:
-    o: `dma.hbm_to_vmem`, or `dma.general` with its ends among its labels.
-    spaces: The memory that each register points to.
+    o: `dma.hbm_to_vmem`, or `dma.general` with both ends among the labels.
+    spaces: Memory that each register points to.
   """
   if o.name != "dma.general":
     return o.name.removeprefix("dma.").replace("_to_", "->")
-  said = re.search(r"\b(\w+)-to-(\w+)", o.note)
+  noted = re.search(r"\b(\w+)-to-(\w+)", o.note)
   ends = []
   for i, label in enumerate(("src", "dst"), start=1):
     register = o.labels.get(label)
     space = spaces.get(register) if isinstance(register, str) else None
-    ends.append(space or (said and said[i]))
+    ends.append(space or (noted and noted[i]))
   return f"{ends[0]}->{ends[1]}"
-
-
-def _signed(word: int) -> int:
-  return word - (1 << 32) if word & 0x80000000 else word

@@ -1,38 +1,39 @@
 """A whole compiled program, from the files that the compiler dumped.
 
-The top level (TLP in the files' names) calls kernels in place; its own DMAs
-fetch ahead of them. Identical fusions share one body.
+The top level (TLP in the files' names) calls routines, the machine code of XLA
+fusions and Pallas kernels. Its own DMAs fetch their operands ahead. Identical
+fusions share one routine.
 """
 
 import re
 from pathlib import Path
 from typing import NamedTuple
 
-from .chips import Chip
+from ...chips import Chip
 from .interlocks import utilisation_files
-from .kernel import Kernel
 from .machine import Machine, Record
+from .routine import Routine
 
 _BUNDLES = "-final_bundles.txt"
 
 
-class KernelCost(NamedTuple):
-  """What one XLA fusion or Pallas kernel costs, over all its calls.
+class RoutineCost(NamedTuple):
+  """Cost of one XLA fusion or Pallas kernel, over all its calls.
 
   Attributes:
-    name: Its HLO instruction; the first of those that share its code.
-    calls: How often it ran.
-    microseconds: In it, stalls included.
-    bundles: Executed; exact, as long as no branch depends on data.
-    stall_us: Of these, waiting for DMAs.
-    issue_us: Its bundles alone.
-    hbm_us: Its bytes at the full bandwidth.
-    hbm_bytes: Read and written.
-    dmas: How many moved them.
-    slots: Used fraction of each unit's slots in the cycles of its bundles.
+    name: HLO instruction; the first one if several share the code.
+    calls: Number of calls.
+    microseconds: Time, stalls included.
+    bundles: Executed bundles; exact unless a branch depends on data.
+    stall_us: Time spent waiting for DMAs.
+    issue_us: Time of the bundles alone.
+    hbm_us: Time of the bytes at the full bandwidth.
+    hbm_bytes: Bytes read and written.
+    dmas: Number of DMAs.
+    slots: Used fraction of each unit's slots in the cycles of the bundles.
     spills: Vector registers stored for want of registers.
-    fills: And loaded again.
-    unmodelled: What it does that the figures leave out.
+    fills: Vector registers loaded again.
+    unmodelled: Notes on everything that the figures leave out.
   """
 
   name: str
@@ -51,40 +52,40 @@ class KernelCost(NamedTuple):
 
 
 class ProgramCost(NamedTuple):
-  """What a program costs; see `KernelCost` for the units.
+  """Cost of a program; see `RoutineCost` for the units.
 
   Attributes:
-    microseconds: Of the whole program.
-    kernels: Its kernels, in the order of their first calls.
-    top_level: What the program does besides.
+    microseconds: Time of the whole program.
+    routines: Costs of the routines, in the order of their first calls.
+    top_level: Cost of the code around the routines.
   """
 
   microseconds: float
-  kernels: list[KernelCost]
-  top_level: KernelCost
+  routines: list[RoutineCost]
+  top_level: RoutineCost
 
 
 def simulate_program(folder: Path, chip: Chip, hlo: str = "") -> ProgramCost:
-  """Runs the newest program in a dump folder.
+  """Run the newest program in a dump folder.
 
   Args:
-    folder: Holds the files.
-    chip: What the program was compiled for.
-    hlo: Its compiled HLO text, for kernels that cannot be run.
+    folder: Folder with the compiler's files.
+    chip: Chip for which the program was compiled.
+    hlo: Compiled HLO text, whose estimates stand for routines that cannot run.
 
   Raises:
-    FileNotFoundError: There is no program.
-    ValueError: Its top level is not understood.
+    FileNotFoundError: The folder has no program.
+    ValueError: The top level is not understood.
   """
   top, paths = program_files(folder)
   tables = utilisation_files(folder)
-  kernels = [Kernel(path, chip, tables) for path in paths]
-  names = {kernel.file_name: kernel for kernel in kernels}
-  names |= {kernel.name: kernel for kernel in kernels}
+  routines = [Routine(path, chip, tables) for path in paths]
+  names = {routine.file_name: routine for routine in routines}
+  names |= {routine.name: routine for routine in routines}
   _add_duplicates(names, top)
-  whole = Kernel(top, chip, tables, top_level=True)
+  whole = Routine(top, chip, tables, top_level=True)
   machine = Machine(
-    chip, [*kernels, whole], names=names, estimates=estimated_cycles(hlo)
+    chip, [*routines, whole], names=names, estimates=estimated_cycles(hlo)
   )
   own = machine.run(whole)
   if whole.error:
@@ -92,27 +93,16 @@ def simulate_program(folder: Path, chip: Chip, hlo: str = "") -> ProgramCost:
   own.traffic.notes.update(_overlays(top))
   return ProgramCost(
     machine.now / chip.mhz,
-    [_cost(r, chip) for r in machine.records if r is not own],
-    _cost(own, chip),
+    [cost_of(r, chip) for r in machine.records if r is not own],
+    cost_of(own, chip),
   )
 
 
-def simulate_kernel(path: Path, chip: Chip) -> KernelCost:
-  """Runs one kernel alone and once, on an idle core.
-
-  Args:
-    path: Its `*-final_bundles.txt`, with its tables beside it.
-    chip: What it was compiled for.
-  """
-  kernel = Kernel(path, chip, utilisation_files(path.parent))
-  return _cost(Machine(chip, [kernel]).run(kernel), chip)
-
-
 def program_files(folder: Path) -> tuple[Path, list[Path]]:
-  """The top level and the kernels of the newest program in a folder.
+  """Find the top level and the routines of the newest program in a folder.
 
   Raises:
-    FileNotFoundError: There is none.
+    FileNotFoundError: The folder has no program.
   """
   paths = [
     path
@@ -121,20 +111,22 @@ def program_files(folder: Path) -> tuple[Path, list[Path]]:
   ]
   tops = [p for p in paths if re.search(r"-TLP-\d+-final", p.name)]
   if not tops:
-    raise FileNotFoundError(f"no compiled program (*-TLP-*{_BUNDLES})")
+    raise FileNotFoundError(
+      f"no compiled program (*-TLP-*{_BUNDLES}) in {folder}"
+    )
   top = max(tops, key=_stamp)
-  kernels = [
+  routines = [
     path
     for path in paths
     if "-TLP-" not in path.name
     and "<late-" not in path.name
     and _stamp(path) >= _stamp(top)
   ]
-  return top, kernels
+  return top, routines
 
 
 def estimated_cycles(hlo: str) -> dict[str, int]:
-  """The compiler's own estimate for each HLO instruction that has one.
+  """Read the compiler's own estimate for each HLO instruction that has one.
 
   >>> estimated_cycles('%f = f32[] fusion(), {"estimated_cycles":"7"}')
   {'f': 7}
@@ -148,7 +140,7 @@ def _stamp(path: Path) -> str:
 
 
 def _beside(top: Path, kind: str) -> str:
-  """The text of a file of another kind that belongs to the top level."""
+  """Read the files of another kind that belong to the top level."""
   start = top.name.split("-TLP-")[0] + "-TLP-"
   return "".join(
     path.read_text()
@@ -157,22 +149,22 @@ def _beside(top: Path, kind: str) -> str:
   )
 
 
-def _add_duplicates(names: dict[str, Kernel], top: Path) -> None:
-  """Names the instructions that share the code of one that has it."""
+def _add_duplicates(names: dict[str, Routine], top: Path) -> None:
+  """Add the names of instructions that share another one's code."""
   groups = re.findall(
     r"key:(\S+)\nordinal:\d+\nequivalent_hlos.*\n((?:  \S+\n)*)",
     _beside(top, "deduplication-map"),
   )
   for key, same in groups:
     group = [key, *same.split()]
-    kernel = next((names[name] for name in group if name in names), None)
-    if kernel:
+    routine = next((names[name] for name in group if name in names), None)
+    if routine:
       for name in group:
-        names.setdefault(name, kernel)
+        names.setdefault(name, routine)
 
 
 def _overlays(top: Path) -> list[str]:
-  """A note if the program is larger than the instruction memory."""
+  """Return a note if the program exceeds the instruction memory."""
   text = _beside(top, "overlay-graph")
   sizes = dict(re.findall(r"#(\d+):tlp \S+ size:(\d+)", text))
   bundles = sum(map(int, sizes.values()))
@@ -181,12 +173,13 @@ def _overlays(top: Path) -> list[str]:
   return [f"loading {len(sizes)} instruction overlays, {bundles} bundles"]
 
 
-def _cost(record: Record, chip: Chip) -> KernelCost:
-  kernel, traffic = record.kernel, record.traffic
+def cost_of(record: Record, chip: Chip) -> RoutineCost:
+  """Convert the counts of a routine to its cost."""
+  routine, traffic = record.routine, record.traffic
   issue, used = record.issue_cycles(), record.slots_used()
-  capacities = dict(zip(used, kernel.capacities, strict=True)) if used else {}
-  return KernelCost(
-    name=kernel.name,
+  capacities = dict(zip(used, routine.capacities, strict=True)) if used else {}
+  return RoutineCost(
+    name=routine.name,
     calls=record.calls,
     microseconds=record.cycles / chip.mhz,
     bundles=sum(record.executed()),

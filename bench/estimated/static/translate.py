@@ -1,74 +1,37 @@
-"""One scalar operation as lines of Python.
+"""Scalar operations as lines of Python source.
 
-Registers become variables. Operations whose result only feeds vector addresses
-are dead here: nothing that is counted depends on them. The operands of a phi
-share a physical register, and the phi takes what was written last; so whatever
-writes such an operand also writes the phi's input, a variable of its own.
+Registers become variables. An operation is live if something that is counted
+depends on it; results that only feed vector addresses are dead and left out.
+The operands of a phi share a physical register, and the phi takes the value
+written last. So an operation that writes such an operand also writes the input
+of the phi, a variable of its own.
+
+An unknown guard is neither True nor False: the lines test it with `is`.
 """
 
 from collections import defaultdict
 from typing import Any
 
-from .bundles import DIVISIONS, Bundles, Operand, Operation
+from .bundles import Bundles, Operand, Operation
 from .memory import dma_route
-from .unknown import UNKNOWN, Unknown
-
-_SIGN = 1 << 31
-_SIGNED_LESS = "({0} ^ 0x80000000) < ({1} ^ 0x80000000)"
-_ARITHMETIC = {
-  "sadd.s32": "({} + {}) & 0xFFFFFFFF",
-  "ssub.s32": "({} - {}) & 0xFFFFFFFF",
-  "smul.u32": "({} * {}) & 0xFFFFFFFF",
-  "smul.u24": "({} * {}) & 0xFFFFFFFF",
-  "smulhi.u32": "({} * {}) >> 32",
-  "sand.u32": "{} & {}",
-  "sor.u32": "{} | {}",
-  "sxor.u32": "{} ^ {}",
-  "sshll.u32": "shift_left({}, {})",
-  "sshrl.u32": "shift_right({}, {})",
-  "sshra.s32": "shift_right_signed({}, {})",
-  "smin.u32": "select({0} < {1}, {0}, {1})",
-  "smax.u32": "select({0} < {1}, {1}, {0})",
-  "smin.s32": f"select({_SIGNED_LESS}, {{0}}, {{1}})",
-  "smax.s32": f"select({_SIGNED_LESS}, {{1}}, {{0}})",
-  "smov": "{}",
-  "smov.u32": "{}",
-  "reloc": "({} * 64) & 0xFFFFFFFF",
-}
-# Where the distance is written in the operation, as it mostly is.
-_SHORT_SHIFTS = {
-  "sshll.u32": "({} << {}) & 0xFFFFFFFF",
-  "sshrl.u32": "{} >> {}",
-}
-_SHORT = set(map(str, range(32)))
-_COMPARISONS = dict(eq="==", ne="!=", lt="<", le="<=", gt=">", ge=">=")
-_LOGIC = {
-  "por": "{} | {}",
-  "pnand": "({} ^ True) | ({} ^ True)",
-  "pneg": "{} ^ True",
-  "pmov": "{}",
-}
-# What is executed whether or not anyone reads its result.
-_EFFECTS = {
-  *("store", "wait", "flag_add", "flag_set", "flag_clear", "dma", "call"),
-  *("branch", "delay", "halt", "alias", "divide", "pop", "remote", "unknown"),
-}
+from .operations import DIVISIONS, EFFECTS, HELPERS, value_of
+from .unknown import UNKNOWN
 
 
 class Translator:
-  """The variables of one kernel, and its operations as lines.
+  """Variables of one routine, and its operations as lines.
 
-  The lines call, besides the functions of this file, what the machine gives:
-  `clock`, `memory`, `words`, `note`, `call`, `alias` and `argument`.
+  Besides the helpers of `operations`, the lines call functions and objects of
+  the machine: `clock`, `memory`, `words`, `note`, `call`, `alias`, `argument`.
 
   Attributes:
     variables: Names of all variables, which start as `UNKNOWN`.
-    names: What the lines refer to besides these.
+    names: Other names that the lines refer to, with their values.
   """
 
   def __init__(self, bundles: Bundles):
     self._bundles = bundles
-    self._live = _live_registers(bundles)
+    self._live = live_registers(bundles)
     self._inputs: dict[str, list[str]] = defaultdict(list)  # by operand
     for operations in bundles.operations.values():
       for o in operations:
@@ -79,23 +42,15 @@ class Translator:
             self._inputs[operand].append(_input(o))
     self.variables = {_variable(register) for register in self._live}
     self.variables.update(*self._inputs.values())
-    self.names: dict[str, Any] = {
-      "UNKNOWN": UNKNOWN,
-      "shift_left": _shift_left,
-      "shift_right": _shift_right,
-      "shift_right_signed": _shift_right_signed,
-      "select": _select,
-      "divide": _divide,
-      "pop": _pop,
-    }
+    self.names: dict[str, Any] = {"UNKNOWN": UNKNOWN, **HELPERS}
 
-  def matters(self, o: Operation) -> bool:
-    """Whether anything that is counted depends on the operation."""
-    return o.kind in _EFFECTS or o.result in self._live
+  def is_live(self, o: Operation) -> bool:
+    """Return True if something that is counted depends on the operation."""
+    return o.kind in EFFECTS or o.result in self._live
 
   def phis(self, operations: list[Operation]) -> list[str]:
-    """The phis of a bundle, which act together."""
-    phis = [o for o in operations if o.kind == "phi" and self.matters(o)]
+    """Translate the phis of a bundle, which act together."""
+    phis = [o for o in operations if o.kind == "phi" and self.is_live(o)]
     if not phis:
       return []
     results = ", ".join(_variable(str(o.result)) for o in phis)
@@ -107,7 +62,11 @@ class Translator:
     return lines
 
   def condition(self, o: Operation, bundle: int) -> tuple[list[str], str]:
-    """Lines before a branch, and the expression of whether it is taken."""
+    """Translate the guard of a branch.
+
+    Returns:
+      Lines before the branch, and an expression that is True if it is taken.
+    """
     if not o.guard:
       return [], "True"
     guard = _variable(o.guard)
@@ -116,7 +75,7 @@ class Translator:
     return lines, f"{guard} is {not o.negated}"
 
   def lines(self, o: Operation, bundle: int) -> list[str]:
-    """Any operation but a phi or a branch."""
+    """Translate any operation but a phi or a branch."""
     match o.kind:
       case "store":
         return self._store(o, bundle)
@@ -135,23 +94,21 @@ class Translator:
     return self._assign(o, self._expression(o))
 
   def _expression(self, o: Operation) -> str:
+    """Write the result of an operation as an expression."""
     values = [_value(operand) for operand in o.operands]
+    value = value_of(o.name)
     match o.kind:
-      case "alu" if o.name in _SHORT_SHIFTS and values[1] in _SHORT:
-        return _SHORT_SHIFTS[o.name].format(*values)
-      case "alu" if o.name in _ARITHMETIC:
-        return _ARITHMETIC[o.name].format(*values)
-      case "alu":  # addresses
-        total = " + ".join(values)
-        return f"({total}) & 0xFFFFFFFF" if len(values) > 1 else total
-      case "compare":
-        return _comparison(o, values)
-      case "logic":
-        return _LOGIC[o.name].format(*map(_predicate, o.operands))
-      case "select":
+      case "alu" | "compare" if value:
+        return value.expression(values)
+      case "logic" if value:
+        return value.expression([_predicate(x) for x in o.operands])
+      case "select" if value:
         if str(o.result).startswith("%p"):
           values[1:] = map(_predicate, o.operands[1:])
-        return "select({}, {}, {})".format(*values)
+        return value.expression(values)
+      case "address":
+        total = " + ".join(values)
+        return f"({total}) & 0xFFFFFFFF" if len(values) > 1 else total
       case "divide":
         return "divide({}, {})".format(*values) + DIVISIONS[o.note]
       case "pop":
@@ -163,13 +120,14 @@ class Translator:
           return "0"
         return f"words.get({values[0]}, UNKNOWN)"
       case "argument":
-        # The value of a scalar operand is data.
+        # The value of a scalar operand is data, hence unknown.
         is_scalar = "<" in o.name
         address = self._bundles.addresses[f"operand {values[0]}"]
         return f"argument({values[0]}, {'UNKNOWN' if is_scalar else address})"
     return "UNKNOWN"
 
   def _assign(self, o: Operation, expression: str) -> list[str]:
+    """Assign to the result, and to the inputs of the phis that read it."""
     if not o.result or o.result not in self._live:
       return []
     names = [_variable(o.result), *self._inputs.get(o.result, ())]
@@ -227,9 +185,8 @@ class Translator:
     return _guarded(o, [line], [f"note({note!r})", line])
 
   def _call(self, o: Operation) -> list[str]:
-    instruction = o.note.split(" = ")[0].strip().lstrip("%")
     arguments = "".join(_value(operand) + ", " for operand in o.operands)
-    line = f"call({instruction!r}, ({arguments}))"
+    line = f"call({called(o)!r}, ({arguments}))"
     return _guarded(o, [line], [line])
 
   def _delay(self, o: Operation) -> list[str]:
@@ -249,14 +206,20 @@ class Translator:
     return [*_guarded(o, [line], [line]), *self._assign(o, "UNKNOWN")]
 
   def _own(self, o: Operation, bundle: int) -> str:
-    """A name by which the lines refer to the operation itself."""
+    """Return a name by which the lines refer to the operation itself."""
     place = self._bundles.operations[bundle].index(o)
     name = f"operation_{bundle}_{place}"
     self.names[name] = o
     return name
 
 
-def _live_registers(bundles: Bundles) -> set[str]:
+def called(o: Operation) -> str:
+  """Return the HLO instruction that a call runs."""
+  return o.note.split(" = ")[0].strip().lstrip("%")
+
+
+def live_registers(bundles: Bundles) -> set[str]:
+  """Collect the registers on which something that is counted depends."""
   writers: dict[str, list[Operation]] = defaultdict(list)
   waiting: list[str] = []
   live: set[str] = set()
@@ -264,7 +227,7 @@ def _live_registers(bundles: Bundles) -> set[str]:
     for o in operations:
       if o.result:
         writers[o.result].append(o)
-      if o.kind in _EFFECTS:
+      if o.kind in EFFECTS:
         waiting += _needs(o)
         if o.result and o.kind == "divide":
           waiting.append(o.result)
@@ -278,7 +241,7 @@ def _live_registers(bundles: Bundles) -> set[str]:
 
 
 def _needs(o: Operation) -> list[str]:
-  """The registers that decide what an operation does here."""
+  """List the registers on which the effect of an operation depends here."""
   if o.kind != "dma":
     return o.reads()
   wanted = [o.labels.get(x) for x in ("size_in_granules", "dst_syncflagno")]
@@ -290,6 +253,7 @@ def _needs(o: Operation) -> list[str]:
 def _guarded(
   o: Operation, lines: list[str], if_unknown: list[str]
 ) -> list[str]:
+  """Put lines under an operation's guard, and others under an unknown one."""
   if not o.guard:
     return lines
   guard = _variable(o.guard)
@@ -302,16 +266,18 @@ def _guarded(
 
 
 def _variable(register: str) -> str:
-  """`%s12_s3` -> `s12_s3`, `%7` -> `_7`."""
+  """Name the variable of a register: `%s12_s3` -> `s12_s3`, `%7` -> `_7`."""
   name = register[1:]
   return name if name[0].isalpha() else f"_{name}"
 
 
 def _input(phi: Operation) -> str:
+  """Name the variable of a phi's input."""
   return f"into_{_variable(str(phi.result))}"
 
 
 def _value(operand: Operand) -> str:
+  """Write an operand as an expression."""
   if operand is None:
     return "UNKNOWN"
   if isinstance(operand, str):
@@ -322,48 +288,5 @@ def _value(operand: Operand) -> str:
 
 
 def _predicate(operand: Operand) -> str:
+  """Write a predicate operand as an expression; literals are 0 and 1."""
   return str(bool(operand)) if isinstance(operand, int) else _value(operand)
-
-
-def _comparison(o: Operation, values: list[str]) -> str:
-  _, relation, kind, *_ = o.name.split(".")
-  if kind == "s32":  # signed, of words held unsigned
-    values = [f"({value} ^ {_SIGN})" for value in values]
-  return f"{values[0]} {_COMPARISONS[relation]} {values[1]}"
-
-
-def _shift_left(a: Any, by: Any) -> Any:
-  if by is UNKNOWN:
-    return UNKNOWN
-  return (a << by) & 0xFFFFFFFF if by < 32 else a & 0
-
-
-def _shift_right(a: Any, by: Any) -> Any:
-  if by is UNKNOWN:
-    return UNKNOWN
-  return a >> by if by < 32 else a & 0
-
-
-def _shift_right_signed(a: Any, by: Any) -> Any:
-  if by is UNKNOWN:
-    return UNKNOWN
-  return (((a ^ _SIGN) - _SIGN) >> min(by, 31)) & 0xFFFFFFFF
-
-
-def _select(condition: Any, a: Any, b: Any) -> Any:
-  if condition is UNKNOWN:
-    return a if a is not UNKNOWN and b is not UNKNOWN and a == b else UNKNOWN
-  return a if condition else b
-
-
-def _divide(a: Any, b: Any) -> list[int]:
-  """Quotient and remainder, in the order in which they are taken."""
-  if a is UNKNOWN or b is UNKNOWN or not b:
-    return []
-  return [a // b, a % b]
-
-
-def _pop(results: list[int] | Unknown) -> int | Unknown:
-  if isinstance(results, Unknown) or not results:
-    return UNKNOWN
-  return results.pop(0)

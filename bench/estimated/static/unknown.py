@@ -1,14 +1,14 @@
-"""The value of what cannot be known without the tensors' data.
+"""A value that cannot be known without the tensors' data.
 
-Anything computed from it is unknown too, except that `True | UNKNOWN` is true.
-Deciding by it is an error: whoever branches asks `is UNKNOWN` first.
+Results computed from it are unknown too, except that `True | UNKNOWN` is true.
+Its truth value is an error: code that branches first tests `is UNKNOWN`.
 """
 
 from typing import Any, NoReturn
 
 
 class Unknown:
-  """The type of `UNKNOWN`.
+  """Type of `UNKNOWN`.
 
   >>> UNKNOWN + 1 & 7 is UNKNOWN
   True
@@ -20,7 +20,7 @@ class Unknown:
     return "UNKNOWN"
 
   def __bool__(self) -> NoReturn:
-    raise TypeError("an unknown value cannot decide")
+    raise TypeError("an unknown value has no truth value; test `is UNKNOWN`")
 
   def _same(self, other: Any) -> "Unknown":
     return self

@@ -1,5 +1,8 @@
+"""Latency and bandwidth of collectives on a torus."""
+
 import pytest
 
+from podscale.bench.chips import CHIPS
 from podscale.bench.estimated.collective_cost import (
   HOP_US,
   LINK_GB_PER_S,
@@ -9,6 +12,7 @@ from podscale.bench.estimated.collective_cost import (
   ring_us,
   scatter_us,
 )
+from podscale.bench.tables.paper_table import SLICES
 
 POD = Slice("v3", (16, 32, 1), 2)
 
@@ -27,7 +31,7 @@ def test_one_device_costs_nothing():
 
 def test_small_messages_cost_latency():
   tile = Slice("v3", (2, 2, 1), 2)
-  # Two hops to the far corner, of the barrier's signal and of the message.
+  # Two hops to the far corner, for the barrier's signal and for the message.
   assert exchange_us(0, tile) == 4 * HOP_US
   assert ring_us(0, tile) == 8 * HOP_US
   # 64 devices in x, 32 in y, from both sides, there and back.
@@ -36,8 +40,9 @@ def test_small_messages_cost_latency():
 
 
 def test_the_busiest_link_of_an_exchange():
-  # In the middle of 4 chips in a row, 2 x 2 messages one way; of 4 x 4 chips,
-  # the 2 of half a row to the 8 beyond; 4 times as many of two cores.
+  # In the middle of a row of 4 chips, 2 x 2 messages go one way. With 4 x 4
+  # chips, the 2 of half a row send to the 8 beyond; two cores a chip send 4
+  # times as many.
   for sides, cores, messages in (
     ((4,), 1, 4),
     ((4, 4), 1, 16),
@@ -70,5 +75,30 @@ def test_the_exchange_is_ahead_where_batch_norm_uses_it():
       assert exchange_us(8 * channels, tile) < ring_us(8 * channels, tile)
 
 
-def test_every_chip_has_a_link():
-  assert set(LINK_GB_PER_S) == {"v3", "v4", "v5e", "v5p", "v6e", "tpu7x"}
+# From cloud.google.com/tpu/docs: a pod's all-reduce bandwidth in 1e9 bytes a
+# second (340 TB/s, 1.1 PB/s, 51.2 TB/s, 102.4 TB/s), its chips, and the ports
+# of a chip.
+PODS = {
+  "v3": (340e3, 1024, 4),
+  "v4": (1.1e6, 4096, 6),
+  "v5e": (51.2e3, 256, 4),
+  "v6e": (102.4e3, 256, 4),
+}
+
+
+@pytest.mark.parametrize("chip", PODS)
+def test_a_link_has_its_share_of_the_pods_bandwidth(chip):
+  bandwidth, chips, ports = PODS[chip]
+  assert LINK_GB_PER_S[chip] == pytest.approx(
+    bandwidth / chips / ports, rel=0.01
+  )
+
+
+@pytest.mark.parametrize("chip", ["v5p", "tpu7x"])
+def test_a_link_has_its_share_of_the_chips_bandwidth(chip):
+  # 1,200 GB/s a chip, both directions, over 6 ports.
+  assert LINK_GB_PER_S[chip] == 1200 / 2 / 6
+
+
+def test_every_chip_with_slices_has_a_link():
+  assert set(SLICES) <= set(LINK_GB_PER_S) <= set(CHIPS)

@@ -1,4 +1,4 @@
-"""Estimates of the depthwise op on a TPU, by its compiler alone."""
+"""Estimates of the depthwise op on a TPU, from its compiler alone."""
 
 import importlib.util
 
@@ -24,10 +24,11 @@ def test_the_layout_fills_the_lanes(channels, batch, layout):
 @pytest.mark.libtpu
 @needs_libtpu
 @pytest.mark.parametrize("chip", ["v3", "v5e", "v6e"])
-def test_a_layer_is_compiled_and_judged(chip):
+def test_a_layer_is_compiled_and_estimated(chip):
   shape = DepthwiseShape(8, 128, 3, 1)
   (row,) = estimate_depthwise([shape], batch_size=16, chip=chip)
   assert (row["layer"], row["layout"]) == ("8x8x128 3x3 s1", "HWNC")
+  assert (row["chip"], row["images"]) == (chip, 16)
   assert row["ratio"] == row["xla_us"] / row["ours_us"]
   assert 0 < row["ours_forward_us"] < row["ours_us"]
   assert 0 < row["of_bound"] < 1

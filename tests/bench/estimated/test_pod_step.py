@@ -7,7 +7,7 @@ import re
 import pytest
 from support.libtpu_mark import NEEDS_LIBTPU
 
-from podscale.bench.estimated.hlo import Instruction, read_instructions
+from podscale.bench.compiled.hlo import Instruction, read_instructions
 from podscale.bench.estimated.pod_step import lower_step
 from podscale.bench.estimated.static import slice_devices
 from podscale.bench.estimated.step import pod_config

@@ -1,4 +1,4 @@
-"""Throughput of slices, from collectives that were compiled for a small one."""
+"""Throughput of slices, from collectives compiled for a small slice."""
 
 import pytest
 from support.libtpu_mark import NEEDS_LIBTPU
@@ -13,7 +13,7 @@ from podscale.bench.estimated.collective_cost import (
 from podscale.bench.estimated.scale import collective_us, scaling_rows
 from podscale.bench.estimated.static import slice_devices
 from podscale.bench.estimated.step import Movement, slice_of
-from podscale.bench.tables.paper_table import SLICES, TABLE_1
+from podscale.bench.tables.paper_table import PAPER_TABLE, SLICES
 
 SMALL, LARGE = Slice("v3", (8, 8), 2), Slice("v3", (16, 32), 2)
 MOVEMENTS = [
@@ -27,13 +27,13 @@ MOVEMENTS = [
 
 
 @pytest.mark.parametrize("slice_", [SMALL, LARGE])
-def test_collectives_are_those_of_the_slice(slice_):
+def test_collectives_are_priced_for_the_slice(slice_):
   expected = ring_us(4096, Slice("v3", (1, 2), 2)) + all_reduce_us(1000, slice_)
   expected += 2 * scatter_us(2**20, slice_)
   assert collective_us(MOVEMENTS, 128, slice_) == pytest.approx(expected)
 
 
-def test_on_the_slice_it_was_compiled_for_each_counts_as_it_is():
+def test_on_the_compiled_slice_each_collective_counts_unchanged():
   alone = sum(movement.us(SMALL) for movement in MOVEMENTS)
   assert collective_us(MOVEMENTS, 128, SMALL) == pytest.approx(alone)
 
@@ -52,15 +52,17 @@ def test_rows_stand_beside_the_published(monkeypatch):
 
   monkeypatch.setattr(scale, "slice_devices", lambda name: [name])
   monkeypatch.setattr(scale, "slice_of", lambda chip, _: Slice(chip, (8, 8), 2))
-  monkeypatch.setattr(scale, "judge_step", lambda *_, **__: Step)
-  rows = scaling_rows("b2", chips=["v3", "v5e"], per_core=32, way="best")
+  monkeypatch.setattr(scale, "compiled_step", lambda *_, **__: Step)
+  rows = scaling_rows(
+    "b2", chips=["v3", "v5e"], per_core=32, implementation="best"
+  )
   assert [row["cores"] for row in rows] == [128, 256, 512, 1024, 2048, 128, 256]
   assert rows[3]["images_per_ms"] == pytest.approx(32768 / 70)
-  assert rows[3]["published_images_per_ms"] == TABLE_1["b2", 1024][0]
+  assert rows[3]["published_images_per_ms"] == PAPER_TABLE["b2", 1024][0]
   assert rows[3]["of_published"] == pytest.approx(32768 / 70 / 451.35)
   # The paper has neither 2,048 cores nor other chips.
   assert all(row["of_published"] is None for row in rows[4:])
-  others = scaling_rows("b2", chips=["v3"], per_core=64, way="best")
+  others = scaling_rows("b2", chips=["v3"], per_core=64, implementation="best")
   assert all(row["of_published"] is None for row in others)
 
 

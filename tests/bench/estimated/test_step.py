@@ -1,4 +1,4 @@
-"""A whole step judged, on a network small enough for a test."""
+"""Estimates of a whole step, on a network small enough for a test."""
 
 import dataclasses
 
@@ -29,7 +29,7 @@ def test_config_is_the_large_batch_recipe():
   assert (config.model.name, config.batch_size) == ("b2", 2048)
   assert config.optimizer.name == "lars"
   assert config.schedule.lr_per_256 == get_preset("b5-64k").schedule.lr_per_256
-  # A slice of four chips has a schedule, too.
+  # A slice of four chips has a schedule as well.
   make_schedule(
     pod_config("b0", 256).schedule,
     batch_size=256,
@@ -63,8 +63,10 @@ class TestEstimates:
     devices = slice_devices("v5e:4x4")
     smoke = dataclasses.replace(get_preset("smoke"), batch_size=128)
     plain, ours = (
-      estimate_step(smoke, chip="v5e", devices=devices, way=way)
-      for way in ("plain", "best")
+      estimate_step(
+        smoke, chip="v5e", devices=devices, implementation=implementation
+      )
+      for implementation in ("plain", "best")
     )
     assert slice_of("v5e", devices) == Slice("v5e", (4, 4, 1), 1)
     for row in (plain, ours):
@@ -76,7 +78,7 @@ class TestEstimates:
       assert 0 < row["peak_bytes"] < 2**30
       assert row["of_hbm"] == row["peak_bytes"] / 2**34
       assert len(row["top"]) == 20
-    # Two of each of 22 batch norms, and at most three more.
+    # Two for each of 22 batch norms, and at most three more.
     assert 44 < plain["collectives"]["count"] < 48
     # Gradients scattered and weights gathered in two dimensions.
     assert 48 < ours["collectives"]["count"] < 52

@@ -1,4 +1,4 @@
-"""How long a device was busy, by what a profile says."""
+"""Busy time of devices, from profiles."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""How far results are apart."""
+"""Difference between results."""
 
 import jax.numpy as jnp
 import numpy as np

@@ -1,4 +1,4 @@
-"""The benchmark of the host's part."""
+"""The benchmark of the input pipeline."""
 
 import cv2
 import numpy as np

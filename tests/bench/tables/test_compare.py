@@ -1,38 +1,73 @@
+"""Comparison of two runs."""
+
 import json
 
 import pytest
 
 from podscale.bench import commands
 from podscale.bench.__main__ import main
-from podscale.bench.tables.compare import changes, read_run
+from podscale.bench.commands import Tables
+from podscale.bench.tables.compare import changes, missing_rows, read_run
 from podscale.train.errors import UsageError
 
-BEFORE = [
+MEASURED = [
   {"chip": "v3", "cores": 128, "us": 100.0, "chosen": "xla", "compile_s": 1.0},
   {"chip": "v3", "cores": 256, "us": 100.0, "chosen": "xla", "compile_s": 1.0},
 ]
+ESTIMATED = [{**row, "compiler": {"libtpu": "1.2"}} for row in MEASURED]
 
 
-def test_a_tenth_is_no_change():
-  after = [{**row, "us": 109.9, "compile_s": 9.0} for row in BEFORE]
-  assert changes(BEFORE, after) == []
+@pytest.mark.parametrize(
+  ("before", "us"), [(MEASURED, 110.0), (MEASURED, 90.0), (ESTIMATED, 102.0)]
+)
+def test_small_differences_are_no_change(before, us):
+  after = [{**row, "us": us, "compile_s": 9.0} for row in before]
+  assert changes(before, after) == []
 
 
-@pytest.mark.parametrize("us", [111.0, 89.0])
-def test_slower_and_faster_are_named(us):
-  after = [BEFORE[0], {**BEFORE[1], "us": us}]
-  (change,) = changes(BEFORE, after)
-  assert (change["row"], change["figure"]) == ("v3 256", "us")
-  assert change["ratio"] == pytest.approx(us / 100)
+@pytest.mark.parametrize(
+  ("before", "us"),
+  [(MEASURED, 111.0), (MEASURED, 89.0), (ESTIMATED, 102.1), (ESTIMATED, 97.9)],
+)
+def test_slower_and_faster_are_named(before, us):
+  after = [before[0], {**before[1], "us": us}]
+  (change,) = changes(before, after)
+  assert (change.row, change.figure) == ("v3 256", "us")
+  assert change.ratio == pytest.approx(us / 100)
+  assert change.is_loss == (us > 100)
+
+
+@pytest.mark.parametrize(
+  ("figure", "before", "after", "is_loss"),
+  [
+    ("ratio", 2.0, 1.5, True),
+    ("ratio", 1.5, 2.0, False),
+    ("images_per_s", 20.0, 10.0, True),
+    ("hbm_bytes", 10, 20, True),
+    ("kernels", 0, 3, True),
+    ("failures", [], ["x: FAILED"], True),
+    ("failures", ["x: FAILED"], [], False),
+    # The rival's time is neither.
+    ("xla_us", 10.0, 20.0, False),
+    ("xla_us", 20.0, 10.0, False),
+  ],
+)
+def test_losses_by_figure(figure, before, after, is_loss):
+  (change,) = changes(
+    [{"layer": "a", figure: before}], [{"layer": "a", figure: after}]
+  )
+  assert change.is_loss == is_loss
 
 
 def test_new_rows_and_figures_are_no_change():
-  after = [{**BEFORE[0], "bytes": 7}, {**BEFORE[1], "cores": 512}]
-  assert changes(BEFORE, after) == []
+  after = [{**MEASURED[0], "bytes": 7}, {**MEASURED[1], "cores": 512}]
+  assert changes(MEASURED, after) == []
+  assert missing_rows(MEASURED, after) == ["v3 256"]
+  assert missing_rows(MEASURED[:1], after) == []
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"a": 1}', "[1]"])
-def test_what_is_no_run_is_refused(tmp_path, text):
+def test_other_files_are_refused(tmp_path, text):
   path = tmp_path / "run.json"
   path.write_text(text)
   with pytest.raises(UsageError, match=r"--compare .*run\.json"):
@@ -40,28 +75,83 @@ def test_what_is_no_run_is_refused(tmp_path, text):
 
 
 @pytest.mark.slow
-def test_the_command_says_what_changed(tmp_path, capsys):
+def test_the_command_names_changes(tmp_path, capsys):
   run = ["lars", "--runs", "1", "--json"]
   assert main(run) == 0
   rows = json.loads(capsys.readouterr().out)
   path = tmp_path / "run.json"
-  path.write_text(json.dumps([{**row, "median_s": 1e9} for row in rows]))
+  path.write_text(json.dumps([{**row, "median_s": 1e-9} for row in rows]))
   assert main([*run, "--compare", str(path)]) == 1
-  said = capsys.readouterr().err.splitlines()
-  assert len(said) >= 3
-  assert said[0].startswith("optax.lars, per tensor: median_s 1e+09 -> ")
+  lines = capsys.readouterr().err.splitlines()
+  assert len(lines) >= 4
+  assert lines[0].startswith("optax.lars, per tensor: median_s 1e-09 -> ")
 
 
-def test_tables_for_people_have_more_and_are_no_change(
-  tmp_path, capsys, monkeypatch
-):
-  rows = [{"layer": "a", "us": 2.0}]
-  details = [{"layer": "a", "us": 1.0}]
+@pytest.fixture
+def compare(tmp_path, capsys, monkeypatch):
+  """Compare two results of `bench lars`; return exit code and lines."""
 
-  def run(args):
-    return {"layers": rows} if args.json else {"layers": rows, "all": details}
+  def run(before, after):
+    monkeypatch.setattr(commands, "run_lars", lambda args: Tables(before))
+    assert main(["lars", "--json"]) == 0
+    path = tmp_path / "run.json"
+    path.write_text(capsys.readouterr().out)
+    monkeypatch.setattr(commands, "run_lars", lambda args: Tables(after))
+    code = main(["lars", "--compare", str(path)])
+    return code, capsys.readouterr().err.splitlines()
 
-  monkeypatch.setattr(commands, "run_kernels", run)
+  return run
+
+
+def estimates(us, version="1.2"):
+  return {"a": [{"update": "x", "us": us, "compiler": {"libtpu": version}}]}
+
+
+def test_the_same_is_silent(compare):
+  assert compare(estimates(100.0), estimates(102.0)) == (0, [])
+
+
+def test_a_loss_fails(compare):
+  assert compare(estimates(100.0), estimates(103.0)) == (
+    1,
+    ["x: us 100 -> 103 (1.03), loss", "1 losses, of 1 differences"],
+  )
+
+
+def test_a_gain_is_reported(compare):
+  code, lines = compare(estimates(100.0), estimates(50.0))
+  assert (code, lines) == (0, ["x: us 100 -> 50 (0.50)"])
+
+
+def test_a_loss_by_another_compiler_is_reported(compare):
+  assert compare(estimates(100.0), estimates(103.0, "1.3")) == (
+    0,
+    [
+      "compiled by libtpu 1.2 -> libtpu 1.3",
+      "x: us 100 -> 103 (1.03), loss",
+      "not a failure, as the compiler differs: 1 losses",
+    ],
+  )
+
+
+def test_a_missing_row_fails(compare):
+  code, lines = compare({"a": MEASURED}, {"a": MEASURED[:1]})
+  assert (code, lines[0]) == (1, "v3 256: row is missing")
+
+
+def test_several_tables_are_compared_by_their_rows(compare):
+  tables = {"a": [{"part": "x", "us": 1.0}], "b": [{"group": 4, "us": 2.0}]}
+  slower = {**tables, "b": [{"group": 4, "us": 3.0}]}
+  code, lines = compare(tables, slower)
+  assert (code, lines[0]) == (1, "4: us 2 -> 3 (1.50), loss")
+
+
+def test_details_are_not_compared(tmp_path, capsys, monkeypatch):
+  tables = Tables(
+    {"layers": [{"layer": "a", "us": 2.0}]},
+    {"all": [{"layer": "a", "us": 1.0}]},
+  )
+  monkeypatch.setattr(commands, "run_kernels", lambda args: tables)
   assert main(["kernels", "--json"]) == 0
   path = tmp_path / "run.json"
   path.write_text(capsys.readouterr().out)
@@ -69,36 +159,7 @@ def test_tables_for_people_have_more_and_are_no_change(
   assert capsys.readouterr().err == ""
 
 
-def test_several_tables_are_compared_by_their_rows(
-  tmp_path, capsys, monkeypatch
-):
-  tables = {"a": [{"part": "x", "us": 1.0}], "b": [{"group": 4, "us": 2.0}]}
-  monkeypatch.setattr(commands, "run_collectives", lambda args: tables)
-  assert main(["collectives", "--json"]) == 0
-  path = tmp_path / "run.json"
-  path.write_text(capsys.readouterr().out)
-  tables["b"][0]["us"] = 3.0
-  assert main(["collectives", "--compare", str(path)]) == 1
-  assert capsys.readouterr().err == "4: us 2 -> 3 (1.50)\n"
-
-
-def test_another_compiler_is_named(tmp_path, capsys, monkeypatch):
-  def run(version):
-    rows = [{"update": "a", "us": 1.0, "compiler": {"libtpu": version}}]
-    return lambda args: {"title": rows}
-
-  path = tmp_path / "run.json"
-  monkeypatch.setattr(commands, "run_lars", run("1.2"))
-  assert main(["lars", "--json"]) == 0
-  path.write_text(capsys.readouterr().out)
-  assert main(["lars", "--compare", str(path)]) == 0
-  assert capsys.readouterr().err == ""
-  monkeypatch.setattr(commands, "run_lars", run("1.3"))
-  assert main(["lars", "--compare", str(path)]) == 0
-  assert capsys.readouterr().err == "compiled by libtpu 1.2 -> libtpu 1.3\n"
-
-
-def test_a_missing_run_is_one_line(tmp_path, capsys):
+def test_a_missing_file_is_one_line(tmp_path, capsys):
   path = tmp_path / "none.json"
   assert main(["lars", "--compare", str(path)]) == 2
   assert str(path) in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The tables for people."""
+"""Tables for the terminal."""
 
 from podscale.bench.tables.report import print_table
 

@@ -9,8 +9,8 @@ from support.libtpu_mark import NEEDS_LIBTPU
 
 from podscale.bench.estimated.static import slice_devices
 from podscale.bench.estimated.static.compile import compiled, lowered_for
-from podscale.bench.measured.collectives import model_sizes
-from podscale.bench.measured.lars import sharded_update, updates
+from podscale.bench.workloads.collectives import model_sizes
+from podscale.bench.workloads.lars import sharded_update, updates
 
 pytestmark = NEEDS_LIBTPU
 

@@ -1,6 +1,6 @@
-"""The stored dumps, and hand-written programs.
+"""Stored dumps, and hand-written programs.
 
-`dumps.tar.xz` holds, each as one folder NAME_CHIP without what is not read:
+`dumps.tar.xz` holds, each in a folder NAME_CHIP and without unread files:
 
 * small: a Pallas kernel, grid 4 x 2, with an inner loop of 8 and a `pl.when`,
   and an XLA fusion after it; for all seven chips, by libtpu 0.0.52;
@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from podscale.bench.estimated.static.chips import CHIPS
+from podscale.bench.chips import CHIPS
 from podscale.bench.estimated.static.interlocks import utilisation_files
-from podscale.bench.estimated.static.kernel import Kernel
 from podscale.bench.estimated.static.machine import Machine
+from podscale.bench.estimated.static.routine import Routine
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +29,7 @@ def dumps(tmp_path_factory):
 
 @pytest.fixture
 def write(tmp_path):
-  """Writes a program, a bundle a string, and gives its path."""
+  """Write a program, a string for each bundle, and return its path."""
 
   def write_bundles(bundles, name="x"):
     lines = (
@@ -45,12 +45,12 @@ def write(tmp_path):
 
 @pytest.fixture
 def run(write):
-  """Runs a hand-written program; DMAs arrive a microsecond late."""
+  """Run a hand-written program; the latency of DMAs is a microsecond."""
 
   def run_bundles(bundles, chip="v5e"):
     path = write(bundles)
     chip = CHIPS[chip]._replace(latency_us=1.0)
-    kernel = Kernel(path, chip, utilisation_files(path.parent))
-    return Machine(chip, [kernel]).run(kernel)
+    routine = Routine(path, chip, utilisation_files(path.parent))
+    return Machine(chip, [routine]).run(routine)
 
   return run_bundles

@@ -1,4 +1,4 @@
-"""Judging what libtpu compiles here; skipped where it is not installed."""
+"""Estimates from libtpu's code; skipped where libtpu is not installed."""
 
 import importlib.util
 import subprocess
@@ -10,7 +10,8 @@ import pytest
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from podscale.bench.estimated.static import CHIPS, judge
+from podscale.bench.chips import CHIPS
+from podscale.bench.estimated.static import estimate_function
 from podscale.bench.estimated.static.compile import _dump_folder
 from podscale.train.errors import UsageError
 
@@ -45,7 +46,7 @@ def double(x):
 
 
 def copy_all(*arrays):
-  """Each array to HBM by way of VMEM; all of them in one kernel."""
+  """Copy each array to HBM by way of VMEM, all in one kernel."""
 
   def kernel(*refs):
     *sources, out_ref, block_ref, semaphore = refs
@@ -74,46 +75,51 @@ def copy_all(*arrays):
 
 @needs_libtpu
 @pytest.mark.parametrize("chip", ["v3", "v5e"])
-def test_of_many_operands_all_are_counted(chip):
-  # The compiler passes so many in a table.
+def test_each_of_many_operands_is_counted(chip):
+  # The compiler passes so many operands in a table.
   array = jax.ShapeDtypeStruct((64, 128), jnp.float32)
-  judged = judge(copy_all, *[array] * 40, chip=chip)
-  assert not any("FAILED" in note for note in judged.unmodelled)
-  assert judged.hbm_bytes >= 2 * 40 * 64 * 128 * 4
+  estimate = estimate_function(copy_all, *[array] * 40, chip=chip)
+  assert not any("FAILED" in note for note in estimate.unmodelled)
+  assert estimate.hbm_bytes >= 2 * 40 * 64 * 128 * 4
 
 
 @needs_libtpu
 @pytest.mark.parametrize("chip", ["v3", "v5e", "v6e"])
 @pytest.mark.parametrize("function", [add_one, double])
 def test_bytes_and_time_of_a_memory_bound_program(chip, function):
-  judged = judge(function, X, chip=chip)
+  estimate = estimate_function(function, X, chip=chip)
   floor = 2 * BYTES / CHIPS[chip].hbm_gb_per_s / 1e3
-  # Pipelining loses the first and the last of 8 blocks, and latencies.
-  assert floor < judged.microseconds < 1.25 * floor + 10
-  assert judged.hbm_bytes == pytest.approx(2 * BYTES, rel=0.01)
-  assert judged.hbm_us == pytest.approx(floor, rel=0.01)
-  assert judged.spills == 0
-  assert 0 < judged.vector_slot_use < 1
-  assert judged.compile_s > 0
-  assert "HloModule" in judged.hlo
-  kernel = max(judged.kernels, key=lambda kernel: kernel.microseconds)
-  assert kernel.calls == 1
-  assert (function is double) == kernel.name.startswith("double")
-  assert not kernel.unmodelled
+  # Pipelining loses the first and the last of 8 blocks, and the latencies.
+  assert floor < estimate.microseconds < 1.25 * floor + 10
+  assert estimate.hbm_bytes == pytest.approx(2 * BYTES, rel=0.01)
+  assert estimate.hbm_us == pytest.approx(floor, rel=0.01)
+  assert estimate.spills == 0
+  assert 0 < estimate.vector_slot_use < 1
+  assert estimate.compile_s > 0
+  assert "HloModule" in estimate.hlo
+  routine = max(estimate.routines, key=lambda r: r.microseconds)
+  assert routine.calls == 1
+  assert (function is double) == routine.name.startswith("double")
+  assert not routine.unmodelled
 
 
 @needs_libtpu
 def test_same_function_twice_and_nothing_left():
-  first, second = judge(add_one, X, chip="v5e"), judge(add_one, X, chip="v5e")
-  assert first.kernels == second.kernels
+  first, second = (
+    estimate_function(add_one, X, chip="v5e"),
+    estimate_function(add_one, X, chip="v5e"),
+  )
+  assert first.routines == second.routines
   assert list(_dump_folder().iterdir()) == []
 
 
 @needs_libtpu
 def test_trees_of_arguments():
   tree = {"a": X, "b": (X, X)}
-  judged = judge(lambda t: t["a"] + t["b"][0] * t["b"][1], tree, chip="v5e")
-  assert judged.hbm_bytes == pytest.approx(4 * BYTES, rel=0.01)
+  estimate = estimate_function(
+    lambda t: t["a"] + t["b"][0] * t["b"][1], tree, chip="v5e"
+  )
+  assert estimate.hbm_bytes == pytest.approx(4 * BYTES, rel=0.01)
 
 
 @needs_libtpu
@@ -128,16 +134,16 @@ def test_program_that_does_not_compile_leaves_nothing():
     )
 
   with pytest.raises(jax.errors.JaxRuntimeError, match=r"(?i)vmem"):
-    judge(too_large, X, chip="v5e")
+    estimate_function(too_large, X, chip="v5e")
   assert list(_dump_folder().iterdir()) == []
 
 
-JUDGE = """
+ESTIMATE = """
 import jax, jax.numpy as jnp
 {before}
-from podscale.bench.estimated.static import judge
+from podscale.bench.estimated.static import estimate_function
 x = jax.ShapeDtypeStruct((256, 256), jnp.float32)
-print(judge(lambda x: x @ x, x, chip="v5e").microseconds)
+print(estimate_function(lambda x: x @ x, x, chip="v5e").microseconds)
 """
 LOADED_BEFORE = """
 from jax.experimental import topologies
@@ -146,7 +152,7 @@ topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
 
 
 def start(before=""):
-  code = JUDGE.format(before=before)
+  code = ESTIMATE.format(before=before)
   return subprocess.Popen(
     [sys.executable, "-c", code],
     stdout=subprocess.PIPE,
@@ -181,9 +187,9 @@ def test_libtpu_loaded_without_our_flags(monkeypatch):
 def test_libtpu_that_is_not_installed(monkeypatch):
   monkeypatch.setitem(sys.modules, "libtpu", None)
   with pytest.raises(UsageError, match=r"pip install 'podscale\[tpu\]'"):
-    judge(add_one, X, chip="v5e")
+    estimate_function(add_one, X, chip="v5e")
 
 
 def test_unknown_chip():
   with pytest.raises(UsageError, match="unknown chip 'v5'; did you mean"):
-    judge(add_one, X, chip="v5")
+    estimate_function(add_one, X, chip="v5")

@@ -4,12 +4,15 @@ import shutil
 
 import pytest
 
-from podscale.bench.estimated.static.chips import CHIPS
+from podscale.bench.chips import CHIPS
+from podscale.bench.estimated.static.interlocks import utilisation_files
+from podscale.bench.estimated.static.machine import Machine
 from podscale.bench.estimated.static.program import (
+  cost_of,
   program_files,
-  simulate_kernel,
   simulate_program,
 )
+from podscale.bench.estimated.static.routine import Routine
 
 # That script's figures: cycles and HBM bytes of the whole program, and of its
 # kernels run alone: cycles, bundles, their cycles, bytes, vector operations.
@@ -74,6 +77,12 @@ PROGRAMS = {
 }
 
 
+def simulate_routine(path, chip):
+  """Run one routine alone and once, on an idle core."""
+  routine = Routine(path, chip, utilisation_files(path.parent))
+  return cost_of(Machine(chip, [routine]).run(routine), chip)
+
+
 def chip_of(name):
   return CHIPS[name.split("_")[1]]
 
@@ -85,9 +94,9 @@ def test_program_agrees(dumps, name):
   program = simulate_program(dumps / name, chip)
   # The figures above are rounded to cycles.
   assert program.microseconds * chip.mhz == pytest.approx(cycles, abs=0.5)
-  parts = [*program.kernels, program.top_level]
+  parts = [*program.routines, program.top_level]
   assert sum(part.hbm_bytes for part in parts) == hbm_bytes
-  assert {part.name for part in program.kernels} == set(kernels)
+  assert {part.name for part in program.routines} == set(kernels)
   assert program.microseconds == pytest.approx(
     sum(part.microseconds for part in parts)
   )
@@ -99,7 +108,7 @@ def test_program_agrees(dumps, name):
 def test_kernels_alone_agree(dumps, name):
   chip = chip_of(name)
   for path in program_files(dumps / name)[1]:
-    kernel = simulate_kernel(path, chip)
+    kernel = simulate_routine(path, chip)
     cycles, bundles, issue, hbm_bytes, vector = PROGRAMS[name][2][kernel.name]
     assert kernel.microseconds * chip.mhz == pytest.approx(cycles, abs=0.5)
     assert kernel.bundles == bundles
@@ -113,13 +122,13 @@ def test_kernels_alone_agree(dumps, name):
 
 def test_program_calls_kernels_in_its_loop(dumps):
   program = simulate_program(dumps / "loop_v5e", CHIPS["v5e"])
-  calls = {kernel.name: kernel.calls for kernel in program.kernels}
+  calls = {kernel.name: kernel.calls for kernel in program.routines}
   assert calls == {"convert.1": 1, "copy.11": 7, "fusion.8": 7}
 
 
 def test_other_cores_are_reported_and_not_waited_for(dumps):
   (path,) = (dumps / "psum_v5e").glob("*final_bundles.txt")
-  kernel = simulate_kernel(path, CHIPS["v5e"])
+  kernel = simulate_routine(path, CHIPS["v5e"])
   assert kernel.microseconds * 1500 == pytest.approx(11910, abs=0.5)
   notes = "\n".join(kernel.unmodelled)
   for what in ("192x dma.general", "vsyncadd.remote", "never satisfied"):
@@ -128,7 +137,7 @@ def test_other_cores_are_reported_and_not_waited_for(dumps):
 
 def test_dump_of_another_chip_is_noticed(dumps):
   (path,) = (dumps / "small_v3").glob("*small.1-*final_bundles.txt")
-  kernel = simulate_kernel(path, CHIPS["v5e"])
+  kernel = simulate_routine(path, CHIPS["v5e"])
   assert "are not this chip's" in "\n".join(kernel.unmodelled)
 
 
@@ -136,7 +145,7 @@ def test_newest_program_counts(dumps, tmp_path):
   shutil.copytree(dumps / "loop_v5e", tmp_path, dirs_exist_ok=True)
   shutil.copytree(dumps / "small_v5e", tmp_path, dirs_exist_ok=True)
   program = simulate_program(tmp_path, CHIPS["v5e"])
-  assert {kernel.name for kernel in program.kernels} == set(
+  assert {kernel.name for kernel in program.routines} == set(
     PROGRAMS["small_v5e"][2]
   )
 
@@ -159,7 +168,7 @@ def test_kernel_that_fails_takes_the_compilers_estimate(write, tmp_path):
   write(ENDLESS, "2-bad")
   write(TOP, "1-TLP")
   program = simulate_program(tmp_path, CHIPS["v5e"])
-  (bad,) = program.kernels
+  (bad,) = program.routines
   assert bad.microseconds == pytest.approx(1 / 1500, abs=3 / 1500)
   assert any("FAILED" in note for note in bad.unmodelled)
   hlo = '%bad = f32[] fusion(), backend_config={"estimated_cycles":"777"}\n'

@@ -27,7 +27,7 @@ def skips(*setup):
 def holds(run, *setup):
   """Whether %p1_p1 holds after these bundles; None if it is not known."""
   record = run(skips(*setup), "v3")
-  assert not record.kernel.error, record.kernel.error
+  assert not record.routine.error, record.routine.error
   if any("data-dependent branch" in note for note in record.traffic.notes):
     return None
   left_out = len(setup) + 6 - sum(record.executed())
@@ -44,7 +44,7 @@ def test_delay_slots_run_with_every_turn(run, chip, turn, rest):
 
 
 def test_delay_in_cycles_needs_the_tables(run):
-  assert "utilisation tables" in run(LOOP, "tpu7x").kernel.error
+  assert "utilisation tables" in run(LOOP, "tpu7x").routine.error
 
 
 def test_time_is_bundles_and_their_delays(run):
@@ -201,7 +201,7 @@ def test_branch_in_a_taken_delay_slot_is_refused(run):
       "{} /* Start region 3 */",
     ]
   )
-  assert record.kernel.error == "branch in a delay slot, bundle 0x1"
+  assert record.routine.error == "branch in a delay slot, bundle 0x1"
 
 
 def test_branch_not_taken_may_hold_another_in_its_slots(run):

@@ -1,3 +1,5 @@
+"""Times and estimates of the LARS update."""
+
 import json
 
 import pytest
@@ -7,7 +9,7 @@ from podscale.bench.__main__ import main
 
 
 @pytest.mark.slow
-def test_times_each_way_on_the_device(capsys):
+def test_times_each_implementation_on_the_device(capsys):
   assert main(["lars", "--runs", "1", "--json"]) == 0
   rows = json.loads(capsys.readouterr().out)
   assert [len(row["samples_s"]) for row in rows] == [1, 1, 1]
@@ -27,7 +29,7 @@ class TestEstimates:
       *(0, 2, 11, 2)
     ]
     assert not any(row["failures"] for row in (optax, packed, to_pack, shard))
-    # What is aimed at: twice as fast, and 1.15 of the least bytes.
+    # The aim: twice the speed of optax, and 1.15 of the least bytes.
     assert packed["times faster"] > 2
     assert 1 < packed["of the least"] < 1.15
     assert shard["megabytes"] < packed["megabytes"] / 8
@@ -45,6 +47,6 @@ class TestEstimates:
     assert "does not compile for v3:3x999" in capsys.readouterr().err
 
 
-def test_a_model_that_is_not_there_is_refused():
+def test_an_unknown_model_is_refused():
   with pytest.raises(SystemExit):
     main(["lars", "--model", "b9"])

@@ -1,8 +1,8 @@
-"""What is read from HLO text, here from a made-up step."""
+"""Instructions read from HLO text, here of a made-up step."""
 
 import pytest
 
-from podscale.bench.estimated.hlo import KINDS, read_instructions
+from podscale.bench.compiled.hlo import KINDS, read_instructions
 
 HLO = """HloModule jit_step, is_scheduled=true
 
@@ -89,7 +89,7 @@ def test_collectives(instructions, name, op, bytes_, group):
   )
 
 
-def test_what_is_inside_fusions_is_left_to_them(instructions):
+def test_instructions_inside_fusions_are_left_out(instructions):
   assert not {"inner", "c.1", "c.2"} & set(instructions)
 
 
@@ -100,5 +100,5 @@ def test_bytes_of_all_results(instructions):
 
 def test_groups_in_an_unknown_form_are_refused():
   text = "ENTRY %m (x: f32[]) -> f32[] {\n  %y = f32[] all-reduce(%x)\n}\n"
-  with pytest.raises(ValueError, match="unknown groups"):
+  with pytest.raises(ValueError, match="no replica groups"):
     _ = read_instructions(text)["y"].group_size

@@ -1,34 +1,34 @@
-"""One compiled kernel: its bundles, their cycles, and its scalar code."""
+"""One routine: bundles, their cycles, and scalar code."""
 
 import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+from ...chips import Chip
 from .bundles import read_bundles
-from .chips import Chip
 from .interlocks import interlocks, read_utilisation
 from .scalar import ScalarCode
 
 _FILE = re.compile(r"(?:\d+-)?(.*?)-\d+-final_bundles\.txt$")
 
 
-class Kernel:
-  """What a `*-final_bundles.txt` and the tables beside it say.
+class Routine:
+  """Machine code of one XLA fusion or Pallas kernel, or of the top level.
 
-  A kernel that cannot be read has an `error` and no code; the program goes on
+  A routine that cannot be read has an `error` and no code; the program goes on
   without it.
 
   Attributes:
-    name: Of its HLO instruction, or else of its file.
-    file_name: As its file has it.
-    notes: What could not be read, or is not as expected.
-    error: Why it cannot be run, or why running it failed.
-    length: Bundles.
-    pages: Of the addresses of its allocations.
-    scalar: Its scalar code.
-    extra: Cycles that each takes beyond one.
-    units: Columns of `rows`.
+    name: Name of the HLO instruction, or of the file if that is unknown.
+    file_name: Name in the file's name.
+    notes: Texts that were not understood or not expected, with their counts.
+    error: Reason why reading or running failed, or None.
+    length: Number of bundles.
+    pages: Pages of the allocations' addresses.
+    scalar: Scalar code.
+    extra: Cycles that each bundle takes beyond one.
+    units: Names of the columns of `rows`.
     capacities: Slots of each unit in a bundle.
     rows: Slots that each bundle uses.
   """
@@ -41,13 +41,13 @@ class Kernel:
     *,
     top_level: bool = False,
   ):
-    """Reads the files.
+    """Read the files.
 
     Args:
-      path: The bundles.
-      chip: What they were compiled for.
-      tables: What `utilisation_files` found in the folder.
-      top_level: They are the top level's, which calls the kernels.
+      path: File of the bundles.
+      chip: Chip for which they were compiled.
+      tables: Utilisation tables, from `utilisation_files`.
+      top_level: True for the top level, which calls the routines.
     """
     match = _FILE.match(path.name)
     self.file_name = self.name = match[1] if match else path.name
@@ -58,7 +58,7 @@ class Kernel:
     try:
       self._read(path, chip, tables, top_level)
     except Exception as error:
-      # Whatever a compiler yet unknown writes, the other kernels still count.
+      # A future compiler may write anything; the other routines still count.
       self.error = explain(error)
 
   def _read(
@@ -80,7 +80,10 @@ class Kernel:
     found = interlocks(bundles.delays, scheduled, final)
     if not found.aligned:
       if chip.delay_in_cycles:
-        raise ValueError("branch delays of this chip need utilisation tables")
+        raise ValueError(
+          "branch delays of this chip need utilisation tables, which are "
+          f"missing beside {path.name} or do not align with it"
+        )
       self.notes["interlocks not known: cycles are too few"] += 1
     if found.capacities and found.capacities != chip.capacities:
       self.notes[f"slots {found.capacities} are not this chip's"] += 1
@@ -91,7 +94,7 @@ class Kernel:
 
 
 def explain(error: Exception) -> str:
-  """Why a kernel fails, in words where it was foreseen."""
+  """Describe why a routine failed; unforeseen errors keep their type."""
   if isinstance(error, ValueError):
     return str(error)
   return f"not understood: {error!r}"

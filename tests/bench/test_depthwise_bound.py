@@ -1,8 +1,8 @@
-"""The least that a depthwise layer can take."""
+"""Lower bound of a depthwise layer's time."""
 
 import pytest
 
-from podscale.bench.estimated.depthwise_bound import bound_us
+from podscale.bench.depthwise_bound import bound_us
 from podscale.bench.layers import DepthwiseShape
 
 

@@ -1,4 +1,4 @@
-"""What a compiled program's HLO text says of its instructions."""
+"""Instructions of a compiled program, read from its HLO text."""
 
 import math
 import re
@@ -20,17 +20,17 @@ COLLECTIVES = (
   "all-to-all",
   "collective-permute",
 )
-"""XLA's names of them."""
+"""XLA's names of the collectives."""
 
 
 class Instruction(NamedTuple):
-  """One instruction, with the text of the computation that it calls.
+  """One instruction, with the text of the computations that it calls.
 
   Attributes:
-    name: Without the %.
-    shape: Of the result.
-    opcode: Such as "fusion".
-    text: The rest of its line, and the lines of what it calls.
+    name: Name without the %.
+    shape: Shape of the result, as HLO writes it.
+    opcode: Operation, such as "fusion".
+    text: Rest of the line, then the lines of the called computations.
   """
 
   name: str
@@ -40,21 +40,21 @@ class Instruction(NamedTuple):
 
   @property
   def op_name(self) -> str:
-    """Where in the Python program it comes from, scopes included."""
+    """Origin in the Python program, scopes included."""
     match = re.search(r'op_name="([^"]*)"', self.text)
     return match[1] if match else ""
 
   @property
   def bytes(self) -> int:
-    """Of the result."""
+    """Size of the result."""
     return bytes_of(self.shape)
 
   @property
   def collective(self) -> str | None:
-    """Which collective it is, by XLA's name, or starts.
+    """XLA's name of the collective, also where it only starts; else None.
 
     XLA writes some reduce-scatters as a fusion of an all-reduce and a slice,
-    which is compiled as the former.
+    and compiles the fusion to a reduce-scatter.
     """
     if self.opcode == "fusion" and "calls=%all-reduce-scatter" in self.text:
       return "reduce-scatter"
@@ -63,17 +63,17 @@ class Instruction(NamedTuple):
 
   @property
   def group_size(self) -> int:
-    """Devices that a collective is between, 2 to permute; 0 for all of them.
+    """Devices in one group of a collective; 0 for all, 2 for a permute.
 
     Raises:
-      ValueError: it does not say so in a known form.
+      ValueError: The text has no replica groups in a known format.
     """
-    pairs = self.collective == "collective-permute"
-    return 2 if pairs else _group_size(self.text)
+    permutes = self.collective == "collective-permute"
+    return 2 if permutes else _group_size(self.text)
 
   @property
   def kind(self) -> str:
-    """What it is for: one of `KINDS`."""
+    """Purpose, one of `KINDS`."""
     if self.collective:
       return "collectives"
     if "depthwise_conv_bn" in self.name or _is_depthwise(self.text):
@@ -93,13 +93,16 @@ KINDS = (
   "optimizer",
   "collectives",
 )
-"""Depthwise convolutions; all others, and products of matrices; the update,
-with packing and moving gradients and weights; what crosses devices; and the
-rest: batch norm's sums, activations, gates, losses, copies."""
+"""Purposes of instructions.
+
+"pointwise" has all convolutions but the depthwise ones, and matrix products;
+"optimizer" the update, and packing or moving gradients and weights;
+"normalisation" the rest: batch norm's sums, activations, gates, losses, copies.
+"""
 
 
 def read_instructions(hlo: str) -> dict[str, Instruction]:
-  """All instructions of a program but those inside fusions, by name."""
+  """Return a program's instructions by name, but those inside fusions."""
   lines: list[str] = []
   computations = {"": lines}
   for line in hlo.splitlines():
@@ -124,7 +127,7 @@ def read_instructions(hlo: str) -> dict[str, Instruction]:
 
 
 def bytes_of(shapes: str) -> int:
-  """Of arrays that a text names, the padding of their tiles left out.
+  """Add up the sizes of the arrays in a text, without the padding of tiles.
 
   >>> bytes_of("(f32[8]{0:T(256)}, bf16[4,2]{1,0})")
   48
@@ -141,7 +144,7 @@ def _is_depthwise(text: str) -> bool:
 
 
 def _group_size(text: str) -> int:
-  """The devices of one of the groups that a collective names.
+  """Return the number of devices in one group of a collective.
 
   >>> _group_size("replica_groups={{0,1},{2,3}}, x")
   2
@@ -152,13 +155,16 @@ def _group_size(text: str) -> int:
   """
   match = re.search(r"replica_groups=(\{\{|\[|mesh\[|\{\})([^\]}]*)(.*)", text)
   if not match:
-    raise ValueError(f"a collective of unknown groups: {text[:200]}")
-  form, inside, rest = match.groups()
-  if form == "{}":
+    raise ValueError(
+      "no replica groups in a known format ({{..}}, [..] or mesh[..]) in the "
+      f"collective {text[:200]}"
+    )
+  opening, inside, rest = match.groups()
+  if opening == "{}":
     return 0
-  if form == "{{":
+  if opening == "{{":
     return inside.count(",") + 1
-  if form == "[":
+  if opening == "[":
     return int(inside.split(",")[1])
   sizes = dict(re.findall(r"'(\w+)'=(\d+)", inside))
   axes = re.findall(r"'(\w+)'", rest.partition("}")[0])

@@ -1,4 +1,4 @@
-"""The collectives of a step, on 8 CPU devices and for a slice."""
+"""Collectives of a step, on 8 CPU devices and for a slice."""
 
 import json
 
@@ -8,9 +8,9 @@ import pytest
 from support.libtpu_mark import NEEDS_LIBTPU
 
 from podscale.bench.__main__ import main
-from podscale.bench.estimated.collectives import hop_rows, table_1_rows
+from podscale.bench.estimated.collectives import hop_rows, paper_table_rows
 from podscale.bench.estimated.static import slice_devices
-from podscale.bench.measured.collectives import (
+from podscale.bench.workloads.collectives import (
   Sizes,
   collectives_in,
   model_sizes,
@@ -38,7 +38,7 @@ def run(part):
   return jax.device_get(part.function(*values))
 
 
-def test_all_ways_of_a_part_give_the_same():
+def test_all_implementations_of_a_part_give_the_same():
   parts = parts_by_name()
   plain = run(parts["moments: mean, mean square"])
   for name in ("moments: gathered", "moments: about a pivot"):
@@ -47,7 +47,7 @@ def test_all_ways_of_a_part_give_the_same():
   fused = run(parts["gradients: mean_gradients"])
   jax.tree.map(np.testing.assert_array_equal, each, fused)
   gathered = run(parts["gradients: scattered, gathered"])
-  # Of sorted leaves the bias is first, a row of its own.
+  # Leaves are sorted: the bias is first and has a row of its own.
   np.testing.assert_allclose(
     gathered[:, 0, :30], fused["bias"], rtol=1e-5, atol=1e-6
   )
@@ -61,7 +61,7 @@ def test_sizes_of_a_model(model):
     "b5": (116, 86368, 30389784),
   }[model]
   assert len(sizes.channels) == layers
-  assert sizes.moment_bytes == 8 * channels
+  assert sum(sizes.channels) == channels
   assert sizes.gradient_bytes == 4 * params
 
 
@@ -75,12 +75,27 @@ def test_counts_what_is_in_a_program():
   assert collectives_in(hlo) == (3, 64 + 36 + 768)
 
 
-def test_table_1():
-  rows = table_1_rows()
-  assert [row["published %"] for row in rows][-1] == 1.03
-  for row in rows:
-    # The published share has waiting in it, which the model has not.
-    assert row["published %"] / 4 < row["all-reduce %"] < row["published %"]
+def test_paper_table_adds_up_the_collectives_of_a_step():
+  rows = {(row["model"], row["cores"]): row for row in paper_table_rows()}
+  row = rows["b5", 1024]
+  assert (row["batch"], row["published %"]) == (32768, 1.03)
+  # 32,768 images at 77.44 images a millisecond.
+  assert row["step ms"] == pytest.approx(423.14, abs=0.01)
+  # Groups of 4 cores, 2 chips: for each of 116 batch norms and 86,368 channels
+  # one ring of float32 sums of two moments forward and one backward. A ring
+  # has a barrier and 3 messages, each of 1 us a link and 83 GB/s.
+  moments = 2 * (116 * (1 + 3) + 3 * 8 * 86368 / 83e3)
+  assert row["moments us"] == pytest.approx(moments)
+  # 121.6 MB over 16 x 32 chips with 2 cores: half in each order of the
+  # dimensions, from both sides; 32 devices in each dimension.
+  half = 4 * 30389784 / 2 / 2
+  one_dimension = [16 + 31 * part / 32 / 83e3 for part in (half, half / 32)]
+  assert row["gradients us"] == pytest.approx(2 * sum(one_dimension))
+  share = (row["moments us"] + row["gradients us"]) / row["step ms"] / 10
+  assert row["all-reduce %"] == pytest.approx(share)
+  # The published share contains waiting, the predicted one does not.
+  for row in rows.values():
+    assert row["all-reduce %"] < row["published %"]
 
 
 @pytest.mark.slow
@@ -131,6 +146,6 @@ class TestSlices:
     for part in step_parts(SIZES, mesh):
       hlo = part.function.lower(*part.args).compile().as_text()
       counts[part.name], _ = collectives_in(hlo)
-    # Two layers; nothing comes back to the first one's input but its own.
+    # Two layers; the first one's input receives only its own cotangent.
     assert counts["moments: about a pivot"] <= 4
     assert counts["gradients: mean_gradients"] == 1

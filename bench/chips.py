@@ -1,17 +1,16 @@
-"""What the model knows of each chip, per TensorCore.
+"""Facts about each TPU chip, per TensorCore.
 
 Clocks are libtpu's: `pl.delay(1000)` (nanoseconds) compiles to `vdelay` of
-700, 940, 1050, 1500, 1750, 1750 and 1900 cycles. Bandwidths are a chip's over
-its cores. From cloud.google.com/tpu/docs: v4 1,200 GB/s (jax's table has 1,230,
-which is taken), v5e 819, v5p 2,765, v6e 1,638. No official page was found for
-v2 and v3 (700 and 900 are quoted by others) and tpu7x (jax: 7,400; libtpu:
-3,686 a core). The sizes of HBM are from the same pages, for v2 and v3 jax's.
+700, 940, 1050, 1500, 1750, 1750 and 1900 cycles. Bandwidths are a chip's,
+divided by its cores. cloud.google.com/tpu/docs has v4 1,200 GB/s (jax's table
+has 1,230, used here), v5e 819, v5p 2,765, v6e 1,638. No official page was found
+for v2 and v3 (others quote 700 and 900) and tpu7x (jax: 7,400; libtpu: 3,686 a
+core). The sizes of HBM are from the same pages; jax has those of v2 and v3.
 
-The latency was never measured: it is what libtpu's own `estimated_cycles` of
-additions of growing size hold besides a constant times their bytes: 183, 241,
-598, 1,815, 2,116, 2,115 and 2,296 cycles. Granules were checked against the
-windows that the compiler writes beside its DMAs, delay slots against its
-schedules.
+The latency was never measured. It is the constant term of libtpu's own
+`estimated_cycles` for additions of growing size: 183, 241, 598, 1,815, 2,116,
+2,115 and 2,296 cycles. Granules were checked against the windows that the
+compiler writes beside its DMAs, delay slots against its schedules.
 """
 
 from typing import NamedTuple
@@ -21,16 +20,16 @@ class Chip(NamedTuple):
   """One TensorCore.
 
   Attributes:
-    topology: Name of its smallest topology, for compiling ahead of time.
-    mhz: Clock.
-    hbm_gib: HBM of one core, 2**30 bytes.
-    hbm_gb_per_s: HBM bandwidth, reads and writes together, 1e9 bytes.
-    latency_us: From the start of a DMA to the arrival of its last byte, beyond
-      what the bandwidth takes.
+    topology: Name of the smallest topology, for compiling ahead of time.
+    mhz: Clock frequency.
+    hbm_gib: HBM of one core, in 2**30 bytes.
+    hbm_gb_per_s: HBM bandwidth, reads and writes together, in 1e9 bytes.
+    latency_us: Time from the start of a DMA to the arrival of its last byte,
+      without the time by the bandwidth.
     granule: Bytes in one unit of a DMA's size.
-    delay_slots: Bundles that run after a branch before it is taken.
-    delay_in_cycles: The delay slots are cycles instead of bundles.
-    capacities: Slots of each unit in a bundle, as `Utilisation` has them.
+    delay_slots: Bundles that run after a branch before the jump.
+    delay_in_cycles: True if the delay slots are cycles instead of bundles.
+    capacities: Slots of each unit in a bundle, in the order of `Utilisation`.
   """
 
   topology: str
@@ -45,7 +44,7 @@ class Chip(NamedTuple):
 
   @property
   def bytes_per_cycle(self) -> float:
-    """HBM bytes in one cycle of the clock.
+    """Bytes that HBM moves in one cycle of the clock.
 
     >>> CHIPS["v5e"].bytes_per_cycle
     546.0
@@ -84,4 +83,4 @@ CHIPS = {
   "v6e": Chip("v6e:2x2", 1750, 32, 1638.0, 1.21, 32, 4, False, _V6_SLOTS),
   "tpu7x": Chip("tpu7x:2x2x1", 1900, 96, 3690.0, 1.21, 32, 6, True, _V6_SLOTS),
 }
-"""The chips that libtpu compiles for, by the names of `bench --chip`."""
+"""Chips that libtpu compiles for, by the names of `bench --chip`."""

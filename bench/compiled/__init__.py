@@ -1,0 +1,1 @@
+"""Facts about compiled programs, read from XLA's text and analyses."""

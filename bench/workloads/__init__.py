@@ -1,0 +1,1 @@
+"""Programs that benchmarks both time on devices and estimate for TPUs."""
