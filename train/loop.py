@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 from jax.tree_util import KeyPath, keystr
 from rich.console import Console
 
 from ..collectives import ALL_DEVICES, EvaluationTotals
+from .assembly import assemble
 from .data import (
   Batch,
   EvalBatches,
@@ -52,16 +52,9 @@ from .records.report import report
 from .records.wall_time import STEPS, Account
 from .records.workdir import SplitIdentity, claim
 from .settings.config import Config
-from .setup import Run, create_model, set_up
-from .sharding import Placement
+from .setup import Run, set_up
 from .state import TrainState, Variables
-from .step import (
-  EvalStep,
-  Metrics,
-  make_augment,
-  make_eval_step,
-  make_train_step,
-)
+from .step import EvalStep, Metrics
 
 _MOST_NAMED = 5  # tensors in a message
 _MOST_NORMS = 3
@@ -150,37 +143,29 @@ def _train(
   """
   account = Account()
   run = set_up(config)
+  assembly = assemble(
+    config,
+    run.mesh,
+    examples=len(run.train_source),
+    num_classes=run.num_classes,
+    scale=run.scale,
+  )
   workdir = Path(config.workdir or "")
   notes = _claim(config, run, workdir, lock)
   terminal.keep_in(workdir, jax.process_index())
   stop.advice = f"to go on: the same command with --workdir {workdir}"
 
   # --- The state, the data and where both stood ---------------------------
-  placement = Placement(run.mesh)
-  template = nnx.eval_shape(lambda: create_model(config, run, nnx.Rngs(0)))
-  train_step = make_train_step(
-    template,
-    run.optimizer,
-    run.schedule,
-    config=config,
-    scale=run.scale,
-    placement=placement,
-  )
-  eval_step = make_eval_step(template, scale=run.scale, mesh=run.mesh)
+  sharding = assembly.sharding
   train_step, eval_step, unpack, unpack_average = (
     account.first_call("compilation", jitted)
     for jitted in (
-      *(train_step, eval_step),
-      *(placement.unpack, placement.unpack_average),
+      *(assembly.train_step, assembly.eval_step),
+      *(sharding.unpack, sharding.unpack_average),
     )
   )
-  state = placement.init_state(
-    lambda rngs: create_model(config, run, rngs),
-    run.optimizer,
-    seed=config.seed,
-  )
+  state = assembly.init_state()
   leaves = state.variables.params.packing.paths
-  augment = make_augment(config, run.mesh)
   skips = Skips(config.data.skip_bad)
   with contextlib.ExitStack() as stack:
     batches = _batches(config, run, skips)
@@ -190,13 +175,13 @@ def _train(
     step = 0
     damaged: list[str] = []
     restored = checkpoints.restore_latest(
-      placement.unpacked_shapes(state),
+      sharding.unpacked_shapes(state),
       last_step=run.total_steps,
       check_data=batches.check,
     )
     if restored:
       step, saved, saved_data, damaged = restored
-      state = placement.pack(saved, like=state)
+      state = sharding.pack(saved, like=state)
       data_state = data_state or saved_data
     if data_state:
       batches.restore(data_state)
@@ -260,7 +245,7 @@ def _train(
       stopping = batch is None
       if batch is not None:
         with watch.over("starting a step"):
-          images = augment(batch)
+          images = assembly.augment(batch)
           state, metrics = train_step(state, images, batch["label"])
         stop.started(metrics["loss"])
         step += 1

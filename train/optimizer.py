@@ -1,4 +1,4 @@
-"""LARS and RMSProp as TensorFlow's EfficientNet has them, for optax."""
+"""LARS and RMSProp with the formulas of TensorFlow's EfficientNet."""
 
 from collections.abc import Callable
 from functools import partial
@@ -9,20 +9,21 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.tree_util import DictKey, GetAttrKey, KeyPath
+from jax.typing import ArrayLike
 
 from ..kernels import Packed, Shard, lars_update
 from ..kernels.surface import Variant, lars_steps, rows_here
 from .settings.config import OptimizerConfig
 
 PyTree = Any
-Predicate = Callable[..., bool]  # of a key path and, where given, the leaf
+Predicate = Callable[..., bool]  # (key path, leaf); the leaf is optional
 
 
 def parameter_name(path: KeyPath) -> str:
-  """The last name in a key path: `kernel`, `bias`, `scale`, ...
+  """Return the last name in a key path, such as `kernel`, `bias` or `scale`.
 
-  Indices are passed over, and so is the `.value` that `flax.nnx` and
-  `flax.linen` put behind the name of a variable.
+  The function skips indices, and the `.value` that `flax.nnx` and `flax.linen`
+  append to the name of a variable.
 
   >>> parameter_name((DictKey("stem"), DictKey("kernel"), GetAttrKey("value")))
   'kernel'
@@ -36,32 +37,32 @@ def parameter_name(path: KeyPath) -> str:
 
 
 def is_batch_norm(path: KeyPath, leaf: object = None) -> bool:
-  """Whether this is batch norm's `scale` or `offset`: the L2 loss skips it."""
+  """Tell if a parameter is batch norm's `scale` or `offset`; L2 skips those."""
   del leaf
   return parameter_name(path) in ("scale", "offset")
 
 
 def is_bias_or_batch_norm(path: KeyPath, leaf: object = None) -> bool:
-  """Whether this is a bias or batch norm's: LARS gives it the raw rate."""
+  """Tell if LARS skips a parameter: a bias, or batch norm's scale or offset."""
   return parameter_name(path) == "bias" or is_batch_norm(path)
 
 
 def l2_penalty(
   params: Packed, shard: Shard | None = None, exclude: Predicate = is_batch_norm
 ) -> tuple[jax.Array, Packed]:
-  """Half the squared norm of all parameters but the excluded ones.
+  """Compute half the squared norm of the parameters, and its gradient.
 
-  Biases are in it, batch norm is not, as in TensorFlow's EfficientNet
-  (`main.py`: `tf.nn.l2_loss` over all that lacks `batch_normalization` in its
-  name). The caller multiplies by the coefficient.
+  By default biases count and batch norm does not, as in TensorFlow's
+  EfficientNet (`main.py` applies `tf.nn.l2_loss` to every variable whose name
+  lacks `batch_normalization`). The caller multiplies by the coefficient.
 
   Args:
-    params: the weights, or this device's shard of them.
-    shard: which one.
-    exclude: called with each leaf's key path.
+    params: Weights, or this device's shard of them.
+    shard: Index of that shard; None if `params` is whole.
+    exclude: Function of a leaf's key path; True leaves the leaf out.
 
   Returns:
-    A float32 scalar, of the shard alone; and its gradient.
+    The penalty of this shard alone, a float32 scalar, and its gradient.
 
   >>> tree = {"kernel": jnp.array([3.0, 4.0]), "scale": jnp.ones(2)}
   >>> penalty, gradient = l2_penalty(Packed.of(tree))
@@ -71,8 +72,8 @@ Array([0., 0.], dtype=float32)})
   """
   packing = params.packing
   counts = np.array([not exclude(path) for path in packing.paths], np.float32)
-  of_rows = rows_here(counts[packing.leaf_of_register], params, shard)
-  gradient = of_rows * params.buffer
+  factors = rows_here(counts[packing.leaf_of_register], params, shard)
+  gradient = factors * params.buffer
   return 0.5 * jnp.sum(gradient * params.buffer), Packed(gradient, packing)
 
 
@@ -80,9 +81,9 @@ class LarsState(NamedTuple):
   """State of `lars`.
 
   Attributes:
-    count: int32 scalar; the updates done so far.
-    momenta: tree like the parameters, at least float32; the momentum buffers,
-      which hold the learning rate of the steps they come from.
+    count: Number of updates done, an int32 scalar.
+    momenta: Momentum buffers, a tree like the parameters in at least float32.
+      They already contain the learning rate of the steps they sum.
   """
 
   count: jax.Array  # type: ignore[assignment]  # hides tuple.count
@@ -100,22 +101,22 @@ def lars(
   variant: Variant = "tensorflow",
   exclude: Predicate = is_bias_or_batch_norm,
 ) -> optax.GradientTransformation:
-  """LARS with TensorFlow's formula: `podscale.kernels.lars_update` for optax.
+  """Make LARS with TensorFlow's formula, for optax.
 
-  `optax.lars` divides by another norm and adapts everything unless told not to;
-  see `lars_update` for the formulas. To wrap this in
-  `optax.inject_hyperparams`, say `static_args=("exclude", "nesterov")`.
+  `optax.lars` divides by a different norm and adapts every parameter by
+  default; `podscale.kernels.lars_update` has the formulas. To wrap the result
+  in `optax.inject_hyperparams`, pass `static_args=("exclude", "nesterov")`.
 
   Args:
-    learning_rate: a scalar, or a function of the number of updates done.
-    weight_decay: decay of the adapted parameters.
-    trust_coefficient: factor of the trust ratio.
-    momentum: share of the momentum buffer that stays.
-    epsilon: added to the trust ratio's denominator.
-    nesterov: whether to step by the momentum's next value.
+    learning_rate: Scalar, or function of the number of updates done.
+    weight_decay: Weight decay of the adapted parameters.
+    trust_coefficient: Factor of the trust ratio.
+    momentum: Share of the momentum buffer that a step keeps.
+    epsilon: Term added to the trust ratio's denominator.
+    nesterov: True to step by the momentum's next value.
     variant: "tensorflow", "optax" or "scaled".
-    exclude: called with each parameter's key path and value; true leaves out
-      trust ratio and decay. By default biases and batch norm.
+    exclude: Function of a parameter's key path and value; True leaves out
+      trust ratio and decay. The default excludes biases and batch norm.
 
   Returns:
     An `optax.GradientTransformation` whose update needs the parameters.
@@ -172,19 +173,19 @@ def rmsprop(
   momentum: float = 0.9,
   epsilon: float = 0.001,
 ) -> optax.GradientTransformation:
-  """RMSProp with the semantics of TensorFlow 1.
+  """Make RMSProp with the semantics of TensorFlow 1, for optax.
 
       m = decay * m + (1 - decay) * g ** 2           # starts at 1, not at 0
       v = momentum * v + learning_rate * g / sqrt(m + epsilon)
       w = w - v
 
-  optax can do exactly this; only its defaults are others.
+  This is `optax.rmsprop` with different defaults.
 
   Args:
-    learning_rate: a scalar, or a function of the number of updates done.
-    decay: share of the mean square that stays.
-    momentum: share of the momentum buffer that stays.
-    epsilon: added to the mean square, inside the root.
+    learning_rate: Scalar, or function of the number of updates done.
+    decay: Share of the mean square that a step keeps.
+    momentum: Share of the momentum buffer that a step keeps.
+    epsilon: Term added to the mean square, inside the root.
 
   Returns:
     An `optax.GradientTransformation`.
@@ -201,38 +202,64 @@ def rmsprop(
   )
 
 
-class Optimizer(NamedTuple):
-  """How a training run updates its packed weights.
+class LarsBuffers(NamedTuple):
+  """State of LARS in a training run, whose `TrainState.step` counts the steps.
 
   Attributes:
-    init: Function of the weights to the first state.
-    update: Function of the weights, their gradients, the state and which shard
-      of them this device has, to the new weights and the new state.
+    momenta: Momentum buffers, packed as the weights are.
+  """
+
+  momenta: Packed
+
+
+class Optimizer(NamedTuple):
+  """Update rule of a training run for its packed weights.
+
+  The caller passes the learning rate, so that a run has a single step counter.
+
+  Attributes:
+    init: Function from the weights to the first state.
+    update: Function from the weights, their gradients, the state, this device's
+      shard (None for the whole buffer) and the learning rate to the new weights
+      and the new state.
   """
 
   init: Callable[[Packed], PyTree]
-  update: Callable[[Packed, Packed, PyTree, Shard], tuple[Packed, PyTree]]
+  update: Callable[
+    [Packed, Packed, PyTree, Shard | None, ArrayLike], tuple[Packed, PyTree]
+  ]
 
 
-def make_optimizer(
-  config: OptimizerConfig, schedule: optax.Schedule
-) -> Optimizer:
-  """The optimizer of a run; `config.l2` belongs to the loss, not to it."""
-  by_tensor = make_transformation(config, schedule)
+def make_optimizer(config: OptimizerConfig) -> Optimizer:
+  """Make the optimizer of a training run.
+
+  Args:
+    config: Settings. The loss applies `config.l2`; the optimizer ignores it.
+
+  >>> optimizer = make_optimizer(OptimizerConfig(name="lars"))
+  >>> params = Packed.of({"kernel": jnp.array([3.0, 4.0])})
+  >>> state = optimizer.init(params)
+  >>> params, state = optimizer.update(params, params, state, None, 0.1)
+  """
   if config.name == "rmsprop":
-    # Of one buffer it is one pass, which XLA fuses.
-    return Optimizer(by_tensor.init, partial(_apply, by_tensor))
-  return Optimizer(by_tensor.init, partial(_apply_lars, config, schedule))
+    # XLA fuses the update of a single buffer into one pass.
+    return Optimizer(rmsprop(0.0).init, partial(_apply_rmsprop, config))
+  return Optimizer(_init_lars, partial(_apply_lars, config))
 
 
 def make_transformation(
-  config: OptimizerConfig, schedule: optax.Schedule
+  config: OptimizerConfig, learning_rate: optax.ScalarOrSchedule
 ) -> optax.GradientTransformation:
-  """The same for optax, for trees of tensors."""
+  """Make the same optimizer for optax, for trees of tensors.
+
+  Args:
+    config: Settings.
+    learning_rate: Scalar, or function of the number of updates done.
+  """
   if config.name == "lars":
-    return lars(schedule, **_lars_settings(config))
+    return lars(learning_rate, **_lars_settings(config))
   return rmsprop(
-    schedule,
+    learning_rate,
     decay=config.rmsprop_decay,
     momentum=config.momentum,
     epsilon=config.rmsprop_epsilon,
@@ -248,19 +275,24 @@ def _lars_settings(config: OptimizerConfig) -> dict[str, Any]:
   }
 
 
-def _apply_lars(config, schedule, params, grads, state, shard):
-  """`lars`, which would write its updates out and read them again."""
+def _init_lars(params):
+  return LarsBuffers(jax.tree.map(_zeros_at_least_float32, params))
+
+
+def _apply_lars(config, params, grads, state, shard, learning_rate):
+  """Update the weights in place, without writing the updates to memory."""
   params, momenta = lars_update(
     *(params, grads, state.momenta),
-    learning_rate=schedule(state.count),
+    learning_rate=learning_rate,
     exclude=is_bias_or_batch_norm,
     shard=shard,
     **_lars_settings(config),
   )
-  return params, LarsState(optax.safe_increment(state.count), momenta)
+  return params, LarsBuffers(momenta)
 
 
-def _apply(transformation, params, grads, state, shard):
+def _apply_rmsprop(config, params, grads, state, shard, learning_rate):
   del shard
+  transformation = make_transformation(config, learning_rate)
   updates, state = transformation.update(grads, state, params)
   return optax.apply_updates(params, updates), state

@@ -1,14 +1,11 @@
-"""From settings to the parts of a run, checked before anything is compiled."""
+"""Data and devices of a run, opened and checked before anything compiles."""
 
 from typing import NamedTuple
 
 import jax
-import optax
-from flax import nnx
 from jax.sharding import Mesh
 
-from ..collectives import MEMBER, group_mesh, group_size_for
-from ..model import EfficientNet, ModelSpec, model_spec
+from .assembly import batch_norm_mesh, resolve_model, run_length
 from .data import (
   AutoAugment,
   Policy,
@@ -19,29 +16,22 @@ from .data import (
   read_class_names,
 )
 from .errors import UsageError
-from .optimizer import Optimizer, make_optimizer
-from .schedule import make_schedule
 from .settings.config import Config, DataConfig, ModelConfig
 from .step import ImageScale
 
-_MOST_STEPS = 2**31 - 1  # the step counter is an int32
-
 
 class Run(NamedTuple):
-  """The parts of a run that stay the same from step to step.
+  """Data and devices of a run.
 
   Attributes:
     train_source: Images to train on.
     test_source: Images to evaluate on.
-    policy: What augmentation does to the images, if there is any.
+    policy: Augmentation of the training images; None for none.
     mesh: All devices, in batch-norm groups.
-    spec: Of the network.
     num_classes: Number of logits.
-    schedule: Learning rate by step.
-    optimizer: Built on that schedule.
     resolution: Height and width of the images, in pixels.
-    steps_per_epoch: Not rounded.
-    total_steps: Of the whole run.
+    steps_per_epoch: Training images divided by the batch size, not rounded.
+    total_steps: Number of training steps.
     eval_batch_size: Images per evaluation step, over all devices.
   """
 
@@ -49,10 +39,7 @@ class Run(NamedTuple):
   test_source: Source
   policy: Policy | None
   mesh: Mesh
-  spec: ModelSpec
   num_classes: int
-  schedule: optax.Schedule
-  optimizer: Optimizer
   resolution: int
   steps_per_epoch: float
   total_steps: int
@@ -60,86 +47,45 @@ class Run(NamedTuple):
 
   @property
   def scale(self) -> ImageScale:
-    """How the images are normalised."""
+    """Normalisation of the images."""
     return ImageScale(self.train_source.mean, self.train_source.std)
 
 
 def set_up(config: Config) -> Run:
-  """Opens the data and builds everything that needs no compilation.
+  """Open the data and arrange the devices.
 
   Raises:
-    UsageError: settings that do not fit each other, the devices or the data.
+    UsageError: Settings do not fit each other, the devices or the data.
   """
-  spec = resolve_model(config.model)
+  resolution = resolve_model(config.model).resolution
   eval_batch_size = config.eval_batch_size or config.batch_size
   mesh = make_mesh(config, eval_batch_size)
-  train_source = open_source(config.data, "train", spec.resolution)
-  test_source = open_source(config.data, "test", spec.resolution)
+  train_source = open_source(config.data, "train", resolution)
+  test_source = open_source(config.data, "test", resolution)
   check_same_classes(train_source, test_source)
   if config.data.class_names is not None:
     names = read_class_names(config.data.class_names, train_source.num_classes)
     train_source.class_names = test_source.class_names = names
-  steps_per_epoch = len(train_source) / config.batch_size
-  total_steps = int(config.epochs * steps_per_epoch)
-  if total_steps < 1:
-    raise UsageError(
-      f"{config.epochs:g} epochs of {len(train_source)} images are less than "
-      f"one batch of {config.batch_size}; raise --epochs or lower --batch-size"
-    )
-  if total_steps > _MOST_STEPS:
-    raise UsageError(
-      f"{config.epochs:g} epochs of {len(train_source)} images are "
-      f"{total_steps:,} batches of {config.batch_size}, and a run has at most "
-      f"{_MOST_STEPS:,}; lower --epochs or raise --batch-size"
-    )
-  schedule = make_schedule(
-    config.schedule,
-    batch_size=config.batch_size,
-    steps_per_epoch=steps_per_epoch,
-    total_steps=total_steps,
-  )
+  length = run_length(config, len(train_source))
   return Run(
     train_source=train_source,
     test_source=test_source,
     policy=_policy(config.data),
     mesh=mesh,
-    spec=spec,
     num_classes=_num_classes(config.model, train_source),
-    schedule=schedule,
-    optimizer=make_optimizer(config.optimizer, schedule),
-    resolution=spec.resolution,
-    steps_per_epoch=steps_per_epoch,
-    total_steps=total_steps,
+    resolution=resolution,
+    steps_per_epoch=length.steps_per_epoch,
+    total_steps=length.total_steps,
     eval_batch_size=eval_batch_size,
   )
 
 
-def resolve_model(config: ModelConfig) -> ModelSpec:
-  """The network's spec.
-
-  Raises:
-    UsageError: an unknown name, or values that do not fit each other.
-  """
-  try:
-    return model_spec(
-      config.name,
-      width=config.width,
-      depth=config.depth,
-      resolution=config.resolution,
-      dropout=config.dropout,
-      survival_prob=config.survival_prob,
-      stem_stride=config.stem_stride,
-    )
-  except ValueError as error:
-    raise UsageError(str(error)) from error
-
-
 def make_mesh(config: Config, eval_batch_size: int) -> Mesh:
-  """All devices in batch-norm groups.
+  """Arrange all devices in batch-norm groups.
 
   Raises:
-    UsageError: a batch or a group that the devices cannot share evenly, or
-      mixup of an odd number of images on a device.
+    UsageError: The devices cannot share a batch or form the groups evenly, or
+      mixup would get an odd number of images on a device.
   """
   devices = jax.device_count()
   for name, size in (
@@ -160,24 +106,9 @@ def make_mesh(config: Config, eval_batch_size: int) -> Mesh:
       f"multiple of {2 * devices}"
     )
   try:
-    group_size = config.batch_norm.group_size or group_size_for(
-      config.batch_norm.images_per_group, config.batch_size, devices
-    )
-    return group_mesh(group_size=group_size)
+    return batch_norm_mesh(config)
   except ValueError as error:
     raise UsageError(f"batch norm: {error}") from error
-
-
-def create_model(config: Config, run: Run, rngs: nnx.Rngs) -> EfficientNet:
-  """A network with new weights, its batch norm over the mesh's groups."""
-  return EfficientNet(
-    run.spec,
-    num_classes=run.num_classes,
-    dtype=config.model.dtype,
-    axis_name=MEMBER,
-    momentum=config.batch_norm.momentum,
-    rngs=rngs,
-  )
 
 
 def _policy(config: DataConfig) -> Policy | None:

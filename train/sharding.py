@@ -1,8 +1,9 @@
-"""Where the devices of a mesh have the parts of a training state.
+"""Layout of a training state on the devices of a mesh.
 
-The state's global arrays are in the order of the mesh: the part of a buffer
-that device i has is the shard that `scatter_mean` gives it. A checkpoint holds
-the tensors by name instead, whatever the devices.
+Weights, momenta and averages are split over the devices; everything else is
+replicated. The state's global arrays follow the order of the mesh: device i
+holds the shard that `scatter_mean` gives it. A checkpoint holds whole tensors
+by name instead, so that other devices can restore it.
 """
 
 from collections.abc import Callable
@@ -10,64 +11,70 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from ..collectives import ALL_DEVICES, torus_of
 from ..kernels import Packed
 from ..kernels.surface import LANES
-from ..model import EfficientNet
-from .optimizer import Optimizer
-from .state import TrainState, Variables, first_state
+from .state import TrainState, Variables
 
 PyTree = Any
 
 
-class Placement:
-  """The weights and their like in shards, the rest the same on all devices.
+class StateSharding:
+  """Layout of a `TrainState`: weights, momenta and averages are in shards.
 
   Args:
-    mesh: From `collectives.group_mesh`.
+    mesh: Mesh from `collectives.group_mesh`.
   """
 
   def __init__(self, mesh: Mesh):
     self.mesh = mesh
     self.torus = torus_of(mesh)
-    self._everywhere = NamedSharding(mesh, P())
-    self._unpack = jax.jit(self._unpacked, out_shardings=self._everywhere)
+    self._replicated = NamedSharding(mesh, P())
+    self._unpack = jax.jit(self._unpacked, out_shardings=self._replicated)
     self._unpack_average = jax.jit(
       lambda state: self._unpacked(state).average,
-      out_shardings=self._everywhere,
+      out_shardings=self._replicated,
     )
 
-  def init_state(
-    self,
-    create_model: Callable[[nnx.Rngs], EfficientNet],
-    optimizer: Optimizer,
-    *,
-    seed: int,
-  ) -> TrainState:
-    """The state before the first step, the same for any devices.
+  def init_state(self, first: Callable[[], TrainState]) -> TrainState:
+    """Compute the state before the first step, in its shards.
 
     Args:
-      create_model: Makes the network.
-      optimizer: What the weights are updated with.
-      seed: Of the initial weights.
+      first: Function that makes the whole state.
     """
 
     def create() -> TrainState:
-      shards = self.torus.devices
-      state = first_state(create_model, optimizer, seed=seed, shards=shards)
-      return self._reordered(state, self.torus.shard_of_device)
+      return self._reordered(first(), self.torus.shard_of_device)
 
     shardings = self.shardings(jax.eval_shape(create))
     options = _compiler_options(self.mesh)
     jitted = jax.jit(create, out_shardings=shardings, compiler_options=options)
     return jitted()
 
+  def abstract_state(self, first: Callable[[], TrainState]) -> TrainState:
+    """Return shapes, dtypes and shardings of `init_state`'s result.
+
+    The devices need not exist: this compiles and computes nothing.
+
+    Args:
+      first: Function that makes the whole state.
+    """
+    shapes = jax.eval_shape(first)
+    return jax.tree.map(
+      lambda part, sharding: jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        part,
+      ),
+      shapes,
+      self.shardings(shapes),
+      is_leaf=_is_packed,
+    )
+
   def specs(self, state: TrainState) -> PyTree:
-    """Which parts of a state are in shards, for `shard_map`."""
+    """Return the partition spec of each part of a state, for `shard_map`."""
 
     def spec(part: Any) -> P:
       return P(ALL_DEVICES) if _is_sharded(part, state) else P()
@@ -75,7 +82,11 @@ class Placement:
     return jax.tree.map(spec, state, is_leaf=_is_packed)
 
   def shardings(self, state: TrainState) -> PyTree:
-    """The same, for `jit`, which names no axis of one device in its results."""
+    """Return the sharding of each part of a state, for `jit`.
+
+    `jit` omits mesh axes of size 1 from the shardings of its results, so these
+    do too.
+    """
     axes = tuple(name for name in ALL_DEVICES if self.mesh.shape[name] > 1)
 
     def sharding(spec: P) -> NamedSharding:
@@ -84,27 +95,31 @@ class Placement:
     return jax.tree.map(sharding, self.specs(state))
 
   def unpack(self, state: TrainState) -> TrainState:
-    """The state with the tensors by name, whole, on all devices."""
+    """Gather a state to whole tensors by name, on every device."""
     return self._unpack(state)
 
   def unpack_average(self, state: TrainState) -> Variables:
-    """The average, which evaluation takes, as `unpack` gives it."""
+    """Gather only the average, which evaluation needs, as `unpack` does."""
     return self._unpack_average(state)
 
   def unpacked_shapes(self, state: TrainState) -> TrainState:
-    """What `unpack` would give, as `jax.ShapeDtypeStruct`s with shardings."""
-
-    def placed(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-      return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._everywhere)
-
-    return jax.tree.map(placed, jax.eval_shape(self._unpacked, state))
-
-  def pack(self, unpacked: TrainState, like: TrainState) -> TrainState:
-    """The inverse of `unpack`.
+    """Return the `jax.ShapeDtypeStruct`s of `unpack`'s result, with shardings.
 
     Args:
-      unpacked: As `unpack` gives it, on these devices or others.
-      like: A state of this run, or its shapes.
+      state: State of this run, or its shapes.
+    """
+
+    def replicated(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+      return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._replicated)
+
+    return jax.tree.map(replicated, jax.eval_shape(self._unpacked, state))
+
+  def pack(self, unpacked: TrainState, like: TrainState) -> TrainState:
+    """Invert `unpack`.
+
+    Args:
+      unpacked: Result of `unpack`, on these devices or others.
+      like: State of this run, or its shapes.
     """
 
     def packed(part: Any, tree: PyTree) -> Any:
@@ -127,7 +142,7 @@ class Placement:
     return jax.tree.map(unpacked, in_order, is_leaf=_is_packed)
 
   def _reordered(self, state: TrainState, order: np.ndarray) -> TrainState:
-    """With the shards in another order."""
+    """Permute the shards of a state."""
 
     def reordered(part: Any) -> Any:
       if not _is_sharded(part, state):
@@ -143,14 +158,15 @@ def _is_packed(part: Any) -> bool:
 
 
 def _is_sharded(part: Any, state: TrainState) -> bool:
-  """Whether it is packed as the weights are: those, momenta, averages."""
+  """Tell if a part has the packing of the weights, as momenta and averages."""
   return _is_packed(part) and part.packing == state.variables.params.packing
 
 
 def _compiler_options(mesh: Mesh) -> dict[str, int] | None:
-  """For a program that runs once: on a CPU compiling it is what takes time.
+  """Return compiler options for a program that runs only once.
 
-  Without optimisation the demo's takes a third of the time to compile.
+  On a CPU the compilation takes most of its time; without optimisation the
+  demo's takes a third as long.
   """
   if mesh.devices.flat[0].platform != "cpu":
     return None

@@ -1,8 +1,8 @@
-"""What a training run carries from step to step.
+"""Arrays that a training run carries from step to step.
 
-The weights, the optimizer's buffers and the average of the weights are packed,
-one buffer each, of which every device has a shard; batch norm's statistics are
-packed too and the same on all devices.
+The weights, the optimizer's momenta and the average of the weights are packed:
+one buffer each, split over the devices. Batch norm's statistics are packed too,
+and replicated.
 """
 
 from collections.abc import Callable
@@ -21,13 +21,14 @@ PyTree = Any
 
 
 class Variables(NamedTuple):
-  """What evaluation needs of a network.
+  """Arrays of a network, enough to evaluate it.
+
+  In a `TrainState` all three are packed.
 
   Attributes:
-    params: Nested dict of float32 arrays, the weights; in a `TrainState`
-      packed, as all three are.
-    means: Nested dict of batch norm's running means.
-    variances: Nested dict of its running variances.
+    params: Weights, a nested dict of float32 arrays.
+    means: Batch norm's running means, a nested dict.
+    variances: Batch norm's running variances, a nested dict.
   """
 
   params: PyTree
@@ -36,13 +37,13 @@ class Variables(NamedTuple):
 
 
 class TrainState(NamedTuple):
-  """All of a run's arrays.
+  """All arrays of a training run.
 
   Attributes:
-    step: int32 scalar, the updates done.
-    variables: Of the network, as the last step left them.
+    step: Number of steps done, an int32 scalar; the run's only step counter.
+    variables: Variables of the network after the last step.
     optimizer: State of the optimizer.
-    average: Exponential moving average of `variables`, used in evaluation.
+    average: Exponential moving average of `variables`, for evaluation.
   """
 
   step: jax.Array
@@ -57,7 +58,7 @@ def _is_mean(path: tuple, variable: object) -> bool:
 
 
 def split_variables(model: EfficientNet) -> Variables:
-  """The model's arrays, as plain nested dicts."""
+  """Return the arrays of a model as plain nested dicts."""
   _, *states = nnx.split(model, nnx.Param, _is_mean, ...)
   return Variables(*map(nnx.to_pure_dict, states))
 
@@ -65,7 +66,7 @@ def split_variables(model: EfficientNet) -> Variables:
 def merge_variables(
   graph: nnx.GraphDef[EfficientNet], variables: Variables
 ) -> EfficientNet:
-  """The model of `graph` with these arrays; the inverse of the split."""
+  """Build the model of `graph` with these arrays; inverts `split_variables`."""
   return nnx.merge(graph, *map(nnx.State, variables))
 
 
@@ -76,13 +77,13 @@ def first_state(
   seed: int,
   shards: int,
 ) -> TrainState:
-  """The state before the first step, to be jitted or only for its shapes.
+  """Make the state before the first step, whole.
 
   Args:
-    create_model: Makes the network.
-    optimizer: What the weights are updated with.
-    seed: Of the initial weights.
-    shards: How many the weights' rows are to divide into.
+    create_model: Function that makes the network.
+    optimizer: Update rule of the weights.
+    seed: Seed of the initial weights.
+    shards: Number of shards that the rows of the packed weights divide into.
   """
   trees = split_variables(create_model(nnx.Rngs(seed)))
   packing = pack_like(trees.params, shards)

@@ -1,4 +1,4 @@
-"""The training step and the evaluation step: one `shard_map` each."""
+"""Training step and evaluation step, one `shard_map` each."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -30,7 +30,7 @@ from .ema import update_ema
 from .mixup import mixup
 from .optimizer import Optimizer, l2_penalty
 from .settings.config import Config
-from .sharding import Placement
+from .sharding import StateSharding
 from .state import TrainState, Variables, merge_variables, split_variables
 
 Metrics = dict[str, jax.Array]
@@ -39,22 +39,23 @@ TrainStep = Callable[
 ]
 EvalStep = Callable[[Variables, ArrayLike, ArrayLike], EvaluationSums]
 
-_MIXUP = 1  # folded into the step's key, which the dropout has as it is
+# Folded into the step's key, so that mixup and dropout draw different numbers.
+_MIXUP = 1
 
 
 class ImageScale(NamedTuple):
-  """How uint8 images become the network's input.
+  """Normalisation of uint8 images.
 
   Attributes:
-    mean: To subtract from each channel, 0 to 255.
-    std: To divide each channel by, 0 to 255.
+    mean: Mean of each channel, 0 to 255.
+    std: Standard deviation of each channel, 0 to 255.
   """
 
   mean: tuple[float, ...]
   std: tuple[float, ...]
 
   def __call__(self, images: jax.Array) -> jax.Array:
-    """Images [n, h, w, c], normalised, in float32."""
+    """Normalise images `[n, h, w, c]` to float32."""
     mean = jnp.array(self.mean, jnp.float32)[None, None, None]
     std = jnp.array(self.std, jnp.float32)[None, None, None]
     return (images.astype(jnp.float32) - mean) / std
@@ -67,36 +68,37 @@ def make_train_step(
   *,
   config: Config,
   scale: ImageScale,
-  placement: Placement,
+  sharding: StateSharding,
 ) -> TrainStep:
-  """The jitted training step: images in, updated state out.
+  """Make the jitted training step.
 
-  Each device gathers the weights, takes the gradient of its own images' mean
-  loss, with batch norm over its group, gets its shard of the mean gradient over
-  all devices, and updates its shard of the weights. Running statistics are
-  averaged over all devices. The random numbers of an image depend on the seed,
-  the step and its place in the batch only.
+  Each device gathers the weights and computes the gradient of the mean loss of
+  its own images, with batch norm over its group. It receives its shard of the
+  gradient's mean over all devices and updates its shard of the weights. The
+  step averages the running statistics over all devices. The random numbers of
+  an image depend only on the seed, the step and its position in the batch.
 
-  The weights are gathered in float32: in bfloat16 they would travel in half the
-  time, but batch norm's would lose digits.
+  The devices exchange the weights in float32. In bfloat16 the exchange would
+  take half the time, but batch norm's parameters would lose precision.
 
   Args:
-    model: For its structure; its arrays are not used.
-    optimizer: What the weights are updated with.
-    schedule: For the reported learning rate, the optimizer's own.
+    model: Network whose structure is used; its arrays are ignored.
+    optimizer: Update rule of the weights.
+    schedule: Function from the step to its learning rate.
     config: Settings of the loss, the average and the seed.
-    scale: How images are normalised.
-    placement: Of the state.
+    scale: Normalisation of the images.
+    sharding: Layout of the state.
 
   Returns:
-    A function of the state (donated), images uint8 `[n, h, w, c]` and labels
+    A function from the state (donated), images uint8 `[n, h, w, c]` and labels
     int32 `[n]`, both split over all devices, to the state after the step and
-    its metrics: float32 scalars `loss` (with L2), `learning_rate` and
-    `gradient_norm`, and `leaf_gradient_norms` `[leaves]`.
+    its metrics: float32 scalars `loss` (L2 penalty included), `learning_rate`
+    and `gradient_norm`, and `leaf_gradient_norms` `[leaves]`.
   """
   model.train()
   graph = nnx.graphdef(model)
-  torus = placement.torus
+  torus = sharding.torus
+  momentum = model.stem_norm.momentum  # all batch norms of a network share it
   alpha = config.data.mixup_alpha
 
   def loss_of(params, means, variances, images, labels, key):
@@ -124,9 +126,9 @@ def make_train_step(
   def local_step(state, images, labels):
     params, means, variances = state.variables
     shard = own_shard(torus)
-    whole = params.packing.unpack(gather_shards(params.buffer, torus))
+    gathered = params.packing.unpack(gather_shards(params.buffer, torus))
     (loss, updated), grads = jax.value_and_grad(loss_of, has_aux=True)(
-      whole,
+      gathered,
       *device_varying((means, variances)),
       *(images, labels, step_key(config, state.step)),
     )
@@ -135,13 +137,13 @@ def make_train_step(
     loss = lax.pmean(loss, ALL_DEVICES)
     loss, grads = _add_l2(loss, grads, params, shard, config)
     norms = leaf_norms(grads, shard=shard)
+    learning_rate = jnp.asarray(schedule(state.step), jnp.float32)
     with jax.named_scope("update"):
       params, optimizer_state = optimizer.update(
-        params, grads, state.optimizer, shard
+        params, grads, state.optimizer, shard, learning_rate
       )
     after = Variables(
-      params,
-      *_merge_statistics(updated, means, variances, config.batch_norm.momentum),
+      params, *_merge_statistics(updated, means, variances, momentum)
     )
     average = update_ema(
       state.average,
@@ -151,17 +153,17 @@ def make_train_step(
     )
     metrics = {
       "loss": loss,
-      "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
+      "learning_rate": learning_rate,
       "gradient_norm": jnp.linalg.norm(norms),
       "leaf_gradient_norms": norms,
     }
     return TrainState(state.step + 1, after, optimizer_state, average), metrics
 
   def step(state, images, labels):
-    specs = placement.specs(state)
+    specs = sharding.specs(state)
     return jax.shard_map(
       local_step,
-      mesh=placement.mesh,
+      mesh=sharding.mesh,
       in_specs=(specs, P(ALL_DEVICES), P(ALL_DEVICES)),
       out_specs=(specs, P()),
     )(state, images, labels)
@@ -170,14 +172,14 @@ def make_train_step(
 
 
 def make_augment(config: Config, mesh: Mesh) -> Callable[..., jax.Array]:
-  """What the images of a batch go through before the training step.
+  """Make the function that augments the images of a batch on the devices.
 
   Args:
-    config: Whether the host has left their augmentation to the devices.
-    mesh: From `collectives.group_mesh`.
+    config: Settings; with `augment_on="host"` the function changes nothing.
+    mesh: Mesh from `collectives.group_mesh`.
 
   Returns:
-    A function of a batch on the devices, a dict, to its images.
+    A function from a batch on the devices, a dict, to its images.
   """
   if config.data.augment == "none" or config.data.augment_on == "host":
     return lambda batch: batch["image"]
@@ -196,17 +198,17 @@ def make_augment(config: Config, mesh: Mesh) -> Callable[..., jax.Array]:
 def make_eval_step(
   model: EfficientNet, *, scale: ImageScale, mesh: Mesh
 ) -> EvalStep:
-  """The jitted evaluation step.
+  """Make the jitted evaluation step.
 
   Args:
-    model: For its structure; its arrays are not used.
-    scale: How images are normalised.
-    mesh: From `collectives.group_mesh`.
+    model: Network whose structure is used; its arrays are ignored.
+    scale: Normalisation of the images.
+    mesh: Mesh from `collectives.group_mesh`.
 
   Returns:
-    A function of the variables to evaluate, images uint8 `[n, h, w, c]` and
-    labels int32 `[n]` (-1 for padding) split over all devices, to the sums over
-    all of them.
+    A function from the variables to evaluate, images uint8 `[n, h, w, c]` and
+    labels int32 `[n]` (-1 for padding), both split over all devices, to the
+    sums over all devices.
   """
   model.eval()
   graph = nnx.graphdef(model)
@@ -227,18 +229,18 @@ def make_eval_step(
 def cross_entropy(
   logits: jax.Array, labels: jax.Array, smoothing: float
 ) -> jax.Array:
-  """Cross-entropy in nats of each example against its smoothed label.
+  """Compute each example's cross-entropy in nats with its smoothed label.
 
-  The label has probability `1 - smoothing + smoothing / classes`, each other
+  The label has probability `1 - smoothing + smoothing / classes`, every other
   class `smoothing / classes` (Szegedy et al. 2016, section 7).
 
   Args:
-    logits: `[n, classes]` float32.
-    labels: `[n]` integer.
-    smoothing: In [0, 1).
+    logits: Logits, float32 `[n, classes]`.
+    labels: Labels, integer `[n]`.
+    smoothing: Share of the probability spread over all classes, in [0, 1).
 
   Returns:
-    float32 `[n]`.
+    Cross-entropies, float32 `[n]`.
 
   >>> import jax.numpy as jnp
   >>> round(cross_entropy(jnp.zeros((1, 4)), jnp.array([2]), 0.1).item(), 4)
@@ -251,20 +253,26 @@ def cross_entropy(
 
 
 def step_key(config: Config, step: jax.Array) -> jax.Array:
-  """The random numbers of a step, the same on all devices."""
+  """Return the PRNG key of a step, the same on all devices."""
   return jax.random.fold_in(jax.random.key(config.seed), step)
 
 
 def first_image(images: jax.Array) -> jax.Array:
-  """Where this device's images begin in the batch, inside `shard_map`."""
+  """Return the index in the batch of this device's first image.
+
+  Call it inside `shard_map`.
+
+  Args:
+    images: This device's images, `[n, ...]`.
+  """
   return lax.axis_index(ALL_DEVICES) * len(images)
 
 
 def _merge_statistics(
   updated: Variables, means: Packed, variances: Packed, momentum: float
 ) -> tuple[Packed, Packed]:
-  """The running statistics of all groups, with what lies between them."""
-  # The buffers: the two trees have the same layers but other names at leaves.
+  """Merge the running statistics of all groups; see the collective."""
+  # Buffers, because the two trees name their leaves differently.
   merged = merge_running_statistics(
     means.packing.pack(updated.means, implementation=None),
     variances.packing.pack(updated.variances, implementation=None),

@@ -5,23 +5,20 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 
-from ...collectives import MEMBER, group_mesh
 from ...model import EfficientNet
+from ...train.assembly import assemble, batch_norm_mesh
 from ...train.data.source import IMAGENET_MEAN, IMAGENET_STD
-from ...train.optimizer import make_optimizer
-from ...train.schedule import make_schedule
 from ...train.settings.config import Config
 from ...train.settings.presets import get_preset
-from ...train.setup import resolve_model
-from ...train.sharding import Placement
-from ...train.step import ImageScale, make_train_step
+from ...train.step import ImageScale
 from ..plain.model import PlainEfficientNet
 from .difference import relative_difference
 from .kernels import bench_dtype
 from .timing import Timing, compile_and_time
 
+# ImageNet's.
+_EXAMPLES = 1_281_167
 _CLASSES = 1000
 
 
@@ -84,37 +81,22 @@ def step_config(model: str, *, resolution: int, batch_size: int) -> Config:
 def _time_step(
   config: Config, network: type[EfficientNet], runs: int
 ) -> Timing:
-  spec = resolve_model(config.model)
-
-  def create(rngs: nnx.Rngs) -> EfficientNet:
-    return network(
-      spec,
-      num_classes=_CLASSES,
-      dtype=config.model.dtype,
-      axis_name=MEMBER,
-      rngs=rngs,
-    )
-
-  placement = Placement(group_mesh(jax.devices()[:1]))
-  schedule = make_schedule(
-    config.schedule,
-    batch_size=config.batch_size,
-    steps_per_epoch=100,
-    total_steps=1000,
-  )
-  optimizer = make_optimizer(config.optimizer, schedule)
-  step = make_train_step(
-    nnx.eval_shape(lambda: create(nnx.Rngs(0))),
-    optimizer,
-    schedule,
-    config=config,
+  assembly = assemble(
+    config,
+    batch_norm_mesh(config, jax.devices()[:1]),
+    examples=_EXAMPLES,
+    num_classes=_CLASSES,
     scale=ImageScale(IMAGENET_MEAN, IMAGENET_STD),
-    placement=placement,
+    network=network,
   )
-  images, labels = _batch(config.batch_size, spec.resolution)
-
-  state = placement.init_state(create, optimizer, seed=0)
-  return compile_and_time(step, state, images, labels, runs=runs, carry=True)
+  images, labels = _batch(config.batch_size, assembly.spec.resolution)
+  return compile_and_time(
+    assembly.train_step,
+    assembly.init_state(),
+    *(images, labels),
+    runs=runs,
+    carry=True,
+  )
 
 
 def _batch(size: int, resolution: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from ...collectives import ALL_DEVICES, device_varying
+from ...model import EfficientNet
 from ...train.ema import init_ema, update_ema
 from ...train.optimizer import is_batch_norm, make_transformation
 from ...train.settings.config import Config
@@ -24,11 +25,10 @@ from ...train.state import (
   split_variables,
 )
 from ...train.step import ImageScale, cross_entropy, first_image, step_key
-from .model import PlainEfficientNet
 
 
 def plain_state(
-  model: PlainEfficientNet, config: Config, schedule: optax.Schedule
+  model: EfficientNet, config: Config, schedule: optax.Schedule
 ) -> TrainState:
   """The state before the first step, of tensors by name."""
   variables = split_variables(model)
@@ -42,7 +42,7 @@ def plain_state(
 
 
 def make_plain_step(
-  model: PlainEfficientNet,
+  model: EfficientNet,
   schedule: optax.Schedule,
   *,
   config: Config,

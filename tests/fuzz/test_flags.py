@@ -5,10 +5,10 @@ import dataclasses
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from podscale.train.assembly import resolve_model
 from podscale.train.errors import UsageError
 from podscale.train.settings.arguments import parse
 from podscale.train.settings.presets import get_preset
-from podscale.train.setup import resolve_model
 
 _TEXTS = st.one_of(
   st.integers().map(str),

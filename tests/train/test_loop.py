@@ -417,10 +417,11 @@ def test_a_log_that_is_not_ours_stops_the_run_before_it_compiles(
 @pytest.fixture
 def fifth_batch_is_poison(monkeypatch):
   """The loss of the fifth batch, by its labels, is not a number."""
-  real, seen = loop.make_train_step, []
+  real, seen = loop.assemble, []
 
   def make(*args, **kwargs):
-    step = real(*args, **kwargs)
+    assembly = real(*args, **kwargs)
+    step = assembly.train_step
 
     def poisoned(state, images, labels):
       state, metrics = step(state, images, labels)
@@ -431,9 +432,9 @@ def fifth_batch_is_poison(monkeypatch):
         metrics = metrics | {"loss": metrics["loss"] * np.float32(np.nan)}
       return state, metrics
 
-    return poisoned
+    return assembly._replace(train_step=poisoned)
 
-  monkeypatch.setattr(loop, "make_train_step", make)
+  monkeypatch.setattr(loop, "assemble", make)
   return seen
 
 
@@ -525,7 +526,7 @@ def test_what_hangs_is_said_with_its_stack_and_changes_nothing(
   straight, tmp_path, console, monkeypatch
 ):
   """An input, and a step on the devices. The same run again: the same bits."""
-  to_devices, make_step = loop._to_devices, loop.make_train_step
+  to_devices, real_assemble = loop._to_devices, loop.assemble
   batches, steps = [], []
 
   def wait_until_it_is_said(what):
@@ -548,8 +549,9 @@ def test_what_hangs_is_said_with_its_stack_and_changes_nothing(
 
     return jax.pure_callback(hang_on_the_device, loss, loss)
 
-  def make_hanging_step(*args, **settings):
-    step = make_step(*args, **settings)
+  def assemble_hanging(*args, **settings):
+    assembly = real_assemble(*args, **settings)
+    step = assembly.train_step
 
     def step_that_hangs(*state_and_batch):
       state, metrics = step(*state_and_batch)
@@ -558,10 +560,10 @@ def test_what_hangs_is_said_with_its_stack_and_changes_nothing(
         metrics = metrics | {"loss": hanging(metrics["loss"])}
       return state, metrics
 
-    return step_that_hangs
+    return assembly._replace(train_step=step_that_hangs)
 
   monkeypatch.setattr(loop, "_to_devices", hang_at_the_fifth)
-  monkeypatch.setattr(loop, "make_train_step", make_hanging_step)
+  monkeypatch.setattr(loop, "assemble", assemble_hanging)
   short = functools.partial(Watch, least_seconds=0.5)
   monkeypatch.setattr(loop, "Watch", short)
   again = train(smoke(tmp_path / "run"), console)

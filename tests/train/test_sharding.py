@@ -1,27 +1,19 @@
 """The state in shards, and as a checkpoint has it."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 from support.slow_case import slow
-
-from podscale.collectives import group_mesh
-from podscale.model import EfficientNet, model_spec
-from podscale.train.optimizer import make_optimizer
-from podscale.train.settings.config import OptimizerConfig
-from podscale.train.sharding import Placement
-
-SPEC = model_spec("b0", width=0.25, depth=0.25, resolution=32)
-
-
-def create(rngs):
-  return EfficientNet(SPEC, num_classes=10, rngs=rngs)
+from support.small_step import CONFIG, assemble_on
 
 
 def state_on(devices, name="lars"):
-  placement = Placement(group_mesh(jax.devices()[:devices], 1))
-  optimizer = make_optimizer(OptimizerConfig(name=name), lambda step: 0.1)
-  return placement, placement.init_state(create, optimizer, seed=0)
+  optimizer = dataclasses.replace(CONFIG.optimizer, name=name)
+  config = dataclasses.replace(CONFIG, optimizer=optimizer)
+  assembly = assemble_on(devices, 1, config)
+  return assembly.sharding, assembly.init_state()
 
 
 def assert_same(actual, expected):
@@ -53,7 +45,7 @@ def test_goes_on_on_other_devices(devices, name):
 
 
 def test_weights_and_momenta_are_in_shards_only():
-  placement, state = state_on(8)
+  sharding, state = state_on(8)
   for packed in (
     state.variables.params,
     state.optimizer.momenta,
@@ -62,5 +54,18 @@ def test_weights_and_momenta_are_in_shards_only():
     rows = packed.packing.rows
     shards = [x.data.shape for x in packed.buffer.addressable_shards]
     assert shards == [(rows // 8, 128)] * 8
-  shapes = placement.unpacked_shapes(state)
+  shapes = sharding.unpacked_shapes(state)
   assert shapes.variables.params["classifier"]["bias"].shape == (10,)
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_the_abstract_state_is_that_of_the_first(devices):
+  assembly = assemble_on(devices, 1)
+  jax.tree.map(
+    lambda x, y: (
+      np.testing.assert_equal((x.shape, x.dtype), (y.shape, y.dtype)),
+      np.testing.assert_equal(x.sharding, y.sharding),
+    ),
+    assembly.abstract_state(),
+    assembly.init_state(),
+  )

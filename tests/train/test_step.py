@@ -9,70 +9,46 @@ import pytest
 from flax import nnx
 from support.small_step import (
   BATCH,
+  CLASSES,
   CONFIG,
   SCALE,
   SPEC,
+  assemble_on,
   batch,
-  create,
   moved_weights,
-  schedule,
 )
 from support.tolerance import half_ulp
 
 from podscale.collectives import EvaluationTotals, group_mesh
-from podscale.kernels import Packed
-from podscale.train.optimizer import l2_penalty, make_optimizer
-from podscale.train.sharding import Placement
+from podscale.model import EfficientNet
 from podscale.train.state import merge_variables
-from podscale.train.step import (
-  cross_entropy,
-  make_augment,
-  make_eval_step,
-  make_train_step,
-)
+from podscale.train.step import cross_entropy, make_augment
 
 
-def build(devices, group_size, spec=SPEC, config=CONFIG):
-  placement = Placement(group_mesh(jax.devices()[:devices], group_size))
-  optimizer = make_optimizer(CONFIG.optimizer, schedule)
-  template = nnx.eval_shape(lambda: create(nnx.Rngs(0), spec))
-  step = make_train_step(
-    template,
-    optimizer,
-    schedule,
-    config=config,
-    scale=SCALE,
-    placement=placement,
-  )
-  state = placement.init_state(
-    lambda rngs: create(rngs, spec), optimizer, seed=0
-  )
-  return step, state, template, placement
-
-
-def run(step, state, placement):
+def run(assembly, state):
   metrics = []
   for seed in range(3):
     donated = state
-    state, values = step(state, *batch(seed))
+    state, values = assembly.train_step(state, *batch(seed))
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(donated))
     assert int(state.step) == seed + 1
     metrics.append(jax.device_get(values))
-  assert step._cache_size() == 1
-  return jax.device_get(placement.unpack(state)), metrics
+  assert assembly.train_step._cache_size() == 1
+  return jax.device_get(assembly.sharding.unpack(state)), metrics
 
 
 @pytest.fixture(scope="module")
 def three_steps_on_one_device():
-  step, state, _, placement = build(1, 1)
-  return run(step, state, placement)
+  assembly = assemble_on(1, 1)
+  return run(assembly, assembly.init_state())
 
 
 @pytest.fixture(scope="module")
 def three_steps_from_moved_weights():
   """The same from weights that are half an ulp off, four times."""
-  step, state, _, placement = build(1, 1)
-  return [run(step, moved_weights(state, seed), placement) for seed in range(4)]
+  assembly = assemble_on(1, 1)
+  state = assembly.init_state()
+  return [run(assembly, moved_weights(state, seed)) for seed in range(4)]
 
 
 def test_eight_devices_in_one_group_equal_one_device(
@@ -83,9 +59,9 @@ def test_eight_devices_in_one_group_equal_one_device(
   Allowed is ten times what half an ulp in the weights does to three steps on
   one device: a value goes through some ten roundings on its way.
   """
-  step, state, _, placement = build(8, 8)
+  assembly = assemble_on(8, 8)
   for (path, actual), expected, *moved in zip(
-    jax.tree.leaves_with_path(run(step, state, placement)),
+    jax.tree.leaves_with_path(run(assembly, assembly.init_state())),
     jax.tree.leaves(three_steps_on_one_device),
     *map(jax.tree.leaves, three_steps_from_moved_weights),
     strict=True,
@@ -96,32 +72,102 @@ def test_eight_devices_in_one_group_equal_one_device(
     assert error <= 10 * floor, jax.tree_util.keystr(path)
 
 
+def logits_of(variables, images):
+  """Float64 logits of the network in training mode, without a mesh."""
+  alone = nnx.eval_shape(
+    lambda: EfficientNet(
+      SPEC, num_classes=CLASSES, dtype=jnp.float32, rngs=nnx.Rngs(0)
+    )
+  )
+  graph = nnx.graphdef(alone)
+  logits = jax.jit(lambda v, x: merge_variables(graph, v)(x))(variables, images)
+  return np.float64(logits)
+
+
+def smoothed_cross_entropy(logits, targets):
+  """The mean cross-entropy, in float64; targets are shares of the classes."""
+  log_probs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+  smooth = 0.9 * targets + 0.1 / CLASSES
+  return -(smooth * log_probs).sum(1).mean()
+
+
+def l2_loss(params):
+  """Half the squared norm of all but batch norm's scales and offsets."""
+  squares = [
+    np.sum(np.float64(leaf) ** 2)
+    for path, leaf in jax.tree.leaves_with_path(params)
+    if path[-1].key not in ("scale", "offset")
+  ]
+  assert 0 < len(squares) < len(jax.tree.leaves(params))
+  return 0.5 * sum(squares)
+
+
+def normalised(images):
+  return np.float32((images - np.array(SCALE.mean)) / np.array(SCALE.std))
+
+
 def test_the_loss_holds_the_l2_penalty(three_steps_on_one_device):
   _, metrics = three_steps_on_one_device
-  _, state, _, placement = build(1, 1)
-  variables = placement.unpack(state).variables
-  alone = nnx.eval_shape(lambda: create(nnx.Rngs(0), axis_name=None))
+  assembly = assemble_on(1, 1)
+  variables = assembly.sharding.unpack(assembly.init_state()).variables
+  images, labels = batch(0)
+  logits = logits_of(variables, normalised(images))
+  expected = smoothed_cross_entropy(logits, np.eye(CLASSES)[labels])
+  penalty = 1e-3 * l2_loss(variables.params)
+  np.testing.assert_allclose(metrics[0]["loss"], expected + penalty, rtol=1e-5)
+  assert penalty > 1e-3 * expected  # so that its absence would be seen
 
-  @jax.jit
-  def expected_loss(variables, images, labels):
-    network = merge_variables(nnx.graphdef(alone), variables)
-    loss = jnp.mean(cross_entropy(network(SCALE(images)), labels, 0.1))
-    return loss + 1e-3 * l2_penalty(Packed.of(variables.params))[0]
 
-  expected = expected_loss(variables, *batch(0))
-  np.testing.assert_allclose(metrics[0]["loss"], expected, rtol=1e-5)
+def test_the_learning_rate_is_the_schedule_s_at_each_step(
+  three_steps_on_one_device,
+):
+  _, metrics = three_steps_on_one_device
+  # 20 steps from 0.5 to 0.1; TensorFlow's schedule takes step 0 as step 1.
+  expected = [0.1 + 0.4 * (1 - s / 21) for s in (1, 1, 2)]
+  actual = [values["learning_rate"] for values in metrics]
+  np.testing.assert_allclose(actual, expected, rtol=1e-6)
+
+
+def batch_statistics(momentum):
+  """What a step on two groups adds to the running statistics, unweighted."""
+  settings = dataclasses.replace(CONFIG.batch_norm, momentum=momentum)
+  assembly = assemble_on(2, 1, dataclasses.replace(CONFIG, batch_norm=settings))
+  state, _ = assembly.train_step(assembly.init_state(), *batch(0))
+  after = jax.device_get(assembly.sharding.unpack(state)).variables
+  # The running means begin at 0, the variances at 1.
+  return jax.tree.map(
+    lambda x, first: (x - momentum * first) / (1 - momentum),
+    (after.means, after.variances),
+    (
+      jax.tree.map(lambda _: 0, after.means),
+      jax.tree.map(lambda _: 1, after.variances),
+    ),
+  )
+
+
+def test_one_momentum_reaches_every_layer_and_the_merge():
+  for (path, half), other in zip(
+    jax.tree.leaves_with_path(batch_statistics(0.5)),
+    jax.tree.leaves(batch_statistics(0.75)),
+    strict=True,
+  ):
+    # A few roundings of values near 1, divided by 1 - momentum.
+    name = jax.tree_util.keystr(path)
+    np.testing.assert_allclose(half, other, 1e-5, 4e-6, err_msg=name)
 
 
 @pytest.mark.slow
 def test_random_numbers_depend_on_seed_and_step_only():
-  spec = dataclasses.replace(SPEC, dropout=0.5, survival_prob=0.5)
+  model = dataclasses.replace(CONFIG.model, dropout=0.5, survival_prob=0.5)
+  config = dataclasses.replace(CONFIG, model=model)
   losses = []
   for _ in range(2):
-    step, state, _, _ = build(8, 2, spec)
+    assembly = assemble_on(8, 2, config)
+    state = assembly.init_state()
     run_losses = []
     for _ in range(2):
       # The same images and nearly the same weights: what differs is dropped.
-      state, metrics = step(state, *batch(0))
+      state, metrics = assembly.train_step(state, *batch(0))
       run_losses.append(float(metrics["loss"]))
     losses.append(run_losses)
   assert losses[0] == losses[1]
@@ -129,19 +175,18 @@ def test_random_numbers_depend_on_seed_and_step_only():
 
 
 def test_evaluation_counts_each_real_example_once():
-  _, state, template, placement = build(8, 2)
-  average = placement.unpack_average(state)
-  eval_step = make_eval_step(template, scale=SCALE, mesh=placement.mesh)
-  template.eval()
-  graph = nnx.graphdef(template)
+  assembly = assemble_on(8, 2)
+  average = assembly.sharding.unpack_average(assembly.init_state())
+  assembly.model.eval()
+  graph = nnx.graphdef(assembly.model)
   images, labels = batch(5)
   logits = np.asarray(
-    jax.jit(lambda v: merge_variables(graph, v)(SCALE(images)))(average)
+    jax.jit(lambda v: merge_variables(graph, v)(normalised(images)))(average)
   )
   for real in (1, 9, BATCH):
     padded = np.where(np.arange(BATCH) < real, labels, -1).astype(np.int32)
     totals = EvaluationTotals()
-    totals.add(eval_step(average, images, padded))
+    totals.add(assembly.eval_step(average, images, padded))
     assert totals.examples == real
     assert totals.correct == np.sum(logits[:real].argmax(1) == labels[:real])
 
@@ -150,34 +195,30 @@ def test_evaluation_counts_each_real_example_once():
 def test_mixup_trains_on_both_labels(three_steps_on_one_device):
   data = dataclasses.replace(CONFIG.data, mixup_alpha=0.4)
   config = dataclasses.replace(CONFIG, data=data)
-  step, state, template, placement = build(1, 1, config=config)
-  variables = placement.unpack(state).variables
-  template = nnx.eval_shape(lambda: create(nnx.Rngs(0), axis_name=None))
-  images, labels = map(jnp.asarray, batch(0))
-  # Of the seed, step 0, and what mixup folds in.
+  assembly = assemble_on(1, 1, config)
+  state = assembly.init_state()
+  variables = assembly.sharding.unpack(state).variables
+  images, labels = batch(0)
+  # The seed, step 0, and the number that mixup folds in.
   key = jax.random.key(config.seed)
   for number in (0, 1):
     key = jax.random.fold_in(key, number)
   keys = [jax.random.fold_in(key, image) for image in range(BATCH)]
-  shares = [jax.random.beta(own, 0.4, 0.4, dtype=jnp.float32) for own in keys]
+  shares = np.array(
+    [jax.random.beta(own, 0.4, 0.4, dtype=jnp.float32) for own in keys]
+  )
+  shares = np.maximum(shares, 1 - shares)
   partners = np.arange(BATCH) ^ 1
 
-  @jax.jit
-  def expected_loss(variables):
-    share = jnp.stack(shares)
-    share = jnp.maximum(share, 1 - share)
-    part = share[:, None, None, None]
-    mixed = part * SCALE(images) + (1 - part) * SCALE(images)[partners]
-    network = merge_variables(nnx.graphdef(template), variables)
-    log_probs = jax.nn.log_softmax(network(mixed))
-    hot = jax.nn.one_hot(labels, log_probs.shape[1])
-    target = share[:, None] * hot + (1 - share[:, None]) * hot[partners]
-    target = 0.9 * target + 0.1 / log_probs.shape[1]
-    penalty, _ = l2_penalty(Packed.of(variables.params))
-    return -jnp.sum(target * log_probs, axis=1).mean() + 1e-3 * penalty
+  def mixed(x):
+    share = shares.reshape(-1, *[1] * (x.ndim - 1))
+    return share * x + (1 - share) * x[partners]
 
-  expected = expected_loss(variables)
-  _, metrics = step(state, images, labels)
+  logits = logits_of(variables, np.float32(mixed(normalised(images))))
+  targets = mixed(np.eye(CLASSES)[labels])
+  expected = smoothed_cross_entropy(logits, targets)
+  expected += 1e-3 * l2_loss(variables.params)
+  _, metrics = assembly.train_step(state, images, labels)
   np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-5)
   plain = three_steps_on_one_device[1][0]["loss"]
   assert abs(expected - plain) > 1e-3

@@ -29,6 +29,9 @@ from ..processes.distributed import first_message, on_main
 from .log import make_folder
 from .orbax_noise import silence_orbax
 
+# Second step counters, which podscale saved up to version 0.1.0: of LARS and of
+# RMSProp. They equal the step, and no state holds them any more.
+_EARLIER_COUNTERS = ("optimizer.count", "optimizer.1.count")
 _MOST_OF_A_REASON = 150  # characters, from each end
 
 
@@ -197,9 +200,18 @@ class Checkpoints:
       types = {name: array["type"] for name, array in record["arrays"].items()}
       if check_data is not None:
         check_data(record["data"])
-    self._check_same(step, types, target)
+    own_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    counters = {
+      name: jax.ShapeDtypeStruct((), np.int32, sharding=own_device)
+      for name in _EARLIER_COUNTERS
+      if types.get(name) == "int32[]" and name not in target
+    }
+    self._check_same(step, types, target | counters)
     with self._reading(step):
-      restored = self._read_state(step, target, record["arrays"])
+      restored = self._read_state(step, target | counters, record["arrays"])
+      for name in counters:
+        if int(restored[name]) != step:
+          raise ValueError(f"{name} is {restored[name]}, not {step}")
     leaves = [restored[name] for name in target]
     structure = jax.tree.structure(abstract_state)
     return jax.tree.unflatten(structure, leaves), record["data"]

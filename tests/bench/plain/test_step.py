@@ -1,37 +1,32 @@
 """The step in plain JAX takes the same step as ours."""
 
 import dataclasses
-from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 from support import small_step
 from support.small_step import (
+  BATCH,
   CLASSES,
   SCALE,
+  assemble_on,
   batch,
-  create,
   moved_weights,
-  schedule,
 )
 from support.tolerance import half_ulp
 
 from podscale.bench.plain.model import PlainEfficientNet
 from podscale.bench.plain.step import make_plain_step, plain_state
-from podscale.collectives import group_mesh
-from podscale.train.optimizer import make_optimizer
+from podscale.train.settings.config import ScheduleConfig
 from podscale.train.settings.presets import get_preset
-from podscale.train.sharding import Placement
-from podscale.train.step import make_train_step
 
 # Its own L2: with much of it the bias of a gate, nearly zero, is all rounding.
 CONFIG = dataclasses.replace(
   small_step.CONFIG, optimizer=get_preset("smoke").optimizer
 )
-MOMENTUM = 0.99  # of batch norm
+MOMENTUM = CONFIG.batch_norm.momentum
 BATCHES = [batch(seed) for seed in range(2)]
 
 
@@ -43,49 +38,35 @@ def run(step, state, batches=BATCHES):
   return state, losses
 
 
-def make_ours(mesh, create, schedule=schedule):
-  """The step, the state before the first, and where it is."""
-  placement = Placement(mesh)
-  optimizer = make_optimizer(CONFIG.optimizer, schedule)
-  step = make_train_step(
-    nnx.eval_shape(lambda: create(nnx.Rngs(0))),
-    optimizer,
-    schedule,
-    config=CONFIG,
-    scale=SCALE,
-    placement=placement,
-  )
-  return step, placement.init_state(create, optimizer, seed=0), placement
-
-
-def ours(mesh):
+def ours():
   """Two steps; and from weights that are half an ulp off, twice."""
-  step, start, placement = make_ours(mesh, create)
+  assembly = assemble_on(4, 4, CONFIG)
+  start = assembly.init_state()
   starts = [moved_weights(start, seed) for seed in range(2)]
   runs = []
   for state in (start, *starts):
-    state, losses = run(step, state)
-    whole = placement.unpack(state)
+    state, losses = run(assembly.train_step, state)
+    whole = assembly.sharding.unpack(state)
     runs.append(jax.device_get((whole.variables, whole.average, losses)))
   return runs
 
 
-def make_plain(mesh, create, schedule=schedule):
+def make_plain(config):
   """The step, and the state before the first."""
-  create = partial(create, network=PlainEfficientNet)
-  model = nnx.jit(create)(nnx.Rngs(0))
+  assembly = assemble_on(4, 4, config, network=PlainEfficientNet)
+  model = nnx.jit(assembly.create_model)(nnx.Rngs(config.seed))
   step = make_plain_step(
-    nnx.eval_shape(lambda: create(nnx.Rngs(0))),
-    schedule,
-    config=CONFIG,
+    assembly.model,
+    assembly.schedule,
+    config=config,
     scale=SCALE,
-    mesh=mesh,
+    mesh=assembly.sharding.mesh,
   )
-  return step, plain_state(model, CONFIG, schedule)
+  return step, plain_state(model, config, assembly.schedule)
 
 
-def plain(mesh):
-  state, losses = run(*make_plain(mesh, create))
+def plain():
+  state, losses = run(*make_plain(CONFIG))
   return jax.device_get((state.variables, state.average, losses))
 
 
@@ -96,9 +77,8 @@ def test_weights_statistics_averages_and_losses_are_ours():
   A variance by E[x^2] - E[x]^2 has roundings of E[x]^2 as well. One group: with
   more, the running variances of ours have what lies between them, too.
   """
-  mesh = group_mesh(jax.devices()[:4], 4)
-  expected, *moved = ours(mesh)
-  variables, average, losses = plain(mesh)
+  expected, *moved = ours()
+  variables, average, losses = plain()
   squares = jax.tree.unflatten(
     jax.tree.structure(variables.variances),
     [
@@ -129,7 +109,7 @@ def test_weights_statistics_averages_and_losses_are_ours():
 @pytest.mark.slow
 @pytest.mark.parametrize(
   ("dtype", "rate", "allowed"),
-  [(jnp.float32, 0.1, 1e-4), (jnp.bfloat16, 0.01, 1e-2)],
+  [("float32", 0.1, 1e-4), ("bfloat16", 0.01, 1e-2)],
 )
 def test_a_hundred_steps_end_with_the_same_loss(dtype, rate, allowed):
   """At a rate at which training does not make rounding large.
@@ -139,12 +119,20 @@ def test_a_hundred_steps_end_with_the_same_loss(dtype, rate, allowed):
   JAX itself, in bfloat16, it moves by 5e-2 with 0.1, 9e-3 with 0.03 and 5e-3
   with 0.01: the most of eight, five and five starts, on a GPU.
   """
-  mesh = group_mesh(jax.devices()[:4], 4)
-  settings = mesh, partial(create, dtype=dtype), lambda step: jnp.float32(rate)
+  config = dataclasses.replace(
+    CONFIG,
+    model=dataclasses.replace(CONFIG.model, dtype=dtype),
+    schedule=ScheduleConfig(  # the same rate at every step
+      name="polynomial",
+      lr_per_256=rate * 256 / BATCH,
+      warmup_epochs=0,
+      end_learning_rate=rate * 256 / BATCH * BATCH / 256,
+    ),
+  )
   batches = [batch_of_patterns(seed) for seed in range(100)]
-  _, expected = run(*make_plain(*settings), batches)
-  step, start, _ = make_ours(*settings)
-  _, losses = run(step, start, batches)
+  _, expected = run(*make_plain(config), batches)
+  assembly = assemble_on(4, 4, config)
+  _, losses = run(assembly.train_step, assembly.init_state(), batches)
   (first, last), (_, actual) = (
     (np.mean(x[:8]), np.mean(x[-8:])) for x in (expected, losses)
   )

@@ -16,7 +16,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 from support.full_disk import files_up_to
 
 from podscale.train.errors import SaveError, UsageError
+from podscale.train.optimizer import LarsBuffers, rmsprop
 from podscale.train.records.checkpoint import Checkpoints, DamagedError, _digest
+from podscale.train.state import TrainState, Variables
 
 
 class Momenta(NamedTuple):
@@ -595,3 +597,48 @@ def restore_hostile_files(directory):
 
 def test_a_hostile_checkpoint_executes_nothing(tmp_path):
   run_alone(restore_hostile_files, tmp_path)
+
+
+def state_of_0_1_0(optimizer):
+  """The state in checkpoints_0_1_0.zip, without the optimizer's own counter.
+
+  `Checkpoints.save` of commit b18c627 wrote both: LARS as `LarsState`, RMSProp
+  as the state of `podscale.train.optimizer.rmsprop` with a schedule.
+  """
+  variables = Variables(
+    {"stem": {"kernel": jnp.arange(6.0).reshape(2, 3)}},
+    {"norm": {"mean": jnp.array([0.5, -0.5])}},
+    {"norm": {"var": jnp.array([1.5, 2.0])}},
+  )
+  return TrainState(
+    jnp.int32(3), variables, optimizer(variables.params), variables
+  )
+
+
+@pytest.mark.parametrize("name", ["lars", "rmsprop"])
+def test_a_checkpoint_with_two_step_counters_is_restored(tmp_path, name):
+  archive = Path(__file__).with_name("checkpoints_0_1_0.zip")
+  shutil.unpack_archive(archive, tmp_path)
+  init = LarsBuffers if name == "lars" else rmsprop(0.0).init
+  state = state_of_0_1_0(init)
+  with Checkpoints(tmp_path / name, keep=1) as checkpoints:
+    restored = checkpoints.restore_latest(state)
+    # It may be saved without the second counter, and restored again.
+    checkpoints.save(4, restored.state, {"epoch": 1})
+    again, _ = checkpoints.restore(state, 4)
+  assert (restored.step, restored.data_state) == (3, {"epoch": 1})
+  assert jax.tree.structure(restored.state) == jax.tree.structure(state)
+  assert_same_bits(restored.state.variables, state.variables)
+  half = jax.tree.map(lambda x: x / 2, state.variables)
+  assert_same_bits(restored.state.average, half)
+  if name == "lars":
+    assert_same_bits(restored.state.optimizer.momenta, half.params)
+  assert_same_bits(again, restored.state)
+
+
+def test_a_second_step_counter_that_differs_is_damage(tmp_path):
+  state = {"step": jnp.int32(3), "optimizer": {"count": jnp.int32(2)}}
+  with Checkpoints(tmp_path, keep=1) as checkpoints:
+    checkpoints.save(3, state, {})
+    with pytest.raises(DamagedError, match=r"optimizer\.count is 2"):
+      checkpoints.restore({"step": jnp.int32(0), "optimizer": {}})

@@ -9,6 +9,7 @@ import pytest
 
 from podscale.train.data.augment.image_ops import LARGEST
 from podscale.train.errors import UsageError
+from podscale.train.schedule import make_schedule
 from podscale.train.settings.arguments import parse
 from podscale.train.settings.config import Config, DataConfig
 from podscale.train.settings.presets import PRESETS
@@ -80,7 +81,14 @@ def test_the_ends_of_the_ranges_make_a_run_or_one_line(path):
     kind = int if isinstance(end, int) else float
     try:
       config = changed(PRESETS["smoke"], path, kind(end))
-      assert set_up(dataclasses.replace(config, cpu_devices=8)).total_steps > 0
+      run = set_up(dataclasses.replace(config, cpu_devices=8))
+      assert run.total_steps > 0
+      make_schedule(
+        config.schedule,
+        batch_size=config.batch_size,
+        steps_per_epoch=run.steps_per_epoch,
+        total_steps=run.total_steps,
+      )
     except UsageError as error:
       assert "\n" not in str(error)
 
