@@ -80,14 +80,25 @@ def test_pictures_are_what_their_script_draws():
     assert (folder / name).read_text(encoding="utf-8") == draw()
 
 
-def test_docstrings_become_markdown():
-  to_markdown = load(ROOT / "docs" / "docstring_blocks.py").to_markdown
-  text = "Add::\n\n  1 + 1\n\n>>> 1 + 1\n2\n>>> 2\n2\n\nEnd."
-  assert to_markdown(text) == (
-    "Add:\n\n  1 + 1\n\n```pycon\n>>> 1 + 1\n2\n>>> 2\n2\n```\n\nEnd."
-  )
-  text = "Add.\n\nReturns:\n  A sum: 1.\n\nRaises:\n  ValueError: None."
-  assert to_markdown(text) == text.replace("A sum:", "A sum&#58;")
+@pytest.mark.parametrize(
+  ("docstring", "markdown"),
+  [
+    (
+      "A.\n\n>>> 1\n1\n>>> 2\n2\n\nB.",
+      "A.\n\n```pycon\n>>> 1\n1\n>>> 2\n2\n```\n\nB.",
+    ),
+    (
+      "A::\n\n  x\n    y\n\n  z\n\nB.",
+      "A:\n\n```python\nx\n  y\n\nz\n```\n\nB.",
+    ),
+    ("A:\n\n    x", "A:\n\n```python\nx\n```\n"),
+    ("A.\n\nReturns:\n  B: 1.\n\nC.", "A.\n\nReturns:\n  B&#58; 1.\n\nC."),
+    ("A.\n\nArgs:\n  b: c.\n\n  d: e.", "A.\n\nArgs:\n  b: c.\n\n  d: e."),
+  ],
+)
+def test_docstrings_become_markdown(docstring, markdown):
+  blocks = load(ROOT / "docs" / "docstring_blocks.py")
+  assert blocks.to_markdown(docstring) == markdown
 
 
 def test_the_tables_have_all_presets_and_flags():
