@@ -12,11 +12,12 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from support.scalar_interpreter import InterpretedCode
 
 from podscale.bench.chips import CHIPS
+from podscale.bench.estimated.static import routine
 from podscale.bench.estimated.static.interlocks import utilisation_files
 from podscale.bench.estimated.static.machine import Machine
-from podscale.bench.estimated.static.routine import Routine
 
 
 @pytest.fixture(scope="session")
@@ -43,14 +44,17 @@ def write(tmp_path):
   return write_bundles
 
 
-@pytest.fixture
-def run(write):
+@pytest.fixture(params=["translated", "interpreted"])
+def run(write, request, monkeypatch):
   """Run a hand-written program; the latency of DMAs is a microsecond."""
+
+  if request.param == "interpreted":
+    monkeypatch.setattr(routine, "ScalarCode", InterpretedCode)
 
   def run_bundles(bundles, chip="v5e"):
     path = write(bundles)
     chip = CHIPS[chip]._replace(latency_us=1.0)
-    routine = Routine(path, chip, utilisation_files(path.parent))
-    return Machine(chip, [routine]).run(routine)
+    code = routine.Routine(path, chip, utilisation_files(path.parent))
+    return Machine(chip, [code]).run(code)
 
   return run_bundles
