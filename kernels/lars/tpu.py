@@ -1,4 +1,4 @@
-"""The step of packed buffers by one kernel that overwrites them."""
+"""Step of packed buffers by one kernel that overwrites them."""
 
 from functools import partial
 
@@ -8,7 +8,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from ..packed.leaf_map import LeafMap
+from ..packed.leaf_map import LeafMap, decode
 from ..packed.norms import tpu as leaf_norms
 from ..packed.norms.scaled_norm import SCALES, norm_of_sums
 from ..packed.register_blocks import (
@@ -17,6 +17,7 @@ from ..packed.register_blocks import (
   register_blocks,
 )
 from ..tpu.chip import target_chip
+from ..tpu.pallas_call import tpu_call
 from ..tpu.registers import LANES, SUBLANES, TILE, zeros
 from .formula import Settings, adapted_rate, step
 
@@ -31,103 +32,90 @@ def apply(
   leaf_map: LeafMap,
   settings: Settings,
 ) -> tuple[jax.Array, jax.Array]:
-  """As `xla.apply`; `w` and `v` are overwritten where nobody else has them."""
+  """Compute `xla.apply`; overwrite `w` and `v` if nothing else reads them."""
   blocks = register_blocks(leaf_map)
-  scalars = [x.reshape(1) for x in settings.scalars.values()]
-  registers = [as_registers(x) for x in (w, g, v)]
-  rates = -(-(leaf_map.slots + 1) // SUBLANES) * SUBLANES
-  result = jax.ShapeDtypeStruct(
-    registers[0].shape,
-    jnp.float32,
-    manual_axis_type=jax.typeof(w).manual_axis_type,
-  )
-  new_w, new_v = pl.pallas_call(
-    partial(_kernel, blocks=blocks, settings=settings, leaf_map=leaf_map),
-    grid_spec=pltpu.PrefetchScalarGridSpec(
-      num_scalar_prefetch=1,
-      grid=(blocks.steps,),
-      in_specs=[
-        blocks.code_spec,
-        *[pl.BlockSpec(memory_space=pltpu.SMEM)] * len(scalars),
-        pl.BlockSpec(sums.shape, lambda b, number: (0, 0, 0)),
-        *[blocks.spec] * 3,
-      ],
-      out_specs=[blocks.spec] * 2,
-      scratch_shapes=[pltpu.VMEM((rates, LANES), jnp.float32)],
-    ),
-    out_shape=[result] * 2,
-    input_output_aliases={3 + len(scalars): 0, 5 + len(scalars): 1},
-    compiler_params=pltpu.CompilerParams(
-      vmem_limit_bytes=target_chip().vmem_bytes
-    ),
-    cost_estimate=pl.CostEstimate(
+  scalar = pl.BlockSpec(memory_space=pltpu.SMEM)
+  scalars = {name: x.reshape(1) for name, x in settings.scalars.items()}
+  rates_rows = -(-(leaf_map.slots + 1) // SUBLANES) * SUBLANES
+  registers = as_registers(w)
+  moved = (registers.shape, jnp.float32, blocks.spec)
+  results = tpu_call(
+    partial(_kernel, blocks, settings),
+    name="lars_apply",
+    grid=(blocks.steps,),
+    prefetched=blocks.prefetched,
+    inputs={
+      **blocks.inputs,
+      "scalars": (scalars, dict.fromkeys(scalars, scalar)),
+      "sums": (sums, pl.BlockSpec(sums.shape, lambda b, shard: (0, 0, 0))),
+      "w": (registers, blocks.spec),
+      "g": (as_registers(g), blocks.spec),
+      "v": (as_registers(v), blocks.spec),
+    },
+    outputs={"new_w": moved, "new_v": moved},
+    scratch={"rates": pltpu.VMEM((rates_rows, LANES), jnp.float32)},
+    overwrites={"new_w": "w", "new_v": "v"},
+    parallel=False,
+    vmem_limit_bytes=target_chip().vmem_bytes,
+    cost=pl.CostEstimate(
       flops=6 * w.size, transcendentals=0, bytes_accessed=5 * w.nbytes
     ),
-    name="lars_apply",
-  )(
-    jnp.reshape(leaf_map.number, 1),
-    jnp.asarray(blocks.codes),
-    *scalars,
-    sums,
-    *registers,
   )
-  return new_w.reshape(w.shape), new_v.reshape(v.shape)
+  return results["new_w"].reshape(w.shape), results["new_v"].reshape(v.shape)
 
 
-def _kernel(
-  number_ref,
-  codes_ref,  # [1, 1, registers + 1] of a block
-  *refs,
-  blocks: RegisterBlocks,
-  settings: Settings,
-  leaf_map: LeafMap,
-):
-  *scalar_refs, sums_ref, w_ref, g_ref, v_ref, new_w_ref, new_v_ref = refs[:-1]
-  rates_ref = refs[-1]  # a row for each slot, and one for the rest
-  del number_ref
-  scalars = zip(settings.scalars, scalar_refs, strict=True)
-  in_kernel = settings._replace(**{name: ref[0] for name, ref in scalars})
-  leaves, slots = leaf_map.leaves, leaf_map.slots
+def _kernel(blocks: RegisterBlocks, settings: Settings, refs) -> None:
+  scalars = {name: ref[0] for name, ref in refs.scalars.items()}
+  settings = settings._replace(**scalars)
+  leaf_map = blocks.leaf_map
 
   @pl.when(pl.program_id(0) == 0)
-  def _():
-    first = codes_ref[0, 0, blocks.size]
-    rates = [_rates(sums_ref[i], in_kernel) for i in range(sums_ref.shape[0])]
-    lane = lax.broadcasted_iota(jnp.int32, TILE, 1)
-    sublane = lax.broadcasted_iota(jnp.int32, TILE, 0)
+  def _begin():
+    _spread_rates(refs, leaf_map, settings)
 
-    def spread(i, _):
-      slot = i * SUBLANES + sublane
-      leaf = jnp.where(slot < slots, first + slot, leaves)
-      own = zeros()
-      for tile, row in enumerate(rates):
-        own = jnp.where(lane + tile * LANES == leaf, row, own)
-      rates_ref[pl.ds(i * SUBLANES, SUBLANES)] = jnp.broadcast_to(
-        jnp.sum(own, axis=1, keepdims=True), TILE
-      )
-
-    lax.fori_loop(0, rates_ref.shape[0] // SUBLANES, spread, None)
-
-  def move(register, _):
-    slot = codes_ref[0, 0, register] >> 1
-    rate = rates_ref[pl.ds(slot, 1)]
-    decay = jnp.where(slot < slots, in_kernel.weight_decay, 0.0)
-    w = w_ref[register]
-    change, new_v_ref[register] = step(
-      *(w, g_ref[register], v_ref[register]), *(rate, decay, in_kernel)
+  def move(register, carry):
+    del carry
+    slot, _ = decode(refs.codes[0, 0, register])
+    rate = refs.rates[pl.ds(slot, 1)]
+    decay = jnp.where(slot < leaf_map.slots, settings.weight_decay, 0.0)
+    w = refs.w[register]
+    change, refs.new_v[register] = step(
+      w, refs.g[register], refs.v[register], rate, decay, settings
     )
-    new_w_ref[register] = w - change
+    refs.new_w[register] = w - change
 
   blocks.loop(move)
 
 
-def _rates(sums: jax.Array, settings: Settings) -> jax.Array:
-  """The rates of 128 leaves `[1, 128]`, given their sums `[8, 128]`.
+def _spread_rates(refs, leaf_map: LeafMap, settings: Settings) -> None:
+  """Write the rate of each slot to all lanes of the slot's row.
 
-  What has no leaf has norm 0, and so the learning rate.
+  Rows from `slots` on get the learning rate, for leaves that are not adapted.
   """
+  tiles = [_rates(refs.sums[i], settings) for i in range(refs.sums.shape[0])]
+  first_leaf = refs.first_leaf[0, 0, 0]
+  lane = lax.broadcasted_iota(jnp.int32, TILE, 1)
+  sublane = lax.broadcasted_iota(jnp.int32, TILE, 0)
+
+  def spread(i, carry):
+    del carry
+    slot = i * SUBLANES + sublane
+    # The last tile's first spare lane has norm 0, and so the learning rate.
+    leaf = jnp.where(slot < leaf_map.slots, first_leaf + slot, leaf_map.leaves)
+    own = zeros()
+    for tile, row in enumerate(tiles):
+      own = jnp.where(lane + tile * LANES == leaf, row, own)
+    refs.rates[pl.ds(i * SUBLANES, SUBLANES)] = jnp.broadcast_to(
+      jnp.sum(own, axis=1, keepdims=True), TILE
+    )
+
+  lax.fori_loop(0, refs.rates.shape[0] // SUBLANES, spread, None)
+
+
+def _rates(sums: jax.Array, settings: Settings) -> jax.Array:
+  """Compute the rates of 128 leaves, `[1, 128]`, from sums `[8, 128]`."""
   rows = [sums[term : term + 1] for term in range(2 * SCALES)]
-  # At each scale the weights, and then the gradients.
+  # Rows alternate between weights and gradients.
   return adapted_rate(
     norm_of_sums(rows[0::2]), norm_of_sums(rows[1::2]), settings
   )

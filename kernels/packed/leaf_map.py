@@ -1,4 +1,4 @@
-"""Which leaf each register of a shard belongs to."""
+"""The leaf that each register of a packed buffer belongs to."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,18 +12,19 @@ from .packing import Packed, Packing, Shard
 
 
 class LeafMap(NamedTuple):
-  """The leaves of a shard; of a whole buffer where it is the only one.
+  """Map from the registers of each shard to the leaves of a tree.
 
-  A leaf's slot is its place among those that the shard has. Behind the slots is
-  one more, for the registers of leaves that nobody asked for.
+  A whole buffer is one shard. Leaves may be left out of the map. The slot of a
+  leaf is its number among the mapped leaves of the shard; registers of leaves
+  that are left out have the slot `slots`.
 
   Attributes:
-    leaves: how many were asked for.
-    slots: how many of them a shard has at most.
-    number: int32 scalar, which shard it is.
-    firsts: int32 `[shards]`, the first leaf of each.
-    codes: int32 `[shards, registers]`, twice the slot of each, and 1 more where
-      the register before it is in the shard and of the same leaf.
+    leaves: Number of mapped leaves.
+    slots: Largest number of mapped leaves in a shard.
+    number: Number of this device's shard, int32 scalar.
+    firsts: First mapped leaf of each shard, int32 `[shards]`.
+    codes: Slot and continuation of each register (see `decode`), int32
+      `[shards, registers]`.
   """
 
   leaves: int
@@ -34,30 +35,51 @@ class LeafMap(NamedTuple):
 
   @property
   def leaf_of_register(self) -> jax.Array:
-    """Of this shard's, int32 `[registers]`: `leaves` for what nobody wants."""
-    leaf = np.where(
-      self.codes >> 1 < self.slots,
-      (self.codes >> 1) + self.firsts[:, None],
-      self.leaves,
-    )
+    """Mapped leaf of each register of this shard, int32 `[registers]`.
+
+    Registers of leaves that are left out have the number `leaves`.
+    """
+    slot, _ = decode(self.codes)
+    leaf = np.where(slot < self.slots, slot + self.firsts[:, None], self.leaves)
     return lax.dynamic_index_in_dim(
       jnp.asarray(leaf), self.number, keepdims=False
     )
 
 
-def make_leaf_map(
-  packed: Packed, shard: Shard | None, wanted: Sequence[bool] | None = None
-) -> LeafMap:
-  """The leaf_map of what this device has.
+def encode(slot: Any, continues: Any) -> Any:
+  """Pack a register's slot and continuation into one int32.
+
+  One word per register, so that scalar memory holds those of a whole block.
 
   Args:
-    packed: the tree, or this device's shard of it.
-    shard: which one.
-    wanted: of each leaf, whether to ask for it; None asks for all.
+    slot: Slot of the register's leaf.
+    continues: True if the register before it is in the same shard and leaf.
+  """
+  return 2 * slot + continues
+
+
+def decode(code: Any) -> tuple[Any, Any]:
+  """Return the slot and the continuation that `encode` packed.
+
+  >>> decode(encode(5, True)), decode(encode(5, False))
+  ((5, True), (5, False))
+  """
+  return code >> 1, (code & 1) == 1
+
+
+def make_leaf_map(
+  packed: Packed, shard: Shard | None, mapped: Sequence[bool] | None = None
+) -> LeafMap:
+  """Map the registers of this device to leaves.
+
+  Args:
+    packed: Tree, or this device's shard of it.
+    shard: Shard of this device; None for a whole tree.
+    mapped: True for each leaf to map, False to leave it out; None maps all.
 
   Raises:
-    ValueError: the buffer is not whole and no shard is given, or is not one of
-      equal shards.
+    ValueError: The buffer is not whole and no shard is given, or the shards
+      are not equal.
   """
   packing, rows = packed.packing, packed.buffer.shape[0]
   shards = 1 if shard is None else lax.axis_size(shard.axis_names)
@@ -65,27 +87,27 @@ def make_leaf_map(
     raise ValueError(
       f"the packing has {packing.rows} rows, the buffer {rows} on each of "
       f"{shards} devices"
-      + ("; of a shard, say which: shard=" if shard is None else "")
+      + ("; pass shard= for a shard of it" if shard is None else "")
     )
-  if wanted is None:
-    wanted = [True] * len(packing.shapes)
+  if mapped is None:
+    mapped = [True] * len(packing.shapes)
   number = 0 if shard is None else shard.number
-  tables = _tables(packing, shards, np.array(wanted))
-  return LeafMap(sum(wanted), number=number, **tables)
+  tables = _tables(packing, shards, np.array(mapped))
+  return LeafMap(sum(mapped), number=number, **tables)
 
 
 def _tables(
-  packing: Packing, shards: int, wanted: np.ndarray
+  packing: Packing, shards: int, mapped: np.ndarray
 ) -> dict[str, Any]:
-  """What `LeafMap` has of all shards."""
+  """Compute the fields of `LeafMap` that cover all shards."""
   leaf = packing.leaf_of_register.reshape(shards, -1)
-  goes_on = np.zeros_like(leaf)
-  goes_on[:, 1:] = leaf[:, 1:] == leaf[:, :-1]
-  asked = wanted[leaf]
-  place = (np.cumsum(wanted, dtype=np.int32) - 1)[leaf]
-  firsts = np.min(place, axis=1, where=asked, initial=wanted.sum())
-  lasts = np.max(place, axis=1, where=asked, initial=-1)
+  continues = np.zeros_like(leaf)
+  continues[:, 1:] = leaf[:, 1:] == leaf[:, :-1]
+  is_mapped = mapped[leaf]
+  number = (np.cumsum(mapped, dtype=np.int32) - 1)[leaf]
+  firsts = np.min(number, axis=1, where=is_mapped, initial=mapped.sum())
+  lasts = np.max(number, axis=1, where=is_mapped, initial=-1)
   slots = max(int((lasts - firsts).max()) + 1, 0)
-  slot = np.where(asked, place - firsts[:, None], slots)
-  codes = (2 * slot + goes_on).astype(np.int32)
+  slot = np.where(is_mapped, number - firsts[:, None], slots)
+  codes = encode(slot, continues).astype(np.int32)
   return {"slots": slots, "firsts": firsts.astype(np.int32), "codes": codes}

@@ -1,78 +1,83 @@
-"""Walking over the registers of packed buffers, block by block."""
+"""Blocks of a packed buffer's registers, for kernels that go over them."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from ..tpu.loops import loop
+from ..tpu.pallas_call import Operand
 from ..tpu.registers import TILE
-from .leaf_map import LeafMap
+from .leaf_map import LeafMap, encode
 
-# Registers of a block: 1 MB of each buffer, of which VMEM has two. With 512 the
-# codes would not fit in v3's scalar memory.
-_MOST = 256
-_UNROLLED = 8  # registers of a turn of the loop
+# Registers of a block: 1 MB of each buffer, and VMEM has two blocks of each.
+# The codes of 512 registers would not fit in v3's scalar memory.
+_LARGEST = 256
+_UNROLL = 8  # registers
 
 
 class RegisterBlocks(NamedTuple):
-  """Blocks of the registers of buffers, each with what says whose they are.
+  """Blocks of registers, with the codes that say which leaf each belongs to.
 
   Attributes:
-    size: registers of a block; the last block may reach beyond the buffer.
-    steps: how many blocks a shard has, of the grid.
-    codes: int32 `[shards * steps, 1, size + 1]`, of the registers and, behind
-      them, the first leaf of the shard.
+    size: Registers of a block; the last block may reach beyond the buffer.
+    steps: Blocks of a shard, which are the steps of the grid.
+    leaf_map: Map of the registers.
   """
 
   size: int
   steps: int
-  codes: np.ndarray
+  leaf_map: LeafMap
 
   @property
-  def code_spec(self) -> pl.BlockSpec:
-    """Of the codes, in scalar memory, given the shard's number."""
-    return pl.BlockSpec(
-      (1, 1, self.size + 1),
-      lambda b, number: (number[0] * self.steps + b, 0, 0),
+  def prefetched(self) -> dict[str, jax.Array]:
+    """Number of the shard, for the index maps of `inputs`."""
+    return {"shard": jnp.reshape(self.leaf_map.number, 1)}
+
+  @property
+  def inputs(self) -> dict[str, Operand]:
+    """Codes of a block, `[1, 1, size]`, and first leaf of the shard, `[1]`."""
+    leaf_map, steps = self.leaf_map, self.steps
+    shards, registers = leaf_map.codes.shape
+    # The registers beyond the buffer belong to no leaf.
+    codes = np.full(
+      (shards, steps * self.size), encode(leaf_map.slots, False), np.int32
+    )
+    codes[:, :registers] = leaf_map.codes
+    codes_spec = pl.BlockSpec(
+      (1, 1, self.size),
+      lambda b, shard: (shard[0] * steps + b, 0, 0),
       memory_space=pltpu.SMEM,
     )
+    first_spec = pl.BlockSpec(
+      (1, 1, 1), lambda b, shard: (shard[0], 0, 0), memory_space=pltpu.SMEM
+    )
+    return {
+      "codes": (jnp.asarray(codes.reshape(-1, 1, self.size)), codes_spec),
+      "first_leaf": (jnp.asarray(leaf_map.firsts[:, None, None]), first_spec),
+    }
 
   @property
   def spec(self) -> pl.BlockSpec:
-    """Of a buffer `[registers, 8, 128]`."""
-    return pl.BlockSpec((self.size, *TILE), lambda b, number: (b, 0, 0))
+    """Block of a buffer `[registers, 8, 128]`."""
+    return pl.BlockSpec((self.size, *TILE), lambda b, shard: (b, 0, 0))
 
   def loop(self, body: Callable[[Any, Any], Any], carry: Any = None) -> Any:
-    """Calls `body(register of the block, carry)` for each in order."""
-
-    def turn(i, carry):
-      for register in range(_UNROLLED):
-        carry = body(i * _UNROLLED + register, carry)
-      return carry
-
-    return lax.fori_loop(0, self.size // _UNROLLED, turn, carry)
+    """Call `body(register, carry)` for each register of a block, in order."""
+    return loop(0, self.size, body, carry, _UNROLL)
 
 
 def register_blocks(leaf_map: LeafMap) -> RegisterBlocks:
-  """Cuts the registers of each shard into blocks.
-
-  What the last block has too much belongs to no leaf; its contents are
-  undefined.
-  """
-  shards, registers = leaf_map.codes.shape
-  size = min(_MOST, -(-registers // _UNROLLED) * _UNROLLED)
-  steps = -(-registers // size)
-  codes = np.full((shards, steps * size), 2 * leaf_map.slots, np.int32)
-  codes[:, :registers] = leaf_map.codes
-  firsts = np.repeat(leaf_map.firsts, steps)[:, None]
-  codes = np.append(codes.reshape(-1, size), firsts, axis=1)
-  return RegisterBlocks(size, steps, codes[:, None])
+  """Cut the registers of each shard into blocks."""
+  _, registers = leaf_map.codes.shape
+  size = min(_LARGEST, -(-registers // _UNROLL) * _UNROLL)
+  return RegisterBlocks(size, -(-registers // size), leaf_map)
 
 
 def as_registers(buffer: jax.Array) -> jax.Array:
-  """`[rows, 128]` as `[registers, 8, 128]`."""
+  """Reshape `[rows, 128]` to `[registers, 8, 128]`."""
   return buffer.reshape(-1, *TILE)

@@ -1,6 +1,6 @@
 """`pallas_call` with names for its operands."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +11,7 @@ from jax.experimental.pallas import tpu as pltpu
 _ANY_ORDER = pltpu.GridDimensionSemantics.PARALLEL
 _IN_ORDER = pltpu.GridDimensionSemantics.ARBITRARY
 
-Operand = tuple[jax.Array, pl.BlockSpec]
+Operand = tuple[Any, Any]
 Result = tuple[tuple[int, ...], Any, pl.BlockSpec]
 
 
@@ -25,42 +25,75 @@ def tpu_call(
   scratch: Mapping[str, Any],
   vmem_limit_bytes: int,
   cost: pl.CostEstimate,
+  prefetched: Mapping[str, jax.Array] | None = None,
+  overwrites: Mapping[str, str] | None = None,
+  parallel: bool = True,
 ) -> dict[str, jax.Array]:
-  """Runs a kernel whose refs come by name, the first grid axis in any order.
+  """Run a kernel whose refs come by name.
 
   Args:
-    kernel: Function of a namespace with a ref for each name below.
-    name: For profiles.
-    grid: Steps; the last axis is the innermost.
-    inputs: Name to array and block.
+    kernel: Function of a namespace with a ref for each name below, or with a
+      pytree of refs where the operand is a pytree.
+    name: Name of the kernel in profiles.
+    grid: Numbers of steps; the last axis is the innermost.
+    inputs: Name to array and block, or to pytrees of both.
     outputs: Name to shape, dtype and block.
     scratch: Name to buffer.
-    vmem_limit_bytes: What the kernel may take of VMEM.
-    cost: For XLA's scheduler.
+    vmem_limit_bytes: Bytes of VMEM that the kernel may take.
+    cost: Cost estimate for XLA's scheduler.
+    prefetched: Name to int32 array in scalar memory. Index maps of blocks get
+      their refs after the grid indices.
+    overwrites: Name of an output to the name of the input in whose memory it
+      is written.
+    parallel: True to run the first grid axis in any order, on all cores; False
+      to run it in order.
 
   Returns:
     Name to array, of the outputs.
   """
-  names = [*inputs, *outputs, *scratch]
+  prefetched, overwrites = prefetched or {}, overwrites or {}
+  names = [*prefetched, *inputs, *outputs, *scratch]
   arrays, in_specs = zip(*inputs.values(), strict=True)
-  axes = jax.typeof(arrays[0]).manual_axis_type
+  operands = {**prefetched, **dict(zip(inputs, arrays, strict=True))}
+  axes = _manual_axes(jax.tree.leaves(arrays))
+  first_axis = _ANY_ORDER if parallel else _IN_ORDER
   results = pl.pallas_call(
     lambda *refs: kernel(
       SimpleNamespace(**dict(zip(names, refs, strict=True)))
     ),
     name=name,
-    grid=grid,
-    in_specs=in_specs,
-    out_specs=[spec for _, _, spec in outputs.values()],
+    grid_spec=pltpu.PrefetchScalarGridSpec(
+      num_scalar_prefetch=len(prefetched),
+      grid=grid,
+      in_specs=in_specs,
+      out_specs=[spec for _, _, spec in outputs.values()],
+      scratch_shapes=list(scratch.values()),
+    ),
     out_shape=[
       jax.ShapeDtypeStruct(shape, dtype, manual_axis_type=axes)
       for shape, dtype, _ in outputs.values()
     ],
-    scratch_shapes=list(scratch.values()),
+    input_output_aliases={
+      _position(operands, source): list(outputs).index(output)
+      for output, source in overwrites.items()
+    },
     compiler_params=pltpu.CompilerParams(
-      dimension_semantics=[_ANY_ORDER, *[_IN_ORDER] * (len(grid) - 1)],
+      dimension_semantics=[first_axis, *[_IN_ORDER] * (len(grid) - 1)],
       vmem_limit_bytes=vmem_limit_bytes,
     ),
     cost_estimate=cost,
-  )(*arrays)
+  )(*operands.values())
   return dict(zip(outputs, results, strict=True))
+
+
+def _manual_axes(arrays: Iterable[jax.Array]) -> Any:
+  """Return the type of the array that varies over most axes of the mesh."""
+  types = [jax.typeof(array).manual_axis_type for array in arrays]
+  return max(types, key=lambda axes: len(axes.varying))
+
+
+def _position(operands: Mapping[str, Any], name: str) -> int:
+  """Count the arrays before an operand; the operands may be pytrees."""
+  names = list(operands)
+  before = names[: names.index(name)]
+  return len(jax.tree.leaves([operands[other] for other in before]))

@@ -1,4 +1,10 @@
-"""The squares of leaves, summed by one kernel that reads the buffers once."""
+"""Norms of leaves by one kernel that reads the buffers once.
+
+The kernel goes over the registers in order. It adds the squares of a leaf's
+registers one after the other and leaves the sums in the leaf's slot. In the
+last step it sums each slot over sublanes and lanes and writes the result to the
+leaf's lane.
+"""
 
 import math
 from collections.abc import Sequence
@@ -11,20 +17,22 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from ...tpu.chip import target_chip
+from ...tpu.loops import loop
+from ...tpu.pallas_call import Operand, tpu_call
 from ...tpu.registers import LANES, SUBLANES, TILE, zeros
-from ..leaf_map import LeafMap
+from ..leaf_map import LeafMap, decode
 from ..packing import Shard
 from ..register_blocks import RegisterBlocks, as_registers, register_blocks
 from . import xla
 from .scaled_norm import SCALES, norm_of_sums, scaled_squares
 
-_UNROLLED = 8  # slots of a turn of the loop
+_UNROLL = 8  # slots
 
 
 def norms(
   buffers: Sequence[jax.Array], leaf_map: LeafMap, shard: Shard | None
 ) -> jax.Array:
-  """As `xla.norms`.
+  """Compute `xla.norms` by the kernel.
 
   Raises:
     NotImplementedError: VMEM does not hold the sums of all leaves.
@@ -40,140 +48,146 @@ def sums(
   leaf_map: LeafMap,
   decay: jax.Array | None = None,
 ) -> jax.Array:
-  """As `xla.sums`, a leaf in a lane.
+  """Compute the sums of `xla.sums`, one leaf per lane.
 
   Returns:
-    float32 `[tiles, 8, 128]`, for each of 128 leaves the sums of the buffers at
-    the first scale, those at the next, and so on; what is left is 0, and there
-    is room for one more leaf.
+    float32 `[tiles, 8, 128]`. A tile has the sums of 128 leaves: in its first
+    rows those of each buffer at the first scale, then at the second and third.
+    The other rows are 0, and the last tile has at least one spare lane.
 
   Raises:
     NotImplementedError: VMEM does not hold the sums of all leaves.
   """
+  check_vmem(leaf_map, len(buffers))
   blocks = register_blocks(leaf_map)
-  terms = SCALES * len(buffers)
-  decays = [] if decay is None else [decay.reshape(1)]
-  # A slot more for what nobody asked for, and one for the leaf at hand.
-  kept = (_whole_turns(leaf_map.slots + 2), terms, *TILE)
-  results = (leaf_map.leaves // LANES + 1, *TILE)
-  size = math.prod(kept) + math.prod(results)
-  _check_vmem(leaf_map.slots, size, len(buffers), blocks.size)
-  return pl.pallas_call(
-    partial(_kernel, blocks=blocks, leaf_map=leaf_map),
-    grid_spec=pltpu.PrefetchScalarGridSpec(
-      num_scalar_prefetch=1,
-      grid=(blocks.steps,),
-      in_specs=[
-        blocks.code_spec,
-        *[pl.BlockSpec(memory_space=pltpu.SMEM)] * len(decays),
-        *[blocks.spec] * len(buffers),
-      ],
-      out_specs=pl.BlockSpec(
-        results, lambda b, number: (0, 0, 0), pipeline_mode=pl.Buffered(1)
-      ),
-      scratch_shapes=[pltpu.VMEM(kept, jnp.float32)],
+  slots_shape, tiles_shape = _sum_shapes(leaf_map, len(buffers))
+  inputs: dict[str, Operand] = {
+    **blocks.inputs,
+    "buffers": (
+      [as_registers(buffer) for buffer in buffers],
+      [blocks.spec] * len(buffers),
     ),
-    out_shape=jax.ShapeDtypeStruct(
-      results,
-      jnp.float32,
-      manual_axis_type=jax.typeof(buffers[0]).manual_axis_type,
-    ),
-    compiler_params=pltpu.CompilerParams(
-      vmem_limit_bytes=target_chip().vmem_bytes
-    ),
-    cost_estimate=pl.CostEstimate(
-      flops=8 * sum(x.size for x in buffers),
-      transcendentals=0,
-      bytes_accessed=sum(x.nbytes for x in buffers),
-    ),
+  }
+  if decay is not None:
+    scalar = pl.BlockSpec(memory_space=pltpu.SMEM)
+    inputs["decay"] = decay.reshape(1), scalar
+  results = tpu_call(
+    partial(_kernel, blocks, decayed=decay is not None),
     name="leaf_norms",
-  )(
-    jnp.reshape(leaf_map.number, 1),
-    jnp.asarray(blocks.codes),
-    *decays,
-    *map(as_registers, buffers),
+    grid=(blocks.steps,),
+    prefetched=blocks.prefetched,
+    inputs=inputs,
+    outputs={
+      "tiles": (
+        tiles_shape,
+        jnp.float32,
+        pl.BlockSpec(
+          tiles_shape,
+          lambda b, shard: (0, 0, 0),
+          pipeline_mode=pl.Buffered(1),
+        ),
+      )
+    },
+    scratch={"slots": pltpu.VMEM(slots_shape, jnp.float32)},
+    parallel=False,
+    vmem_limit_bytes=target_chip().vmem_bytes,
+    cost=pl.CostEstimate(
+      flops=8 * sum(buffer.size for buffer in buffers),
+      transcendentals=0,
+      bytes_accessed=sum(buffer.nbytes for buffer in buffers),
+    ),
   )
+  return results["tiles"]
 
 
-def _whole_turns(slots: int) -> int:
-  return -(-slots // _UNROLLED) * _UNROLLED
+def check_vmem(leaf_map: LeafMap, buffers: int) -> None:
+  """Check that VMEM holds the sums of all leaves.
 
-
-def _check_vmem(leaves: int, sums: int, buffers: int, block: int) -> None:
-  bytes_, chip = 4 * sums + 2 * 4096 * buffers * block, target_chip()
-  if bytes_ > chip.vmem_bytes:
+  Raises:
+    NotImplementedError: VMEM is too small.
+  """
+  values = sum(map(math.prod, _sum_shapes(leaf_map, buffers)))
+  block = register_blocks(leaf_map).size * math.prod(TILE)
+  needed, chip = 4 * (values + 2 * buffers * block), target_chip()
+  if needed > chip.vmem_bytes:
     raise NotImplementedError(
-      f"leaf_norms: pallas_tpu keeps the sums of {leaves} leaves in VMEM, "
-      f"{bytes_} bytes with the blocks; {chip.name} has {chip.vmem_bytes} for "
-      "it"
+      f"leaf_norms: pallas_tpu keeps the sums of {leaf_map.slots} leaves in "
+      f"VMEM, {needed:,} bytes with the blocks; {chip.name} has "
+      f"{chip.vmem_bytes:,}; use implementation='xla'"
     )
 
 
-def _kernel(
-  number_ref,
-  codes_ref,  # [1, 1, registers + 1] of a block
-  *refs,  # the decay or nothing, and the buffers
-  blocks: RegisterBlocks,
-  leaf_map: LeafMap,
-):
-  *inputs, tiles_ref, kept_ref = refs
-  del number_ref
-  terms = kept_ref.shape[1]
-  buffer_refs = inputs[-terms // SCALES :]
-  decay_ref = inputs[0] if len(inputs) > len(buffer_refs) else None
-  leaves, slots = leaf_map.leaves, leaf_map.slots
+def _sum_shapes(
+  leaf_map: LeafMap, buffers: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+  """Return the shapes of the slots and of the result.
 
-  def clear(slot, _=None):
-    for term in range(terms):
-      kept_ref[slot, term] = zeros()
+  There are two slots more than leaves: one for the registers of leaves that
+  are left out, and one for the leaf that continues in the next block.
+  """
+  slots_shape = (leaf_map.slots + 2, SCALES * buffers, *TILE)
+  return slots_shape, (leaf_map.leaves // LANES + 1, *TILE)
 
-  @pl.when(pl.program_id(0) == 0)
-  def _():
-    tiles_ref[...] = jnp.zeros_like(tiles_ref)
-    lax.fori_loop(0, kept_ref.shape[0], clear, None)
 
-  def add(register, sums):
-    code = codes_ref[0, 0, register]
-    slot, goes_on = code >> 1, (code & 1) == 1
-    values = [ref[register] for ref in buffer_refs]
-    if decay_ref is not None:
-      values[-1] += decay_ref[0] * values[0]
-    squares = zip(*map(scaled_squares, values), strict=True)
-    added = [x for scale in squares for x in scale]
-    sums = [
-      jnp.where(goes_on, total, 0.0) + x
-      for total, x in zip(sums, added, strict=True)
-    ]
-    # The last register of a leaf leaves the whole sum there.
-    for term, total in enumerate(sums):
-      kept_ref[slot, term] = total
-    return sums
+def _kernel(blocks: RegisterBlocks, refs, *, decayed: bool) -> None:
+  leaf_map, step = blocks.leaf_map, pl.program_id(0)
+  slots, terms, *_ = refs.slots.shape
+  unfinished = leaf_map.slots + 1
 
-  # A leaf may go on in the next block.
-  sums = blocks.loop(add, [kept_ref[slots + 1, term] for term in range(terms)])
-  for term, total in enumerate(sums):
-    kept_ref[slots + 1, term] = total
+  @pl.when(step == 0)
+  def _begin():
+    refs.tiles[...] = jnp.zeros_like(refs.tiles)
+    lax.fori_loop(0, slots, partial(_clear, refs.slots), None)
 
-  @pl.when(pl.program_id(0) == blocks.steps - 1)
-  def _():
-    first = codes_ref[0, 0, blocks.size]
-    sublane = lax.broadcasted_iota(jnp.int32, TILE, 0)
-    lane = lax.broadcasted_iota(jnp.int32, TILE, 1)
+  totals = [refs.slots[unfinished, term] for term in range(terms)]
+  totals = blocks.loop(partial(_add, refs, decayed), totals)
+  for term, total in enumerate(totals):
+    refs.slots[unfinished, term] = total
 
-    def give(slot):
-      leaf = jnp.minimum(first + slot, leaves)
-      column = zeros()
-      for term in range(terms):
-        row = jnp.sum(kept_ref[slot, term], axis=0, keepdims=True)
-        column = jnp.where(sublane == term, row, column)
-      column = jnp.sum(column, axis=1, keepdims=True)
-      tile = tiles_ref[leaf // LANES]
-      tiles_ref[leaf // LANES] = jnp.where(lane == leaf % LANES, column, tile)
+  @pl.when(step == blocks.steps - 1)
+  def _end():
+    give = partial(_give, refs, leaf_map.leaves)
+    loop(0, leaf_map.slots, give, None, _UNROLL)
 
-    def turn(i, _):
-      for slot in range(_UNROLLED):
-        give(i * _UNROLLED + slot)
 
-    for slot in range(slots, _whole_turns(slots)):
-      clear(slot)
-    lax.fori_loop(0, _whole_turns(slots) // _UNROLLED, turn, None)
+def _clear(slots_ref, slot, carry=None) -> None:
+  """Set the sums of a slot to zero."""
+  del carry
+  for term in range(slots_ref.shape[1]):
+    slots_ref[slot, term] = zeros()
+
+
+def _add(
+  refs, decayed: bool, register, totals: list[jax.Array]
+) -> list[jax.Array]:
+  """Add the squares of a register to its leaf's sums, and store them."""
+  slot, continues = decode(refs.codes[0, 0, register])
+  values = [ref[register] for ref in refs.buffers]
+  if decayed:
+    values[-1] += refs.decay[0] * values[0]
+  by_scale = zip(*map(scaled_squares, values), strict=True)
+  squares = [square for scale in by_scale for square in scale]
+  totals = [
+    jnp.where(continues, total, 0.0) + square
+    for total, square in zip(totals, squares, strict=True)
+  ]
+  # Each register overwrites its leaf's slot; the last one has the whole sums.
+  for term, total in enumerate(totals):
+    refs.slots[slot, term] = total
+  return totals
+
+
+def _give(refs, leaves: int, slot, carry=None) -> None:
+  """Sum a slot over sublanes and lanes, and write it to its leaf's lane."""
+  del carry
+  sublane = lax.broadcasted_iota(jnp.int32, TILE, 0)
+  lane = lax.broadcasted_iota(jnp.int32, TILE, 1)
+  # A shard may have fewer leaves than slots: the spare lane takes the rest.
+  leaf = jnp.minimum(refs.first_leaf[0, 0, 0] + slot, leaves)
+  column = zeros()
+  for term in range(refs.slots.shape[1]):
+    row = jnp.sum(refs.slots[slot, term], axis=0, keepdims=True)
+    column = jnp.where(sublane == term, row, column)
+  column = jnp.sum(column, axis=1, keepdims=True)
+  tile, leaf_lane = lax.div(leaf, LANES), lax.rem(leaf, LANES)
+  refs.tiles[tile] = jnp.where(lane == leaf_lane, column, refs.tiles[tile])

@@ -480,7 +480,7 @@ def test_trees_by_the_kernels_keep_their_dtypes(interpret):
 
 
 def test_no_races_and_no_memory_read_before_it_is_written(monkeypatch):
-  monkeypatch.setattr(register_blocks, "_MOST", 8)
+  monkeypatch.setattr(register_blocks, "_LARGEST", 8)
   # Whole blocks: of overwritten arrays this interpreter knows no others.
   trees = packed_case(4)
   with as_on_a_tpu():

@@ -75,7 +75,7 @@ FORMS = ["xla", "pallas_tpu"]
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("block", [8, 256])
 def test_equal_those_of_the_leaves(form, block, interpret, monkeypatch):
-  monkeypatch.setattr(register_blocks, "_MOST", block)
+  monkeypatch.setattr(register_blocks, "_LARGEST", block)
   interpret()
   leaves = tree()
   check(leaves, leaf_norms(Packed.of(leaves), implementation=form))
@@ -122,7 +122,7 @@ def test_what_is_not_finite_shows_in_its_leaf_only(form, bad, interpret):
 
 
 def test_no_races_and_no_memory_read_before_it_is_written(monkeypatch):
-  monkeypatch.setattr(register_blocks, "_MOST", 8)
+  monkeypatch.setattr(register_blocks, "_LARGEST", 8)
   leaves = tree()[:6]
   with as_on_a_tpu():
     norms = leaf_norms(Packed.of(leaves), implementation="pallas_tpu")
@@ -141,7 +141,7 @@ def test_too_many_leaves_for_the_chip_are_refused():
 def test_another_buffer_is_refused():
   packed = Packed.of(tree())
   half = Packed(packed.buffer[: packed.packing.rows // 2], packed.packing)
-  with pytest.raises(ValueError, match=r"of a shard, say which: shard="):
+  with pytest.raises(ValueError, match=r"pass shard= for a shard of it"):
     leaf_norms(half)
   with pytest.raises(ValueError, match="the buffer 16 on each of 2 devices"):
     sharded(
