@@ -1,4 +1,4 @@
-"""Batch norm's affine, and its application with activation and pooling."""
+"""Batch norm: scale and offset from moments, and their application."""
 
 from .affine import batch_norm_affine
 from .api import batch_norm

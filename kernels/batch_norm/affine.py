@@ -1,4 +1,4 @@
-"""From moments to the scale and offset that normalise."""
+"""Scale and offset of batch norm, from moments."""
 
 import jax
 import jax.numpy as jnp
@@ -14,23 +14,24 @@ def batch_norm_affine(
   *,
   epsilon: float = 1e-3,
 ) -> tuple[jax.Array, jax.Array]:
-  """The scale and offset that batch norm applies.
+  """Compute the scale and offset that batch norm applies.
 
   Equivalent to `scale = gamma / sqrt(m2 / count + epsilon)` and
-  `offset = beta - mean * scale`, so that `x * scale + offset` is x normalised
-  (Ioffe and Szegedy 2015, algorithm 1).
+  `offset = beta - mean * scale`, so that `x * scale + offset` is x normalised.
 
   Args:
-    moments: Of the tensor to normalise, over all images that share statistics.
-    gamma: `[c]` float32, the learned scale.
-    beta: `[c]` float32, the learned offset.
-    epsilon: Added to the variance; EfficientNet's is 1e-3.
+    moments: Moments of x, over all images that share statistics.
+    gamma: Learned scale, float32 `[c]`.
+    beta: Learned offset, float32 `[c]`.
+    epsilon: Number added to the variance; 1e-3 in EfficientNet.
 
   Returns:
-    scale and offset, `[c]` float32 each.
+    Scale and offset, float32 `[c]` each.
 
   Raises:
-    ValueError: shapes differ or epsilon is negative.
+    ValueError: The shapes differ, or epsilon is negative.
+
+  Source: Ioffe and Szegedy 2015, algorithm 1.
 
   >>> import jax.numpy as jnp
   >>> moments = Moments(jnp.float32(4), jnp.ones(1), jnp.full(1, 16.0))

@@ -1,4 +1,4 @@
-"""The public normalisation."""
+"""Public op: normalisation, activation and spatial mean."""
 
 from typing import Literal, overload
 
@@ -9,10 +9,11 @@ from ..common.bands import over_bands, sum_bands
 from ..common.layout import Layout, check_image
 from ..common.manual_axes import match_varying
 from ..selection.dispatch import Requested, dispatch
-from . import xla
+from .settings import Settings
+from .vjp import normalise
 
 _OP = "batch_norm"
-_IMPLEMENTATIONS = {"xla": xla.batch_norm}
+_IMPLEMENTATIONS = {"xla": normalise}
 
 
 @overload
@@ -50,29 +51,31 @@ def batch_norm(
   bands=1,
   implementation=None,
 ):
-  """Normalisation and activation, with the spatial mean where it is wanted.
+  """Normalise x, apply an activation, and optionally pool.
 
   With `y = activation(x * scale + offset)` in float32, returns
-  `y.astype(x.dtype)` and, for squeeze-excite, `y.mean((0, 1))`. Of the arrays
-  of this size only x is kept for the backward pass.
+  `y.astype(x.dtype)` and, for squeeze-excite, `y.mean((0, 1))`. The backward
+  pass keeps only x of the arrays of this size.
 
   Args:
-    x: `[h, w, n, c]` (HWNC) or `[h, w, c, n]` (HWCN), floating.
-    scale: `[c]` float32, from `batch_norm_affine`.
-    offset: `[c]` float32.
+    x: Activation, floating-point `[h, w, n, c]` (HWNC) or `[h, w, c, n]`
+      (HWCN).
+    scale: Scale from `batch_norm_affine`, float32 `[c]`.
+    offset: Offset from `batch_norm_affine`, float32 `[c]`.
     activation: 'silu', 'relu' or None.
-    pool: Whether to return the spatial mean as well.
-    layout: Where the batch and the channels are.
-    bands: Of the image, among x's channels; see `to_bands`.
-    implementation: 'xla', 'pallas_tpu', several to try, or None to choose.
+    pool: True to return the spatial mean as well.
+    layout: Order of x's axes, 'HWNC' or 'HWCN'.
+    bands: Number of bands of x; see `to_bands`.
+    implementation: 'xla', a sequence of names to try in order, or None to
+      choose; 'pallas_tpu' does not exist for this op.
 
   Returns:
-    y, of x's shape and dtype; with `pool` also its mean over h and w before
+    y, of x's shape and dtype. With `pool` also its mean over h and w before
     rounding, float32 `[n, c]` or `[c, n]`.
 
   Raises:
-    ValueError: shapes, dtypes or settings that do not fit each other.
-    NotImplementedError: the named implementation cannot do this.
+    ValueError: Shapes, dtypes or settings do not fit each other.
+    NotImplementedError: The named implementation does not exist.
 
   >>> import jax.numpy as jnp
   >>> x = jnp.ones((2, 2, 3, 8))
@@ -84,7 +87,7 @@ def batch_norm(
   check_image(_OP, x, layout, bands, scale=scale, offset=offset)
   check_activation(_OP, activation)
   x, scale, offset = match_varying(x, scale, offset)
-  settings = xla.Settings(activation, pool, layout)
+  settings = Settings(activation, pool, layout)
   with jax.named_scope(_OP):
     scale, offset = (over_bands(v, bands) for v in (scale, offset))
     result = dispatch(

@@ -1,4 +1,4 @@
-"""The moments of each channel of an image."""
+"""Moments of each channel of an activation."""
 
 from .api import channel_moments
 

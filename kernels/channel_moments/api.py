@@ -1,17 +1,12 @@
-"""The moments of a tensor, and how their cotangents reach it."""
-
-from functools import partial
+"""Public op: the moments of each channel."""
 
 import jax
 
 from ..common.bands import merge_bands, over_bands
 from ..common.layout import Layout, check_image, per_channel
-from ..common.moment_sums import (
-  compute_moments,
-  moments_cotangent,
-  with_static_count,
-)
+from ..common.moment_sums import with_static_count
 from ..common.moments import Moments
+from .vjp import moments_about
 
 
 def channel_moments(
@@ -21,26 +16,30 @@ def channel_moments(
   layout: Layout = "HWNC",
   bands: int = 1,
 ) -> Moments:
-  """Per-channel count, mean and sum of squared deviations of `x`.
+  """Compute count, mean and sum of squared deviations of each channel.
 
   Equivalent to `Moments(n, mean, jnp.square(x - mean).sum((0, 1, 2)))` with
-  `mean = x.mean((0, 1, 2))`, but reads x once, after its middle row.
+  `mean = x.mean((0, 1, 2))`, but after its middle row it reads x only once.
 
   Args:
-    x: `[h, w, n, c]` (HWNC) or `[h, w, c, n]` (HWCN), floating.
-    pivot: `[c]` float32, of which the deviations are summed; None takes the
-      mean of x's middle row. One that does not depend on x, but is near the
-      mean, lets XLA make the sums in the loop that makes x. The result depends
-      on it in its rounding only, and no gradient is sent to it.
-    layout: Where the batch and the channels are.
-    bands: Of the image, among the channels; see `to_bands`.
+    x: Activation, floating-point `[h, w, n, c]` (HWNC) or `[h, w, c, n]`
+      (HWCN).
+    pivot: Shift near the mean of each channel, float32 `[c]`; the op sums the
+      deviations from it. None takes the mean of x's middle row. A shift that
+      does not depend on x lets XLA sum in the loop that makes x. It changes
+      only the rounding of the result, and its gradient is zero.
+    layout: Order of x's axes, 'HWNC' or 'HWCN'.
+    bands: Number of bands of x; see `to_bands`.
 
   Returns:
-    `Moments` in float32, `[c]`.
+    Moments, float32 `[c]`.
 
   Raises:
     ValueError: x has another rank, an integer dtype, or no elements; or the
       pivot has another shape or dtype.
+
+  Source: shifted data, in Chan, Golub and LeVeque, "Algorithms for computing
+  the sample variance", The American Statistician 37(3), 1983.
 
   >>> import jax.numpy as jnp
   >>> count, mean, m2 = channel_moments(jnp.arange(4.0).reshape(4, 1, 1, 1))
@@ -48,27 +47,9 @@ def channel_moments(
   (4.0, 1.5, 5.0)
   """
   check_image("channel_moments", x, layout, bands, pivot=pivot)
+  shift = None
   if pivot is not None:
-    pivot = over_bands(jax.lax.stop_gradient(pivot), bands)
-    pivot = per_channel(pivot, layout)
-  moments = _channel_moments(x, pivot, layout)
+    shift = over_bands(jax.lax.stop_gradient(pivot), bands)
+    shift = per_channel(shift, layout)
+  moments = moments_about(x, shift, layout)
   return with_static_count(merge_bands(moments, bands), x)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _channel_moments(x, pivot, layout):
-  return compute_moments(x, layout, pivot)
-
-
-def _forward(x, pivot, layout):
-  moments = compute_moments(x, layout, pivot)
-  return moments, (x, moments)
-
-
-def _backward(layout, residuals, dmoments):
-  x, moments = residuals
-  dx = moments_cotangent(dmoments, x, moments, layout).astype(x.dtype)
-  return dx, None
-
-
-_channel_moments.defvjp(_forward, _backward)

@@ -1,4 +1,4 @@
-"""The activations that the ops apply on the way in, with their derivatives."""
+"""Activations that ops apply to their inputs, and their derivatives."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ Activation = Literal["silu", "relu"] | None
 
 
 def check_activation(op: str, activation: Activation) -> None:
-  """Raises ValueError for an activation that there is not."""
+  """Raise ValueError unless the activation exists."""
   if activation not in ("silu", "relu", None):
     raise ValueError(
       f"{op}: activation must be 'silu', 'relu' or None, got {activation!r}"
@@ -17,9 +17,9 @@ def check_activation(op: str, activation: Activation) -> None:
 
 
 def activate(u: jax.Array, activation: Activation) -> jax.Array:
-  """The activation of `u`, elementwise, in the dtype of `u`."""
+  """Apply the activation to `u` elementwise, in the dtype of `u`."""
   if activation == "silu":
-    # u * sigmoid(u), with one transcendental and no division.
+    # This is u * sigmoid(u) with one transcendental and no division.
     half = 0.5 * u
     return half * jnp.tanh(half) + half
   if activation == "relu":
@@ -28,7 +28,7 @@ def activate(u: jax.Array, activation: Activation) -> jax.Array:
 
 
 def derivative(u: jax.Array, activation: Activation) -> jax.Array:
-  """The derivative of `activate` at `u`; relu's is 0 at 0."""
+  """Compute the derivative of `activate` at `u`; that of relu is 0 at 0."""
   if activation == "silu":
     sigmoid = 0.5 * jnp.tanh(0.5 * u) + 0.5
     return sigmoid * (1 + u * (1 - sigmoid))

@@ -1,4 +1,4 @@
-"""Where the batch and the channels are in a four-dimensional activation."""
+"""Order of the axes of four-dimensional activations: HWNC or HWCN."""
 
 from typing import Literal
 
@@ -13,22 +13,22 @@ _BATCH_AXIS = {"HWNC": 2, "HWCN": 3}
 
 
 def batch_axis(layout: Layout) -> int:
-  """The axis of `layout` that counts images."""
+  """Return the axis of the images."""
   return _BATCH_AXIS[layout]
 
 
 def channel_axis(layout: Layout) -> int:
-  """The axis of `layout` that counts channels."""
+  """Return the axis of the channels."""
   return 5 - _BATCH_AXIS[layout]
 
 
 def sum_axes(layout: Layout) -> tuple[int, int, int]:
-  """All axes but the channels'."""
+  """Return all axes but that of the channels."""
   return (0, 1, batch_axis(layout))
 
 
 def per_channel(vector: jax.Array, layout: Layout) -> jax.Array:
-  """A `[c]` vector, shaped to broadcast against an activation."""
+  """Reshape a `[c]` vector to broadcast against an activation."""
   shape = [1, 1, 1, 1]
   shape[channel_axis(layout)] = vector.shape[0]
   return vector.reshape(shape)
@@ -41,10 +41,10 @@ def check_image(
   bands: int = 1,
   **vectors: jax.Array | None,
 ) -> None:
-  """Checks an activation and the per-channel vectors that go with it.
+  """Check an activation and the per-channel vectors that go with it.
 
   Raises:
-    ValueError: with the shapes and dtypes in it.
+    ValueError: A shape or dtype does not fit.
   """
   if layout not in _BATCH_AXIS:
     raise ValueError(f"{op}: layout must be HWNC or HWCN, got {layout!r}")
@@ -57,7 +57,9 @@ def check_image(
   if 0 in x.shape:
     raise ValueError(f"{op}: x is empty, shape {x.shape}")
   if bands != 1 and layout != "HWNC":
-    raise ValueError(f"{op}: bands are of HWNC, got {bands} in {layout}")
+    raise ValueError(
+      f"{op}: bands need layout HWNC, got {bands} bands in {layout}"
+    )
   channels = x.shape[channel_axis(layout)]
   if bands != 1:
     channels = channels_of_band(op, x, bands)

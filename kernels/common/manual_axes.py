@@ -1,4 +1,4 @@
-"""Agreement of an op's arguments on the mesh axes they vary over."""
+"""Agreement of an op's arguments on the mesh axes that they vary over."""
 
 from typing import Any
 
@@ -7,12 +7,13 @@ from jax import lax
 
 
 def match_varying(*args: Any) -> tuple[Any, ...]:
-  """Casts all arguments to vary over the axes that any of them varies over.
+  """Cast all arguments to vary over the axes that any of them varies over.
 
-  Inside `jax.shard_map` a weight may be the same on all devices while the
-  activation differs. A hand-written VJP gives each argument a cotangent of its
-  own device; casting outside it lets JAX sum the weight's over the devices.
-  Outside `shard_map` nothing happens. An argument may be None.
+  Inside `jax.shard_map` a weight may be equal on all devices while the
+  activation differs. A hand-written VJP returns the cotangent of its own
+  device. With the cast outside the VJP, JAX sums the weight's cotangents over
+  the devices. Outside `shard_map` this changes nothing. An argument may be
+  None.
   """
   axes: set = set()
   for arg in args:

@@ -10,47 +10,52 @@ from .moments import Moments
 
 
 def with_static_count(moments: Moments, x: jax.Array) -> Moments:
-  """The moments of x with a count that is not traced."""
+  """Replace the count of x's moments by a NumPy scalar, known in tracing."""
   return moments._replace(count=np.float32(x.size // moments.mean.size))
 
 
 def compute_moments(
-  x: jax.Array, layout: Layout, pivot: jax.Array | None = None
+  x: jax.Array, layout: Layout, shift: jax.Array | None = None
 ) -> Moments:
-  """The moments, from sums of deviations from a pivot.
+  """Compute the moments from sums of deviations from a shift.
 
-  The pivot is the mean of the middle row, where none is given. The mean of a
-  subset that is 1/h of the data lies at most sqrt(h - 1) standard deviations
-  from the mean of all, so at most h times the result cancels in `m2`, whatever
-  the mean is.
+  The default shift is the mean of the middle row. The mean of 1/h of the data
+  is at most sqrt(h - 1) standard deviations from the mean of all data, so at
+  most h times the result cancels in `m2`, whatever the mean is.
+
+  Args:
+    x: Activation of `layout`.
+    layout: Order of the axes, 'HWNC' or 'HWCN'.
+    shift: Value near the mean of each channel, float32, shaped to broadcast
+      against x; None for the default.
   """
-  if pivot is None:
-    # Cut before it is cast, or XLA:TPU writes all of x in float32.
+  if shift is None:
+    # Slice before the cast, or XLA:TPU writes all of x in float32.
     middle = x[x.shape[0] // 2][None].astype(jnp.float32)
-    pivot = jnp.mean(middle, axis=sum_axes(layout), keepdims=True)
+    shift = jnp.mean(middle, axis=sum_axes(layout), keepdims=True)
   x = x.astype(jnp.float32)
 
   def deviations(x):
-    d = x - pivot
-    return d, d * d
+    deviation = x - shift
+    return deviation, deviation * deviation
 
-  first, second = channel_sums(deviations, x, layout=layout)
-  count = x.size // pivot.size
-  shift = first / count
-  m2 = jnp.maximum(second - first * shift, 0)
-  return Moments(jnp.float32(count), pivot.reshape(-1) + shift, m2)
+  total, squares = channel_sums(deviations, x, layout=layout)
+  count = x.size // shift.size
+  mean_deviation = total / count
+  m2 = jnp.maximum(squares - total * mean_deviation, 0)
+  return Moments(jnp.float32(count), shift.reshape(-1) + mean_deviation, m2)
 
 
 def moments_cotangent(
   dmoments: Moments, x: jax.Array, moments: Moments, layout: Layout
 ) -> jax.Array:
-  """What the cotangents of x's moments send to x, in float32.
+  """Compute the cotangent of x from those of its moments, in float32.
 
-  With n values per channel, d(mean)/dx = 1/n and d(m2)/dx = 2 (x - mean): a
-  per-channel affine of x. The count depends on x's shape only, so its
-  cotangent is not used.
+  With n values per channel, d(mean)/dx = 1/n and d(m2)/dx = 2 (x - mean), so
+  the cotangent is an affine function of x per channel. The count depends on
+  x's shape only, so its cotangent is not used.
   """
   slope = 2 * dmoments.m2
-  constant = dmoments.mean / moments.count - slope * moments.mean
-  slope, constant = per_channel(slope, layout), per_channel(constant, layout)
-  return slope * x.astype(jnp.float32) + constant
+  intercept = dmoments.mean / moments.count - slope * moments.mean
+  slope, intercept = per_channel(slope, layout), per_channel(intercept, layout)
+  return slope * x.astype(jnp.float32) + intercept

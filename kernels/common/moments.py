@@ -1,4 +1,4 @@
-"""The batch-norm statistics of a tensor, as a value that can be merged."""
+"""Batch-norm statistics of an array, in a form that can be merged."""
 
 from typing import NamedTuple
 
@@ -9,15 +9,14 @@ import numpy as np
 class Moments(NamedTuple):
   """Per-channel count, mean and sum of squared deviations.
 
-  Two sets of moments over disjoint values merge without cancellation (Chan,
-  Golub and LeVeque 1979), and divide only once, at the end:
-  `variance = m2 / count`.
+  Moments of disjoint values merge without cancellation (Chan, Golub and LeVeque
+  1979). The variance is `m2 / count`.
 
   Attributes:
-    count: float32 scalar; the number of values per channel. A NumPy scalar
-      where an op returns it, so that what depends on it is known in tracing.
-    mean: float32 `[c]`.
-    m2: float32 `[c]`; the sum of squared deviations from `mean`.
+    count: Number of values per channel, float32 scalar. Ops return a NumPy
+      scalar, so that the count is known in tracing.
+    mean: Mean of each channel, float32 `[c]`.
+    m2: Sum of squared deviations from `mean`, float32 `[c]`.
   """
 
   count: jax.Array | np.floating  # type: ignore[assignment]  # tuple.count

@@ -1,8 +1,9 @@
-"""Products of 1x1 convolutions, `[h, w, n, c]`, also of images in bands.
+"""Matmuls of 1x1 convolutions, `[h, w, n, c]`, with or without bands.
 
-XLA:CPU wants matrices, or it transposes copies for the gradients. XLA:TPU would
-have to leave the layout that it likes for narrow tensors for them: v3, a block
-of 114x114x32 with 40 channels, 26.3 instead of 18.8 ms.
+XLA:CPU needs x reshaped to a matrix, or it transposes copies for the gradients.
+XLA:TPU must not reshape x, or it loses the layout that suits narrow arrays: a
+block of 114x114x32 with 40 channels takes 26.3 instead of 18.8 ms on v3
+(bench/results/step.md).
 """
 
 from functools import partial
@@ -14,54 +15,62 @@ from jax import lax
 _F32 = jnp.float32
 
 
-def block_diagonal(kernel: jax.Array, bands: int) -> jax.Array:
-  """`[..., c, d]` for each band by itself, `[..., bands * c, bands * d]`."""
+def block_diagonal(weight: jax.Array, bands: int) -> jax.Array:
+  """Repeat a weight on the diagonal, so that a matmul applies it to each band.
+
+  Args:
+    weight: Weight of the image, `[..., c, d]`.
+    bands: Number of bands.
+
+  Returns:
+    Weight of the banded image, `[..., bands * c, bands * d]`.
+  """
   if bands == 1:
-    return kernel
-  *window, c, d = kernel.shape
-  eye = jnp.eye(bands, dtype=kernel.dtype)
-  blocks = jnp.einsum("ij,...cd->...icjd", eye, kernel)
+    return weight
+  *window, c, d = weight.shape
+  eye = jnp.eye(bands, dtype=weight.dtype)
+  blocks = jnp.einsum("ij,...cd->...icjd", eye, weight)
   return blocks.reshape(*window, bands * c, bands * d)
 
 
 @jax.custom_vjp
-def pointwise_matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
-  """`x @ kernel`, `[h, w, n, c]` times `[c, d]`."""
-  return _pointwise_matmul(x, kernel)
+def pointwise_matmul(x: jax.Array, weight: jax.Array) -> jax.Array:
+  """Compute `x @ weight`, `[h, w, n, c]` times `[c, d]`."""
+  return _pointwise_matmul(x, weight)
 
 
-def _pointwise_matmul(x, kernel, dtype=None):
-  def flat(x, kernel):
-    y = jnp.dot(as_matrix(x), kernel, preferred_element_type=dtype)
+def _pointwise_matmul(x, weight, dtype=None):
+  def flat(x, weight):
+    y = jnp.dot(as_matrix(x), weight, preferred_element_type=dtype)
     return y.reshape(*x.shape[:-1], -1)
 
   return lax.platform_dependent(
     x,
-    kernel,
+    weight,
     cpu=flat,
     default=partial(jnp.matmul, preferred_element_type=dtype),
   )
 
 
 def _backward(operands, dy):
-  x, kernel = operands
-  return _pointwise_matmul(dy, kernel.T), contract_pixels(x, dy).astype(
-    kernel.dtype
-  )
+  x, weight = operands
+  dweight = contract_pixels(x, dy).astype(weight.dtype)
+  return _pointwise_matmul(dy, weight.T), dweight
 
 
 pointwise_matmul.defvjp(
-  lambda x, kernel: (_pointwise_matmul(x, kernel), (x, kernel)), _backward
+  lambda x, weight: (_pointwise_matmul(x, weight), (x, weight)), _backward
 )
 
 
 def add_pointwise_matmuls(
   one: tuple[jax.Array, jax.Array], other: tuple[jax.Array, jax.Array]
 ) -> jax.Array:
-  """`x @ kernel` of each, added in float32."""
+  """Compute `x @ weight` of two pairs, and add them in float32."""
 
   def beside(a, b, c, d):
-    # As one of channels side by side XLA:TPU writes no product by itself.
+    # XLA:TPU would write the first of two matmuls to memory; one matmul over
+    # the concatenated channels avoids it.
     both = jnp.concatenate([a, c], 3), jnp.concatenate([b, d], 0)
     return jnp.matmul(*both, preferred_element_type=_F32)
 
@@ -72,10 +81,7 @@ def add_pointwise_matmuls(
 
 
 def sum_diagonal_blocks(products: jax.Array, bands: int) -> jax.Array:
-  """The sum over bands of what each has with itself.
-
-  `[bands * c, bands * d]` to `[c, d]`.
-  """
+  """Sum the diagonal blocks: `[bands * c, bands * d]` to `[c, d]`."""
   if bands == 1:
     return products
   rows, columns = (size // bands for size in products.shape)
@@ -84,7 +90,7 @@ def sum_diagonal_blocks(products: jax.Array, bands: int) -> jax.Array:
 
 
 def contract_pixels(a: jax.Array, b: jax.Array) -> jax.Array:
-  """`a' b` summed over pixels and images, `[c, d]` float32."""
+  """Sum `a' b` over pixels and images, float32 `[c, d]`."""
   return lax.platform_dependent(
     a,
     b,
@@ -96,5 +102,5 @@ def contract_pixels(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def as_matrix(x: jax.Array) -> jax.Array:
-  """With rows of channels: all axes but the last as one."""
+  """Reshape to a matrix with the channels in its rows."""
   return x.reshape(-1, x.shape[-1])

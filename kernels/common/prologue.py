@@ -1,4 +1,4 @@
-"""The pending batch norm on an op's way in: scale, offset, activation."""
+"""Previous batch norm, applied to an op's input: scale, offset, activation."""
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,10 @@ def prologue(
   activation: Activation,
   layout: Layout,
 ) -> jax.Array:
-  """`activation(x * scale + offset)` in float32; None leaves a part out."""
+  """Compute `activation(x * scale + offset)` in float32.
+
+  Each of scale, offset and activation may be None, which leaves it out.
+  """
   return activate(_affine(x, scale, offset, layout), activation)
 
 
@@ -28,18 +31,26 @@ def prologue_gradient(
   activation: Activation,
   layout: Layout,
 ) -> tuple[jax.Array, jax.Array | None, jax.Array | None]:
-  """The cotangents of `prologue`'s arrays, given its result's.
+  """Compute the cotangents of `prologue`'s arguments.
+
+  Args:
+    dz: Cotangent of the result.
+    x: Activation of `layout`.
+    scale: Scale, float32 `[c]` or None.
+    offset: Offset, float32 `[c]` or None.
+    activation: 'silu', 'relu' or None.
+    layout: Order of x's axes, 'HWNC' or 'HWCN'.
 
   Returns:
-    dx in x's dtype, d(scale) and d(offset) in float32; None for each that is
+    dx in x's dtype, dscale and doffset in float32; None for an argument that is
     None.
   """
   u = _affine(x, scale, offset, layout)
   du = dz.astype(jnp.float32) * derivative(u, activation)
   if scale is None and offset is None:
     return du.astype(x.dtype), None, None
-  # Read by two loops on CPU, and costly to compute twice. XLA:TPU fuses all of
-  # it to one pass, where a barrier would write du to memory in float32.
+  # XLA:CPU would compute du in both of the loops that read it. XLA:TPU fuses
+  # them to one pass, and a barrier would write du to memory in float32.
   du = lax.platform_dependent(
     du, cpu=lax.optimization_barrier, default=lambda du: du
   )

@@ -1,4 +1,4 @@
-"""Keeping what a backward pass computes again out of memory until then."""
+"""Barrier that makes XLA recompute activations in the backward pass."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ from jax import lax
 
 
 def recompute_from[Tree](residuals: Tree, cotangents: Any) -> tuple[Tree, Any]:
-  """Both as they are, but not before the cotangents are there.
+  """Return residuals and cotangents, but only once the cotangents are there.
 
-  Without the barrier XLA would find in the backward pass the activations of
-  the forward pass again, and keep them until now instead of the residuals.
+  Without the barrier XLA would share the activations that the backward pass
+  recomputes with the forward pass, and keep them in memory in between.
   """
   return lax.optimization_barrier((residuals, cotangents))

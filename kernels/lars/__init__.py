@@ -1,4 +1,4 @@
-"""Layer-wise adaptive rate scaling, as TensorFlow's EfficientNet has it."""
+"""Layer-wise adaptive rate scaling, as in TensorFlow's EfficientNet."""
 
 from .api import lars_steps, lars_update
 

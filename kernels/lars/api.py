@@ -1,4 +1,4 @@
-"""The public op: one LARS step of a tree of parameters."""
+"""Public op: one LARS step for a tree of parameters."""
 
 from collections.abc import Callable
 from functools import partial
@@ -42,7 +42,7 @@ def lars_update(
   shard: Shard | None = None,
   implementation: Requested = None,
 ) -> tuple[PyTree, PyTree]:
-  """One step of LARS with momentum, by default as TensorFlow has it.
+  """Update parameters by one step of LARS, by default TensorFlow's variant.
 
   For each tensor `w` of `params` with gradient `g` and momentum buffer `v`:
 
@@ -52,55 +52,53 @@ def lars_update(
       v     = momentum * v + step
       w     = w - v               # nesterov: w - (momentum * v + step)
 
-  and for an excluded one `step = learning_rate * g`. The norms are those of
-  whole tensors, so each leaf must be one, and not several layers stacked. The
-  arithmetic is at least float32; norms neither overflow nor underflow as long
-  as float32 can hold them.
+  For an excluded tensor `step = learning_rate * g`. Each leaf has one norm, so
+  a leaf must be one tensor, not several layers stacked. The arithmetic is at
+  least float32. Norms that float32 can hold neither overflow nor underflow.
 
-  The other variants are `"optax"`, with `|g + weight_decay * w|` in place of
-  both `|g|` and the sum, as `optax.lars` has it; and `"scaled"`, where the
-  current rate scales the whole momentum:
+  The variant `"optax"` has `|g + weight_decay * w|` in place of `|g|` and no
+  `weight_decay * |w|` in the denominator, like `optax.lars`. In the variant
+  `"scaled"` the current rate scales the whole momentum:
 
       v = momentum * v + (g + weight_decay * w)
       w = w - learning_rate * trust * v
 
-  Packed trees (`Packed`) are updated by two kernels on a TPU, one that reads
-  `params` and `grads` for the norms and one that overwrites `params` and
-  `momenta`, where a list of tensors takes several kernels for each. Give the
-  jitted function them to keep: `donate_argnums`.
+  On a TPU two kernels update packed trees (`Packed`): the first reads `params`
+  and `grads` for the norms, the second overwrites `params` and `momenta`. An
+  unpacked tree takes several kernels per leaf. Donate `params` and `momenta`
+  to the jitted function (`donate_argnums`), or XLA copies them.
 
   Args:
-    params: tree of floating-point arrays, any shapes; or `Packed`, whole or
+    params: Tree of floating-point arrays of any shapes; or `Packed`, whole or
       this device's shard of it.
-    grads: tree of the same structure and shapes.
-    momenta: tree of the same structure and shapes; zeros at first. float32 is
-      advised whatever the dtype of `params`.
-    learning_rate: scalar, may be traced, not negative.
-    weight_decay: scalar, may be traced, not negative.
-    trust_coefficient: scalar, may be traced, not negative.
-    momentum: scalar, may be traced, not negative.
-    epsilon: scalar, may be traced, not negative.
-    nesterov: whether to step by the momentum's next value.
+    grads: Gradients, of the same structure and shapes.
+    momenta: Momentum buffers, of the same structure and shapes; zeros at
+      first. Use float32 whatever the dtype of `params`.
+    learning_rate: Scalar, may be traced, not negative.
+    weight_decay: Scalar, may be traced, not negative.
+    trust_coefficient: Scalar, may be traced, not negative.
+    momentum: Scalar, may be traced, not negative.
+    epsilon: Scalar, may be traced, not negative.
+    nesterov: True to step by the momentum's next value.
     variant: "tensorflow", "optax" or "scaled".
-    exclude: called with each leaf's key path and the leaf of `params` (its
-      shape and dtype, where they are packed); true leaves out the trust ratio
-      and the decay. None excludes nothing; the training recipes exclude biases
-      and batch norm.
-    shard: which shard of packed trees this device has, inside `shard_map`; the
-      norms are those of whole tensors all the same, with one small all-reduce.
-    implementation: a name, several in order, or None for the best there is;
-      "xla" and "pallas_tpu" exist. The latter packs trees that are not packed,
-      which takes longer than it gains.
+    exclude: Function of a leaf's key path and the leaf of `params` (a
+      `jax.ShapeDtypeStruct` if packed). True leaves out the trust ratio and
+      the weight decay. None excludes nothing; the training recipes exclude
+      biases and batch norm.
+    shard: This device's shard of packed trees, inside `shard_map`. One small
+      all-reduce gives the norms of whole tensors.
+    implementation: "xla", "pallas_tpu", a sequence of them to try in order, or
+      None to choose. "pallas_tpu" packs trees that are not packed, which takes
+      longer than the kernels save.
 
   Returns:
-    The new `params` and the new `momenta`, each with the structure and dtypes
-    it came with.
+    New `params` and new `momenta`, with the structure and dtypes of the old.
 
   Raises:
-    ValueError: trees of different structure, leaves of different shape or not
-      of floating point, a negative or NaN Python number, an unknown variant or
-      implementation, a shard that the packing does not have.
-    NotImplementedError: the implementation asked for cannot do this.
+    ValueError: The trees differ in structure or shapes, a leaf is not
+      floating-point, a Python number is negative or NaN, the variant or
+      implementation is unknown, or the shards do not fit the packing.
+    NotImplementedError: The named implementation does not support the inputs.
 
   >>> params = {"kernel": jnp.array([3.0, 4.0])}
   >>> grads = {"kernel": jnp.array([0.0, 5.0])}
@@ -116,10 +114,10 @@ def lars_update(
   >>> print(params["kernel"], momenta["kernel"])
   [ 2.25 -2.  ] [0.75 6.  ]
 
-  Source: You, Gitman and Ginsburg, arXiv:1708.03888, algorithm 1, as written
-  in `models/official/efficientnet/lars_optimizer.py` of tensorflow/tpu;
-  `optax.lars`; the scaled momentum of MLPerf 0.6's reference, in Kumar et al.,
-  arXiv:1909.09756 (from memory: the page was not at hand).
+  Source: You, Gitman and Ginsburg, arXiv:1708.03888, algorithm 1, in the form
+  of `models/official/efficientnet/lars_optimizer.py` of tensorflow/tpu;
+  `optax.lars`; and, from memory, the scaled momentum of MLPerf 0.6's reference
+  in Kumar et al., arXiv:1909.09756.
   """
   settings = Settings(
     *(learning_rate, weight_decay, trust_coefficient, momentum, epsilon),
@@ -132,7 +130,10 @@ def lars_update(
         *(params, grads, momenta, settings, exclude, shard, implementation)
       )
     if shard is not None:
-      raise ValueError("a shard is of Packed params, these are a tree")
+      raise ValueError(
+        f"shard= needs Packed params, got a {type(params).__name__}; pack "
+        "params, grads and momenta, or leave shard out"
+      )
     return _update_trees(
       *(params, grads, momenta, settings, exclude, implementation)
     )
@@ -146,9 +147,10 @@ def lars_steps(
   exclude: Exclude | None = None,
   **settings: Any,
 ) -> tuple[PyTree, PyTree]:
-  """What `lars_update` subtracts from a tree of parameters, and the momenta.
+  """Compute the steps that `lars_update` subtracts, and the new momenta.
 
-  The steps are at least float32. For optimizers that hand on their updates.
+  For optimizers that return updates instead of parameters. The steps are at
+  least float32.
   """
   checked = Settings(**settings)
   check_settings(checked)

@@ -1,4 +1,4 @@
-"""Checks of what `lars_update` is given; the messages name the leaf."""
+"""Checks of the arguments of `lars_update`; the messages name the leaf."""
 
 from collections.abc import Sequence
 from typing import Any, get_args
@@ -12,12 +12,12 @@ from .formula import Scalar, Settings, Variant
 
 
 def check_settings(settings: Settings) -> None:
-  """The scalars are none of them negative, the variant is one."""
+  """Check that no scalar is negative and that the variant exists."""
   for name, value in settings.scalars.items():
     _check_scalar(name, value)
   if settings.variant not in get_args(Variant):
     raise ValueError(
-      f"unknown variant {settings.variant!r}; there are "
+      f"unknown variant {settings.variant!r}; expected one of "
       f"{', '.join(get_args(Variant))}"
     )
 
@@ -25,7 +25,7 @@ def check_settings(settings: Settings) -> None:
 def _check_scalar(name: str, value: Scalar) -> None:
   if jnp.shape(value) != ():
     raise ValueError(f"{name} must be a scalar, got shape {jnp.shape(value)}")
-  # An array's value is not looked at: it may be traced, or not computed yet.
+  # An array may be traced, or not computed yet.
   if not isinstance(value, jax.Array) and not value >= 0:
     raise ValueError(f"{name} must not be below 0, got {value}")
 
@@ -37,7 +37,7 @@ def matching_leaves(
   params: Sequence[jax.Array],
   structure: jax.tree_util.PyTreeDef,
 ) -> list[jax.Array]:
-  """The leaves of `tree`, known to fit those of the parameters one by one."""
+  """Flatten `tree`, and check its structure, shapes and dtypes."""
   with_paths, its_structure = tree_flatten_with_path(tree)
   if its_structure != structure:
     raise ValueError(
@@ -67,7 +67,7 @@ def _structure_message(name, its_paths, paths, its_structure, structure) -> str:
 
 
 def check_floating(name: str, path: KeyPath, leaf: jax.Array) -> None:
-  """It is of a floating-point dtype."""
+  """Check that a leaf has a floating-point dtype."""
   if not jnp.issubdtype(leaf.dtype, jnp.floating):
     raise ValueError(
       f"{name} at {keystr(path)} is {leaf.dtype}; "
@@ -76,20 +76,20 @@ def check_floating(name: str, path: KeyPath, leaf: jax.Array) -> None:
 
 
 def check_not_packed(params: Any) -> None:
-  """No part of it is packed: its norms would be those of a whole buffer."""
+  """Check that no part is packed: its norm would cover a whole buffer."""
   for part in jax.tree.leaves(params, is_leaf=lambda x: isinstance(x, Packed)):
     if isinstance(part, Packed):
       raise ValueError(
-        "of packed parameters lars_update takes one Packed, no tree of them, "
-        "and optimizers that hand on their updates take none"
+        "params contains a Packed; pass a single Packed to lars_update, not a "
+        "pytree of Packed, and unpacked params to lars_steps"
       )
 
 
 def check_packed(name: str, tree: Any, params: Packed) -> None:
-  """It is packed as the parameters are."""
+  """Check that a tree is packed in the same way as the parameters."""
   if not isinstance(tree, Packed):
     raise ValueError(
-      f"params are Packed, {name} a {type(tree).__name__}: pack them with "
+      f"params are Packed, but {name} is a {type(tree).__name__}; pack it with "
       "params.packing.pack"
     )
   if tree.packing != params.packing:
@@ -97,7 +97,7 @@ def check_packed(name: str, tree: Any, params: Packed) -> None:
   for what, buffer in (("params", params.buffer), (name, tree.buffer)):
     if buffer.shape != params.buffer.shape or buffer.dtype != jnp.float32:
       raise ValueError(
-        f"{what} has a buffer {buffer.dtype} {buffer.shape}, it must be "
+        f"{what} has a buffer of {buffer.dtype} {buffer.shape}; it must be "
         f"float32 {params.buffer.shape}"
       )
 
@@ -113,4 +113,7 @@ def _packings_message(name: str, its: Packing, ours: Packing) -> str:
       )
   for path in shapes:
     return f"{name} has a leaf at {keystr(path)}, params has none"
-  return f"{name} is packed in {its.rows} rows, params in {ours.rows}"
+  return (
+    f"{name} is packed in {its.rows} rows, params in {ours.rows}; pack it with "
+    "params.packing.pack"
+  )

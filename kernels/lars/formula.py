@@ -1,4 +1,4 @@
-"""The arithmetic of LARS, the same for a tensor, a buffer and a register."""
+"""Arithmetic of LARS, the same for a tensor, a buffer and a register."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -10,7 +10,7 @@ Scalar = float | jax.Array
 
 
 class Settings(NamedTuple):
-  """What `lars_update` was given, but for the trees."""
+  """Arguments of `lars_update` apart from the trees."""
 
   learning_rate: Scalar
   weight_decay: Scalar
@@ -21,7 +21,7 @@ class Settings(NamedTuple):
   variant: Variant
 
   def astype(self, dtype: jnp.dtype) -> "Settings":
-    """With the scalars as arrays of this dtype."""
+    """Convert the scalars to arrays of this dtype."""
     scalars: dict[str, Any] = {
       name: jnp.asarray(x, dtype) for name, x in self.scalars.items()
     }
@@ -29,7 +29,7 @@ class Settings(NamedTuple):
 
   @property
   def scalars(self) -> dict[str, Any]:
-    """By name."""
+    """Scalar settings by name."""
     return {
       "learning_rate": self.learning_rate,
       "weight_decay": self.weight_decay,
@@ -40,25 +40,26 @@ class Settings(NamedTuple):
 
   @property
   def norms_decayed_gradient(self) -> bool:
-    """Whether the second norm is that of the gradient with the decay."""
+    """True if the gradient's norm is taken after adding weight decay."""
     return self.variant == "optax"
 
 
 def adapted_rate(
   weight_norm: jax.Array, gradient_norm: jax.Array, settings: Settings
 ) -> jax.Array:
-  """The learning rate times the trust ratio, of leaves that are adapted.
+  """Multiply the learning rate by the trust ratio of each leaf.
 
   Args:
-    weight_norm: any shape.
-    gradient_norm: of the same shape; see `norms_decayed_gradient`.
-    settings: as arrays.
+    weight_norm: Norms of the weights, any shape.
+    gradient_norm: Norms of the gradients, with weight decay added before if
+      `settings.norms_decayed_gradient`; same shape.
+    settings: Settings with the scalars as arrays.
   """
   both = (weight_norm > 0) & (gradient_norm > 0)
   denominator = gradient_norm + settings.epsilon
   if not settings.norms_decayed_gradient:
     denominator += settings.weight_decay * weight_norm
-  # Where a norm is 0 the denominator may be 0 too.
+  # If a norm is 0 the denominator may be 0 too.
   ratio = weight_norm / jnp.where(both, denominator, 1)
   trust = jnp.where(both, settings.trust_coefficient * ratio, 1)
   return settings.learning_rate * trust
@@ -72,15 +73,15 @@ def step(
   decay: Any,
   settings: Settings,
 ) -> tuple[Any, Any]:
-  """What to subtract from the weights, and the new momentum.
+  """Compute the change to subtract from the weights, and the new momentum.
 
   Args:
-    w: weights.
-    g: their gradient.
-    v: their momentum.
-    rate: of the leaf.
-    decay: of the leaf.
-    settings: for the momentum, a value of the others' kind, and the form.
+    w: Weights.
+    g: Gradient of the weights.
+    v: Momentum buffer.
+    rate: Learning rate of the leaf, with its trust ratio.
+    decay: Weight decay of the leaf.
+    settings: Momentum coefficient and variant.
   """
   momentum, scaled = settings.momentum, settings.variant == "scaled"
   g = g + decay * w

@@ -1,4 +1,4 @@
-"""The LARS update of packed buffers: sums for the norms, and one step."""
+"""LARS update of packed buffers: sums for the norms, then one step."""
 
 from collections.abc import Sequence
 from types import ModuleType
@@ -25,19 +25,19 @@ def update(
   *,
   by: ModuleType,
 ) -> Pair:
-  """The update of `lars_update`, of whole buffers or shards.
+  """Update whole packed trees, or shards of them.
 
   Args:
-    params: the weights.
-    grads: their gradients.
-    momenta: their momentum.
-    adapted: per leaf, whether it gets a trust ratio and decay.
-    settings: the keyword arguments of `lars_update`.
-    shard: which shard the buffers are, or None.
-    by: the implementation, a module with `sums` and `apply`.
+    params: Weights.
+    grads: Gradients of the weights.
+    momenta: Momentum buffers.
+    adapted: True for each leaf that gets a trust ratio and weight decay.
+    settings: Arguments of `lars_update`.
+    shard: Shard of this device; None for whole trees.
+    by: Implementation, a module with `sums` and `apply`.
 
   Returns:
-    The new params and the new momenta.
+    New params and new momenta.
   """
   settings = settings.astype(jnp.dtype(jnp.float32))
   leaf_map = make_leaf_map(params, shard, adapted)
@@ -57,16 +57,17 @@ def update_trees(
   adapted: Sequence[bool],
   settings: Settings,
 ) -> tuple[list[jax.Array], list[jax.Array]]:
-  """The same of tensors: they are packed, and unpacked again.
+  """Pack trees, update them by the kernels, and unpack them.
 
   Raises:
-    NotImplementedError: a tensor is wider than float32, which they are packed
-      in, or VMEM does not hold the sums of all.
+    NotImplementedError: A leaf is wider than float32, the dtype of packed
+      buffers, or VMEM does not hold the sums of all leaves.
   """
   for leaf in (*params, *grads, *momenta):
     if jnp.finfo(leaf.dtype).bits > 32:
       raise NotImplementedError(
-        f"lars_update: pallas_tpu computes in float32, got {leaf.dtype}"
+        f"lars_update: pallas_tpu computes in float32, got {leaf.dtype}; use "
+        "implementation='xla'"
       )
   packing = pack_like(list(params))
 

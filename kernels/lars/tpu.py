@@ -8,7 +8,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from ..packed.leaf_map import LeafMap, decode
+from ..packed.leaf_map import LeafMap
 from ..packed.norms import tpu as leaf_norms
 from ..packed.norms.scaled_norm import SCALES, norm_of_sums
 from ..packed.register_blocks import (
@@ -71,11 +71,11 @@ def _kernel(blocks: RegisterBlocks, settings: Settings, refs) -> None:
 
   @pl.when(pl.program_id(0) == 0)
   def _begin():
-    _spread_rates(refs, leaf_map, settings)
+    _spread_rates(refs, blocks, settings)
 
   def move(register, carry):
     del carry
-    slot, _ = decode(refs.codes[0, 0, register])
+    slot, _ = blocks.slot(refs.codes, register)
     rate = refs.rates[pl.ds(slot, 1)]
     decay = jnp.where(slot < leaf_map.slots, settings.weight_decay, 0.0)
     w = refs.w[register]
@@ -87,13 +87,13 @@ def _kernel(blocks: RegisterBlocks, settings: Settings, refs) -> None:
   blocks.loop(move)
 
 
-def _spread_rates(refs, leaf_map: LeafMap, settings: Settings) -> None:
+def _spread_rates(refs, blocks: RegisterBlocks, settings: Settings) -> None:
   """Write the rate of each slot to all lanes of the slot's row.
 
   Rows from `slots` on get the learning rate, for leaves that are not adapted.
   """
   tiles = [_rates(refs.sums[i], settings) for i in range(refs.sums.shape[0])]
-  first_leaf = refs.first_leaf[0, 0, 0]
+  leaf_map, first_leaf = blocks.leaf_map, blocks.first_leaf(refs.codes)
   lane = lax.broadcasted_iota(jnp.int32, TILE, 1)
   sublane = lax.broadcasted_iota(jnp.int32, TILE, 0)
 

@@ -1,4 +1,4 @@
-"""The LARS update in plain JAX: of tensors, and of a packed buffer."""
+"""LARS update in plain JAX, for tensors and for packed buffers."""
 
 from collections.abc import Sequence
 
@@ -21,17 +21,17 @@ def update(
   adapted: Sequence[bool],
   settings: Settings,
 ) -> tuple[list[jax.Array], list[jax.Array]]:
-  """The update of `lars_update`, one tensor after the other.
+  """Update tensors one after the other.
 
   Args:
-    params: the tensors.
-    grads: their gradients, of the same shapes.
-    momenta: their momentum buffers, of the same shapes.
-    adapted: per tensor, whether it gets a trust ratio and decay.
-    settings: the keyword arguments of `lars_update`.
+    params: Weights.
+    grads: Gradients of the same shapes.
+    momenta: Momentum buffers of the same shapes.
+    adapted: True for each tensor that gets a trust ratio and weight decay.
+    settings: Arguments of `lars_update`.
 
   Returns:
-    The new params and the new momenta.
+    New params and new momenta.
   """
   changes, momenta = steps(params, grads, momenta, adapted, settings)
   moved = [
@@ -48,7 +48,10 @@ def steps(
   adapted: Sequence[bool],
   settings: Settings,
 ) -> tuple[list[jax.Array], list[jax.Array]]:
-  """What `update` subtracts, at least float32, and the new momenta."""
+  """Compute the changes that `update` subtracts, and the new momenta.
+
+  The changes are at least float32.
+  """
   both = [
     _step(*tensors, settings)
     for tensors in zip(params, grads, momenta, adapted, strict=True)
@@ -64,18 +67,18 @@ def apply(
   leaf_map: LeafMap,
   settings: Settings,
 ) -> tuple[jax.Array, jax.Array]:
-  """The step of packed buffers, given what the norms are made of.
+  """Apply one step to packed buffers.
 
   Args:
-    w: float32 `[rows, 128]`, weights.
-    g: of the same shape, gradients.
-    v: of the same shape, momenta.
-    sums: as the function `sums` gives them, of all shards together.
-    leaf_map: of the adapted leaves.
-    settings: the keyword arguments of `lars_update`, as arrays.
+    w: Weights, float32 `[rows, 128]`.
+    g: Gradients of the same shape.
+    v: Momentum buffers of the same shape.
+    sums: Results of `sums`, added over all shards.
+    leaf_map: Map from registers to adapted leaves.
+    settings: Arguments of `lars_update`, with the scalars as arrays.
 
   Returns:
-    The new weights and momenta.
+    New weights and new momenta.
   """
   weight_norms, gradient_norms = norm_of_sums(sums)
   rates = adapted_rate(weight_norms, gradient_norms, settings)

@@ -1,4 +1,4 @@
-"""The Euclidean norm of each leaf of a packed tree."""
+"""Euclidean norm of each leaf of a packed tree."""
 
 from .api import leaf_norms
 

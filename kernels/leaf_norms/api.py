@@ -1,4 +1,4 @@
-"""The public op: the norms of a packed tree's leaves."""
+"""Public op: norms of a packed tree's leaves."""
 
 import jax
 
@@ -16,26 +16,26 @@ def leaf_norms(
   shard: Shard | None = None,
   implementation: Requested = None,
 ) -> jax.Array:
-  """The Euclidean norm of each leaf of a packed tree.
+  """Compute the Euclidean norm of each leaf of a packed tree.
 
   Equivalent to `jnp.stack([jnp.linalg.norm(x.ravel()) for x in
-  jax.tree.leaves(packed.unpack())])`, but right for every finite leaf whose
-  norm float32 can hold, and one pass over the buffer.
+  jax.tree.leaves(packed.unpack())])`, but accurate for every finite leaf whose
+  norm float32 can hold, and in one pass over the buffer.
 
   Args:
-    packed: the tree, whole, or this device's shard of it inside `shard_map`.
-    shard: which shard this device has; the norms are those of whole leaves all
-      the same, with one small all-reduce.
-    implementation: a name, several in order, or None for the best there is;
-      "xla" and "pallas_tpu" exist.
+    packed: Whole tree, or this device's shard of it inside `shard_map`.
+    shard: Shard of this device; None for a whole tree. One small all-reduce
+      gives the norms of whole leaves.
+    implementation: "xla", "pallas_tpu", a sequence of them to try in order, or
+      None to choose.
 
   Returns:
-    float32 `[leaves]`, in the order of the tree's leaves (`packing.paths`).
+    Norms, float32 `[leaves]`, in the order of `packing.paths`.
 
   Raises:
-    ValueError: the buffer is not that of the packing, or not one of as many
-      shards as there are devices; an unknown implementation.
-    NotImplementedError: the implementation asked for cannot do this.
+    ValueError: The buffer does not fit the packing and the number of devices,
+      or the implementation is unknown.
+    NotImplementedError: The named implementation does not support the inputs.
 
   >>> import jax.numpy as jnp
   >>> tree = {"bias": jnp.array([3.0, 4.0]), "kernel": jnp.full((2, 2), 1e25)}

@@ -1,1 +1,1 @@
-"""Trees of tensors packed into one buffer, and the kernels on it."""
+"""Trees of arrays in one buffer, and the kernels that go over it."""

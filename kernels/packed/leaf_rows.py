@@ -1,8 +1,9 @@
-"""A tensor as rows of 128 lanes, in the order in which a TPU keeps it anyway.
+"""Arrays laid out so that TPUs read matrices without a copy.
 
-XLA stores a float32 matrix as tiles of 8 by 128, each a register. Rows of 8
-such tiles one after the other are the same bytes, so that a matrix in a packed
-buffer is read in place: reshaping and transposing it here costs nothing there.
+XLA:TPU stores a float32 matrix in tiles of 8 rows and 128 columns, each of them
+a register. Here an array is rows of 128 lanes, one tile after the other. Those
+are the same bytes, so XLA:TPU turns the reshapes and transposes of `from_rows`
+into a bitcast.
 """
 
 import math
@@ -18,7 +19,7 @@ Shape = tuple[int, ...]
 
 
 def rows_of(shape: Shape) -> int:
-  """How many rows a tensor takes: whole registers, 8 rows each.
+  """Count the rows of an array: whole registers of 8 rows.
 
   >>> rows_of((7,)), rows_of((3, 3, 256)), rows_of((256, 8))
   (8, 32, 16)
@@ -29,7 +30,7 @@ def rows_of(shape: Shape) -> int:
 
 
 def to_rows(leaf: jax.Array) -> jax.Array:
-  """The tensor as `[rows_of(shape), 128]`; zeros where it fills no register."""
+  """Lay an array out as `[rows_of(shape), 128]`, padded with zeros."""
   rows = rows_of(leaf.shape)
   if leaf.ndim < 2 or leaf.size == 0:
     flat = jnp.pad(leaf.reshape(-1), (0, rows * LANES - leaf.size))
@@ -44,13 +45,13 @@ def to_rows(leaf: jax.Array) -> jax.Array:
 
 
 def to_matrix(leaf: jax.Array) -> jax.Array:
-  """The matrix whose tiles are the rows, of a tensor with two axes or more."""
+  """Reshape an array of two axes or more to the matrix that is tiled."""
   matrix = leaf.reshape(-1, leaf.shape[-1])
   return matrix.T if _is_transposed(leaf.shape) else matrix
 
 
 def from_rows(rows: jax.Array, shape: Shape) -> jax.Array:
-  """The tensor of this shape in `[rows_of(shape), 128]`."""
+  """Restore an array of this shape from its rows, `[rows_of(shape), 128]`."""
   if len(shape) < 2 or 0 in shape:
     return rows.reshape(-1)[: math.prod(shape)].reshape(shape)
   height, width = _stored(shape)
@@ -72,10 +73,10 @@ def _stored(shape: Shape) -> tuple[int, int]:
 
 
 def _is_transposed(shape: Shape) -> bool:
-  """Whether the matrix lies on its side, which wastes fewer lanes."""
+  """Return True if transposing the matrix saves tiles, and so padding."""
   height, width = _matrix(shape)
-  upright, lying = _tiles((height, width)), _tiles((width, height))
-  return math.prod(lying) < math.prod(upright)
+  upright, transposed = _tiles((height, width)), _tiles((width, height))
+  return math.prod(transposed) < math.prod(upright)
 
 
 def _tiles(matrix: tuple[int, int]) -> tuple[int, int]:

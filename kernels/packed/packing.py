@@ -1,4 +1,4 @@
-"""A tree of arrays as one buffer, a leaf after another."""
+"""Trees of arrays in one buffer, one leaf after the other."""
 
 import functools
 from collections.abc import Iterator
@@ -24,17 +24,17 @@ _SHARD = 16  # rows of a bfloat16 register
 
 @dataclass(frozen=True, repr=False)
 class Packing:
-  """Where each leaf of a tree lies in a buffer `[rows, 128]`.
+  """Position of each leaf of a tree in a buffer `[rows, 128]`.
 
-  A leaf is whole registers of 8 rows, so that a register belongs to one leaf;
-  a matrix lies there as on the TPU (see `leaf_rows`). What a leaf's registers
-  and the buffer have too much is 0.
+  A leaf takes whole registers of 8 rows, so that each register belongs to one
+  leaf. A matrix has the same layout as on a TPU (see `leaf_rows`). Zeros fill
+  the rest of a leaf's last register, and of the buffer.
 
   Attributes:
-    structure: of the tree.
-    shapes: of its leaves.
-    rows: of the buffer; a multiple of 16 for each of its shards, so that one
-      is whole registers in bfloat16 too.
+    structure: Structure of the tree.
+    shapes: Shapes of the leaves.
+    rows: Rows of the buffer. Each shard has a multiple of 16 rows, which are
+      whole registers in bfloat16 too.
 
   >>> tree = {"kernel": jnp.ones((3, 100)), "bias": jnp.ones(7)}
   >>> packing = pack_like(tree, shards=2)
@@ -53,41 +53,45 @@ class Packing:
 
   @property
   def leaf_rows(self) -> tuple[int, ...]:
-    """How many rows each leaf has, in the order of the tree's leaves."""
+    """Rows of each leaf, in the order of the tree's leaves."""
     return tuple(map(rows_of, self.shapes))
 
   @property
   def paths(self) -> tuple[KeyPath, ...]:
-    """Of the leaves, in their order."""
+    """Key paths of the leaves, in their order."""
     tree = jax.tree.unflatten(self.structure, range(len(self.shapes)))
     return tuple(path for path, _ in jax.tree.leaves_with_path(tree))
 
   @functools.cached_property
   def leaf_of_register(self) -> np.ndarray:
-    """`[rows / 8]` int32; what belongs to no leaf counts to the last."""
+    """Leaf of each register, int32 `[rows / 8]`.
+
+    Registers behind the last leaf count as part of it.
+    """
     registers = np.array(self.leaf_rows) // SUBLANES
     registers[-1] += self.rows // SUBLANES - registers.sum()
     return np.repeat(np.arange(len(registers), dtype=np.int32), registers)
 
   def pack(self, tree: PyTree, implementation: Requested = "xla") -> jax.Array:
-    """The tree's leaves in float32, `[rows, 128]`.
+    """Pack a tree's leaves into a float32 buffer, `[rows, 128]`.
 
     Args:
-      tree: of arrays.
-      implementation: "xla", which can be partitioned; "pallas_tpu", which
-        inside `shard_map` or on one device is several times faster; several in
-        order; or None for the best there is.
+      tree: Tree of arrays.
+      implementation: "xla", which XLA can partition; "pallas_tpu", which is
+        several times faster inside `shard_map` or on one device; a sequence of
+        names to try in order; or None to choose for the platform.
 
     Raises:
-      ValueError: the tree is not one of this structure and these shapes.
+      ValueError: The tree has another structure or other shapes.
     """
     leaves, structure = jax.tree.flatten(tree)
     shapes = tuple(map(jnp.shape, leaves))
     if structure != self.structure or shapes != self.shapes:
       raise ValueError(
-        f"the tree of {len(shapes)} leaves is not the one of "
-        f"{len(self.shapes)} that the packing was made for"
+        f"the tree has {len(shapes)} leaves, but the packing was made for a "
+        f"tree of {len(self.shapes)}"
         + _first_difference(shapes, self.shapes)
+        + "; call pack_like for this tree"
       )
     return dispatch(
       "pack",
@@ -98,14 +102,15 @@ class Packing:
     )
 
   def unpack(self, buffer: jax.Array) -> PyTree:
-    """The tree whose leaves are in `buffer` `[rows, 128]`, in its dtype.
+    """Unpack the tree from a buffer `[rows, 128]`, in the buffer's dtype.
 
     Raises:
-      ValueError: the buffer has another shape.
+      ValueError: The buffer has another shape.
     """
     if buffer.shape != (self.rows, LANES):
       raise ValueError(
-        f"the packing has a buffer ({self.rows}, {LANES}), got {buffer.shape}"
+        f"the buffer must have the packing's shape ({self.rows}, {LANES}), got "
+        f"{buffer.shape}"
       )
     return jax.tree.unflatten(self.structure, list(self._leaves(buffer)))
 
@@ -117,19 +122,20 @@ class Packing:
 
 
 def pack_like(tree: PyTree, shards: int = 1) -> Packing:
-  """The packing for trees like this one, in a buffer of equal shards.
+  """Make the packing of trees like this one, in a buffer of equal shards.
 
   Args:
-    tree: of arrays, or of `jax.ShapeDtypeStruct`, floating.
-    shards: number of shards that the rows are to be divided into.
+    tree: Tree of floating-point arrays or `jax.ShapeDtypeStruct`.
+    shards: Number of shards that divide the rows equally.
 
   Raises:
-    ValueError: a leaf is not floating, or there is none.
+    ValueError: A leaf is not floating-point, or the tree has no leaves.
   """
   for path, leaf in jax.tree.leaves_with_path(tree):
     if not jnp.issubdtype(leaf.dtype, jnp.floating):
       raise ValueError(
-        f"only floating arrays are packed, {keystr(path)} is {leaf.dtype}"
+        f"the leaf at {keystr(path)} is {leaf.dtype}; only floating-point "
+        "leaves can be packed"
       )
   leaves, structure = jax.tree.flatten(tree)
   if not leaves:
@@ -142,12 +148,12 @@ def pack_like(tree: PyTree, shards: int = 1) -> Packing:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Packed:
-  """A packed tree, or one shard of it; a pytree whose leaf is the buffer.
+  """Packed tree, or one shard of it; a pytree whose only leaf is the buffer.
 
   Attributes:
-    buffer: float32 `[packing.rows, 128]`; of a shard, as many rows as all
-      have.
-    packing: where the leaves are.
+    buffer: Values of the leaves, float32 `[packing.rows, 128]`; in a shard,
+      `[packing.rows / shards, 128]`.
+    packing: Position of each leaf.
 
   >>> packed = Packed.of({"kernel": jnp.ones((3, 100))})
   >>> jax.tree.map(jnp.shape, packed.unpack())
@@ -159,21 +165,21 @@ class Packed:
 
   @classmethod
   def of(cls, tree: PyTree) -> Self:
-    """The whole tree, packed."""
+    """Pack a whole tree."""
     packing = pack_like(tree)
     return cls(packing.pack(tree), packing)
 
   def unpack(self) -> PyTree:
-    """The tree; of a whole buffer only."""
+    """Unpack the tree from a whole buffer."""
     return self.packing.unpack(self.buffer)
 
 
 class Shard(NamedTuple):
-  """Which shard of packed buffers this device has, inside `shard_map`.
+  """This device's shard of packed buffers, inside `shard_map`.
 
   Attributes:
-    number: int32 scalar, which of the equal shards, by their rows.
-    axis_names: the mesh axes that the shards are spread over, all of them.
+    number: Number of the shard in the order of the rows, int32 scalar.
+    axis_names: All mesh axes that the shards are spread over.
   """
 
   number: jax.Array
@@ -183,9 +189,15 @@ class Shard(NamedTuple):
 def rows_here(
   table: np.ndarray, packed: Packed, shard: Shard | None
 ) -> jax.Array:
-  """An entry for each register, `[rows / 8]`, as `[rows, 1]` of this shard.
+  """Spread a table with an entry per register over this shard's rows.
 
-  For tables that are known when tracing; `LeafMap.per_row` looks values up.
+  Args:
+    table: Entries, `[packing.rows / 8]`.
+    packed: Tree, or this device's shard of it.
+    shard: Shard of this device; None for a whole tree.
+
+  Returns:
+    Entry of each row, `[rows, 1]`.
   """
   entries = jnp.asarray(table)
   if shard is not None:
@@ -197,5 +209,5 @@ def rows_here(
 def _first_difference(ours, expected) -> str:
   for i, (got, want) in enumerate(zip(ours, expected, strict=False)):
     if got != want:
-      return f"; leaf {i} is {got} instead of {want}"
+      return f"; leaf {i} has shape {got} instead of {want}"
   return ""

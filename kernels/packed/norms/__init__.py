@@ -1,1 +1,1 @@
-"""Norms of each tensor of a packed buffer."""
+"""Norm of each leaf in a packed buffer."""

@@ -20,7 +20,7 @@ from ...tpu.chip import target_chip
 from ...tpu.loops import loop
 from ...tpu.pallas_call import Operand, tpu_call
 from ...tpu.registers import LANES, SUBLANES, TILE, zeros
-from ..leaf_map import LeafMap, decode
+from ..leaf_map import LeafMap
 from ..packing import Shard
 from ..register_blocks import RegisterBlocks, as_registers, register_blocks
 from . import xla
@@ -140,13 +140,13 @@ def _kernel(blocks: RegisterBlocks, refs, *, decayed: bool) -> None:
     lax.fori_loop(0, slots, partial(_clear, refs.slots), None)
 
   totals = [refs.slots[unfinished, term] for term in range(terms)]
-  totals = blocks.loop(partial(_add, refs, decayed), totals)
+  totals = blocks.loop(partial(_add, refs, blocks, decayed), totals)
   for term, total in enumerate(totals):
     refs.slots[unfinished, term] = total
 
   @pl.when(step == blocks.steps - 1)
   def _end():
-    give = partial(_give, refs, leaf_map.leaves)
+    give = partial(_give, refs, blocks)
     loop(0, leaf_map.slots, give, None, _UNROLL)
 
 
@@ -158,10 +158,14 @@ def _clear(slots_ref, slot, carry=None) -> None:
 
 
 def _add(
-  refs, decayed: bool, register, totals: list[jax.Array]
+  refs,
+  blocks: RegisterBlocks,
+  decayed: bool,
+  register,
+  totals: list[jax.Array],
 ) -> list[jax.Array]:
   """Add the squares of a register to its leaf's sums, and store them."""
-  slot, continues = decode(refs.codes[0, 0, register])
+  slot, continues = blocks.slot(refs.codes, register)
   values = [ref[register] for ref in refs.buffers]
   if decayed:
     values[-1] += refs.decay[0] * values[0]
@@ -177,13 +181,14 @@ def _add(
   return totals
 
 
-def _give(refs, leaves: int, slot, carry=None) -> None:
+def _give(refs, blocks: RegisterBlocks, slot, carry=None) -> None:
   """Sum a slot over sublanes and lanes, and write it to its leaf's lane."""
   del carry
   sublane = lax.broadcasted_iota(jnp.int32, TILE, 0)
   lane = lax.broadcasted_iota(jnp.int32, TILE, 1)
   # A shard may have fewer leaves than slots: the spare lane takes the rest.
-  leaf = jnp.minimum(refs.first_leaf[0, 0, 0] + slot, leaves)
+  first_leaf = blocks.first_leaf(refs.codes)
+  leaf = jnp.minimum(first_leaf + slot, blocks.leaf_map.leaves)
   column = zeros()
   for term in range(refs.slots.shape[1]):
     row = jnp.sum(refs.slots[slot, term], axis=0, keepdims=True)

@@ -1,1 +1,1 @@
-"""Writing the leaves of a tree into one buffer."""
+"""Implementations of packing: the leaves of a tree into one buffer."""

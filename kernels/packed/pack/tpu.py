@@ -1,8 +1,8 @@
-"""Leaves written into a buffer by kernels of many leaves each.
+"""Packing by kernels that copy many leaves each.
 
-XLA pads a leaf that fills no whole registers, and then copies it, and waits for
-memory with each small one. Here the leaves of a kernel are all on their way at
-once, and each is read and written once.
+XLA pads a leaf to whole registers, then copies it, and waits for memory at each
+small leaf. These kernels start the copies of all their leaves at once, and read
+and write each leaf once.
 """
 
 import math
@@ -17,35 +17,36 @@ from jax.experimental.pallas import tpu as pltpu
 
 from ...common.manual_axes import match_varying
 from ...tpu.chip import target_chip
+from ...tpu.loops import loop
 from ...tpu.registers import TILE, zeros
 from ..leaf_rows import LANES, SUBLANES, rows_of, to_matrix, to_rows
 from . import xla
 
-# Of a kernel. VMEM holds each leaf twice: v3 has 15 MB.
+# Limits of one kernel. VMEM holds each leaf twice, and v3 has 15 MB of it.
 _MOST_BYTES = 5 * 2**20
-_MOST_LEAVES = 32  # with 48 v3 has too few semaphores
-_UNROLLED = 8  # registers of a turn of the loop
+_MOST_LEAVES = 32  # v3 has too few semaphores for 48
+_UNROLL = 8  # registers
 
 _REGISTER = SUBLANES * LANES
 _Batch = list[jax.Array]
 
 
 def pack(leaves: Sequence[jax.Array], rows: int) -> jax.Array:
-  """As `xla.pack`."""
+  """Compute `xla.pack` by kernels."""
   buffer, start = lax.empty((rows, LANES), jnp.float32), 0
-  (buffer, *leaves) = match_varying(buffer, *leaves)
+  buffer, *leaves = match_varying(buffer, *leaves)
   for batch in _batches(leaves):
-    whole = sum(rows_of(leaf.shape) for leaf in batch)
-    if 4 * LANES * whole > _MOST_BYTES:
+    batch_rows = sum(rows_of(leaf.shape) for leaf in batch)
+    if 4 * LANES * batch_rows > _MOST_BYTES:
       buffer = xla.write(buffer, to_rows(batch[0]), start)
     else:
       buffer = _write(buffer, batch, start)
-    start += whole
+    start += batch_rows
   return xla.write(buffer, jnp.zeros((rows - start, LANES)), start)
 
 
 def _batches(leaves: Sequence[jax.Array]) -> Iterator[_Batch]:
-  """The leaves in groups for a kernel each, and large ones alone."""
+  """Group the leaves by kernel; a leaf above the limits is alone."""
   batch: _Batch = []
   for leaf in leaves:
     if leaf.size == 0:
@@ -61,32 +62,32 @@ def _batches(leaves: Sequence[jax.Array]) -> Iterator[_Batch]:
 
 
 def _write(buffer: jax.Array, leaves: _Batch, start: int) -> jax.Array:
-  """The buffer with these leaves; the first kernel makes it.
+  """Write leaves to the buffer by one kernel.
 
-  A buffer made beforehand would take its memory from the start of the step on,
-  through all of the forward pass.
+  The first kernel allocates the buffer. XLA would allocate one made beforehand
+  at the start of the step, and keep it through all of the forward pass.
   """
   registers = buffer.reshape(-1, *TILE)
-  written_to = [registers] if start else []
-  blocks = list(map(_readable, leaves))
+  written_before = [registers] if start else []
+  readable = [_readable(leaf) for leaf in leaves]
   sizes = [rows_of(leaf.shape) // SUBLANES for leaf in leaves]
   in_hbm = pl.BlockSpec(memory_space=pl.ANY)
   written = pl.pallas_call(
     partial(_kernel, sizes=sizes, start=start // SUBLANES),
-    in_specs=[in_hbm] * (len(written_to) + len(blocks)),
+    in_specs=[[in_hbm] * len(written_before), [in_hbm] * len(readable)],
     out_specs=in_hbm,
     out_shape=jax.ShapeDtypeStruct(
       registers.shape,
       jnp.float32,
       manual_axis_type=jax.typeof(buffer).manual_axis_type,
     ),
-    input_output_aliases={0: 0} if written_to else {},
-    scratch_shapes=[
-      *[pltpu.VMEM(block.shape, jnp.float32) for block in blocks],
-      pltpu.VMEM((sum(sizes), *TILE), jnp.float32),
-      pltpu.SemaphoreType.DMA((len(blocks),)),
-      pltpu.SemaphoreType.DMA,
-    ],
+    input_output_aliases={0: 0} if written_before else {},
+    scratch_shapes={
+      "loaded_refs": [pltpu.VMEM(x.shape, jnp.float32) for x in readable],
+      "registers_ref": pltpu.VMEM((sum(sizes), *TILE), jnp.float32),
+      "load_semaphores": pltpu.SemaphoreType.DMA((len(readable),)),
+      "store_semaphore": pltpu.SemaphoreType.DMA,
+    },
     compiler_params=pltpu.CompilerParams(
       vmem_limit_bytes=target_chip().vmem_bytes
     ),
@@ -96,44 +97,56 @@ def _write(buffer: jax.Array, leaves: _Batch, start: int) -> jax.Array:
       bytes_accessed=8 * _REGISTER * sum(sizes),
     ),
     name="pack",
-  )(*written_to, *blocks)
+  )(written_before, readable)
   return written.reshape(buffer.shape)
 
 
 def _readable(leaf: jax.Array) -> jax.Array:
-  """A leaf as the kernel reads it: `[n]`, a matrix, or its rows."""
+  """Reshape a leaf for the kernel: to `[n]`, to a matrix or to its rows."""
   if leaf.ndim < 2:
     return leaf.reshape(-1)
   *outer, height, _ = leaf.shape
   if height % SUBLANES and math.prod(outer) > 1:
-    # As a matrix it is copied all the same: tiles are padded in each of these.
+    # XLA would copy it to make a matrix, because each of its outer slices ends
+    # in a padded tile.
     return to_rows(leaf)
   return to_matrix(leaf)
 
 
-def _kernel(*refs, sizes: list[int], start: int):
-  count = len(sizes)
-  *_, registers_ref, loaded, stored = refs
-  *leaf_refs, out_ref = refs[-4 - 2 * count : -3 - count]
-  block_refs = refs[-3 - count : -3]
+def _kernel(
+  written_before_refs,
+  leaf_refs,  # [n] or [height, width], in HBM
+  out_ref,  # [registers, 8, 128], in HBM
+  *,
+  loaded_refs,  # as leaf_refs, in VMEM
+  registers_ref,  # [sum(sizes), 8, 128]
+  load_semaphores,
+  store_semaphore,
+  sizes: list[int],
+  start: int,
+) -> None:
+  """Load all leaves at once; lay each out as registers, and store it."""
+  del written_before_refs  # aliased with out_ref
   loads = [
-    pltpu.make_async_copy(leaf, block, loaded.at[i])
-    for i, (leaf, block) in enumerate(zip(leaf_refs, block_refs, strict=True))
+    pltpu.make_async_copy(leaf_ref, loaded_ref, load_semaphores.at[i])
+    for i, (leaf_ref, loaded_ref) in enumerate(
+      zip(leaf_refs, loaded_refs, strict=True)
+    )
   ]
   for load in loads:
     load.start()
   stores, first = [], 0
-  for load, block_ref, size in zip(loads, block_refs, sizes, strict=True):
+  for load, loaded_ref, size in zip(loads, loaded_refs, sizes, strict=True):
     load.wait()
-    if len(block_ref.shape) == 1:
-      _copy_vector(block_ref, registers_ref, first)
+    if len(loaded_ref.shape) == 1:
+      _copy_vector(loaded_ref, registers_ref, first)
     else:
-      _copy_matrix(block_ref, registers_ref, first)
+      _copy_matrix(loaded_ref, registers_ref, first)
     stores.append(
       pltpu.make_async_copy(
         registers_ref.at[pl.ds(first, size)],
         out_ref.at[pl.ds(start + first, size)],
-        stored,
+        store_semaphore,
       )
     )
     stores[-1].start()
@@ -143,7 +156,7 @@ def _kernel(*refs, sizes: list[int], start: int):
 
 
 def _copy_vector(vector_ref, registers_ref, first: int) -> None:
-  """`[n]`, a row of a register after the other."""
+  """Copy `[n]` to registers, row by row."""
   size = vector_ref.shape[0]
   if size % _REGISTER:
     registers_ref[first + size // _REGISTER] = zeros()
@@ -154,13 +167,12 @@ def _copy_vector(vector_ref, registers_ref, first: int) -> None:
 
 
 def _copy_matrix(matrix_ref, registers_ref, first: int) -> None:
-  """`[height, width]`, tile by tile."""
+  """Copy `[height, width]` to registers, tile by tile."""
   height, width = matrix_ref.shape
   across = pl.cdiv(width, LANES)
-  unrolled = max(1, _UNROLLED // across)
-  turns = height // SUBLANES // unrolled
+  tile_rows, rest = divmod(height, SUBLANES)
 
-  def copy(down, rows):
+  def copy_tile_row(down, rows):
     for column in range(across):
       begin = column * LANES
       values = matrix_ref[
@@ -171,11 +183,10 @@ def _copy_matrix(matrix_ref, registers_ref, first: int) -> None:
         registers_ref[register] = zeros()
       registers_ref[register, : values.shape[0], : values.shape[1]] = values
 
-  def turn(i, _):
-    for down in range(unrolled):
-      copy(i * unrolled + down, SUBLANES)
+  def copy_whole(down, carry):
+    del carry
+    copy_tile_row(down, SUBLANES)
 
-  if turns:
-    lax.fori_loop(0, turns, turn, None)
-  for down in range(turns * unrolled, pl.cdiv(height, SUBLANES)):
-    copy(down, min(SUBLANES, height - down * SUBLANES))
+  loop(0, tile_rows, copy_whole, None, max(1, _UNROLL // across))
+  if rest:
+    copy_tile_row(tile_rows, rest)

@@ -1,4 +1,4 @@
-"""Leaves written into a buffer in plain JAX."""
+"""Packing in plain JAX."""
 
 from collections.abc import Sequence
 
@@ -10,16 +10,19 @@ from ..leaf_rows import LANES, to_rows
 
 
 def pack(leaves: Sequence[jax.Array], rows: int) -> jax.Array:
-  """The leaves one after the other, float32 `[rows, 128]`, and zeros.
+  """Write the leaves one after the other, and zeros behind them.
 
   Args:
-    leaves: float32, of any shapes; see `leaf_rows` for where a value goes.
-    rows: at least those that the leaves have together.
+    leaves: Leaves of any shapes, float32; `leaf_rows` has their layout.
+    rows: Rows of the buffer, at least the sum of the leaves' rows.
+
+  Returns:
+    Buffer, float32 `[rows, 128]`.
   """
   blocks = list(map(to_rows, leaves))
   spare = rows - sum(block.shape[0] for block in blocks)
   blocks.append(jnp.zeros((spare, LANES), jnp.float32))
-  # Of a concatenation XLA for v3 makes one more copy.
+  # XLA for v3 makes one more copy of a concatenation.
   buffer, start = lax.empty((rows, LANES), jnp.float32), 0
   for block in blocks:
     buffer = write(buffer, block, start)
@@ -28,5 +31,5 @@ def pack(leaves: Sequence[jax.Array], rows: int) -> jax.Array:
 
 
 def write(buffer: jax.Array, block: jax.Array, start: int) -> jax.Array:
-  """The buffer with these rows, in place where nobody else has it."""
+  """Write a block of rows to the buffer; XLA does so in place if it can."""
   return lax.dynamic_update_slice(buffer, block, (start, 0))

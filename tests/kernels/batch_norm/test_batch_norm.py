@@ -28,7 +28,7 @@ F32, BF16 = jnp.float32, jnp.bfloat16
 
 
 def draw(shape, dtype):
-  """x, scale, offset and the cotangents of y and its spatial mean; HWNC."""
+  """Draw x, scale, offset and the cotangents of y and of its mean, in HWNC."""
   rng = np.random.default_rng(shape)
   h, w, n, c = shape
   x, dy = jnp.asarray(rng.normal(size=(2, *shape)), dtype)
@@ -50,7 +50,7 @@ def in_layout(layout, x):
 
 
 def everything(op, layout, x, scale, offset, dy, dmean):
-  """Results and gradients of `op` by name; all arrays here are HWNC."""
+  """Compute results and gradients of `op` by name, from and to HWNC."""
   swap = partial(in_layout, layout)
   (y, mean), vjp = jax.vjp(op, swap(x), scale, offset)
   dx, dscale, doffset = vjp((swap(dy), swap(dmean)))
@@ -92,8 +92,8 @@ def check(shape, layout, dtype, activation):
   }
 
 
-# In bfloat16 without relu: which side of 0 a value is on would hang on the
-# rounding of x, and with it the floor of the tolerance.
+# bfloat16 goes without relu: the rounding of x would decide on which side of 0
+# a value is, and the tolerance has no term for that.
 @pytest.mark.parametrize(
   "shape, layout, dtype, activation",
   [
@@ -117,7 +117,7 @@ def test_any_small_shape(shape, layout):
   check(shape, layout, "float32", "silu")
 
 
-def test_pooling_is_an_extra():
+def test_pooling_does_not_change_y():
   x, scale, offset, dy, _ = draw((3, 2, 2, 3), F32)
 
   def run(pool):
@@ -131,12 +131,12 @@ def test_pooling_is_an_extra():
   jax.tree.map(np.testing.assert_array_equal, run(False), run(True))
 
 
-def test_the_spatial_mean_is_that_before_rounding():
+def test_the_spatial_mean_is_taken_before_rounding():
   x, scale, offset, *_ = draw((3, 4, 2, 3), BF16)
   op = partial(batch_norm, activation="silu", pool=True)
   _, mean = op(x, scale, offset)
   _, want = op(x.astype(F32), scale, offset)
-  # The same float32 arithmetic, but for the order of twelve additions.
+  # The float32 arithmetic is the same, except for the order of 12 additions.
   np.testing.assert_allclose(mean, want, rtol=0, atol=12 * 2.0**-24 * 4)
 
 
@@ -198,7 +198,7 @@ def test_a_constant_channel_is_divided_by_epsilon():
 
 
 def normalised_block(op, merge, x, filters, gamma, beta):
-  """A batch norm between a depthwise convolution and its application."""
+  """Convolve, compute the batch norm and apply it."""
   y, moments = op(x, filters)
   scale, offset = batch_norm_affine(merge(moments), gamma, beta)
   return batch_norm(y, scale, offset, activation="silu")
@@ -213,7 +213,7 @@ def block_gradients(merge, x, filters, gamma, beta, weights):
 
 
 def exact_block_gradients(x, filters, gamma, beta, weights):
-  """The chain rule through the oracle's three ops."""
+  """Apply the chain rule to the oracle's three ops."""
   conv = dict(activation=None, stride=1, padding="SAME")
   raw = oracle.depthwise_conv_bn(x, filters, None, None, **conv)
   y, *moments = raw.values()
@@ -253,7 +253,7 @@ def test_a_group_is_one_device_with_all_its_images(group_size):
   )
 
   def per_group(function):
-    """All images' dx, and the sum over groups of the weights' gradients."""
+    """Concatenate dx of all images, and sum the weights' gradients."""
 
     def of_all(x, filters, gamma, beta, weights):
       grads = [

@@ -14,7 +14,7 @@ from podscale.kernels import Moments, channel_moments
 
 F32, BF16 = jnp.float32, jnp.bfloat16
 ULP = half_ulp(F32)
-ROUNDINGS = 10  # of one value on its way into the sums, and of the sums after
+ROUNDINGS = 10  # of a value before the sums, and of the sums after
 
 
 def in_layout(layout, x):
@@ -29,7 +29,7 @@ def plain(x):
 
 
 def everything(op, layout, x, dmean, dm2):
-  """Results and gradient of `op` by name; all arrays here are HWNC."""
+  """Compute results and gradient of `op` by name, from and to HWNC."""
   moments, vjp = jax.vjp(op, in_layout(layout, x))
   (dx,) = vjp(Moments(jnp.zeros(()), dmean, dm2))
   return {**moments._asdict(), "dx": in_layout(layout, dx)}
@@ -78,7 +78,7 @@ def test_any_small_shape(shape, layout):
 
 
 @pytest.mark.parametrize("layout", ["HWNC", "HWCN"])
-def test_a_given_pivot_changes_roundings_only_and_has_no_gradient(layout):
+def test_a_given_pivot_changes_only_roundings_and_has_no_gradient(layout):
   rng = np.random.default_rng(0)
   x = jnp.asarray(3 + rng.normal(size=(5, 4, 6, 7)), F32)
   pivot = jnp.asarray(3 + 0.1 * rng.normal(size=7), F32)
@@ -89,8 +89,9 @@ def test_a_given_pivot_changes_roundings_only_and_has_no_gradient(layout):
     return channel_moments(x, pivot=pivot, layout=layout)
 
   actual = moments(x, pivot)
-  # Sums of 120 terms (Higham, section 4.2). The pivot is within a standard
-  # deviation of the mean, so at most as much cancels in m2 as is left.
+  # The sums have 120 terms (Higham, section 4.2). The pivot is within one
+  # standard deviation of the mean, so what cancels in m2 is at most as large as
+  # m2.
   bound = (120 + ROUNDINGS) * ULP
   np.testing.assert_allclose(actual.mean, want["mean"], rtol=bound)
   np.testing.assert_allclose(actual.m2, want["m2"], rtol=2 * bound)
@@ -111,9 +112,10 @@ def test_a_pivot_of_another_shape_is_refused():
 
 
 def assert_m2_as_promised(x):
-  """At most h times m2 cancels, so h times the error of a plain sum is left.
+  """Check that m2 has at most h times the error of a plain sum.
 
-  A float32 sum of `count` terms is off by `count` half ulps at the very most.
+  At most h times m2 cancels. A float32 sum of `count` terms has an error of at
+  most `count` half ulps.
   """
   count, _, m2 = oracle.moments(x).values()
   bound = x.shape[0] * (count + ROUNDINGS) * ULP * m2
@@ -124,7 +126,7 @@ def assert_m2_as_promised(x):
 @pytest.mark.parametrize("mean", [0.0, 1e3])
 @pytest.mark.parametrize("outlier", [1.0, 1e3])
 def test_cancellation_when_the_pivots_row_is_an_outlier(outlier, mean):
-  # The worst a row can do: all of the variance is its distance from the rest.
+  # In the worst case all of the variance is the distance of one row.
   rng = np.random.default_rng(0)
   x = mean + 1e-3 * rng.normal(size=(9, 2, 3, 20))
   x[4] += outlier
@@ -142,7 +144,7 @@ def test_cancellation_when_any_one_row_is_an_outlier(row):
 @given(
   ratio=st.floats(-100, 100), std=st.floats(1e-3, 1e3), seed=st.integers(0, 99)
 )
-def test_variance_is_right_to_four_digits(ratio, std, seed):
+def test_variance_has_four_correct_digits(ratio, std, seed):
   rng = np.random.default_rng(seed)
   x = jnp.asarray(std * (ratio + rng.normal(size=(4, 4, 20, 3))), F32)
   want = oracle.moments(x)["m2"]
@@ -150,16 +152,16 @@ def test_variance_is_right_to_four_digits(ratio, std, seed):
 
 
 def test_large_mean_and_small_deviation():
-  # E[x^2] - E[x]^2 has no right digit here: 1e6 * 2^-24 is 600 times 1e-4.
+  # E[x^2] - E[x]^2 has no correct digit here: 1e6 * 2^-24 is 600 times 1e-4.
   rng = np.random.default_rng(2)
   x = jnp.asarray(1e3 + 1e-2 * rng.normal(size=(4, 5, 17, 3)), F32)
   want = oracle.moments(x)
   moments = channel_moments(x)
-  # x - pivot is exact (Sterbenz), so the mean is rounded once or twice.
+  # x - shift is exact (Sterbenz), so the mean is rounded once or twice.
   np.testing.assert_allclose(moments.mean, want["mean"], rtol=4 * ULP)
   assert_m2_as_promised(x)
 
-  # The gradient is an affine of x, 2 x - 2 mean, whose two terms are 2e3 big.
+  # The gradient is 2 x - 2 mean, and both terms are about 2e3.
   zero, one = jnp.zeros(()), jnp.ones(3)
   (dx,) = jax.vjp(channel_moments, x)[1](Moments(zero, 0 * one, one))
   np.testing.assert_allclose(
@@ -168,7 +170,8 @@ def test_large_mean_and_small_deviation():
 
 
 def test_large_mean_in_bfloat16():
-  # At 1e3 the next bfloat16 is 4 away: what was rounded off is not our doing.
+  # Neighbouring bfloat16 values are 4 apart at 1e3, so the oracle gets the
+  # rounded x.
   rng = np.random.default_rng(3)
   x = jnp.asarray(1e3 + 8 * rng.normal(size=(4, 5, 7, 3)), BF16)
   np.testing.assert_allclose(
@@ -183,7 +186,7 @@ def test_a_constant_channel_has_no_variance(value, dtype):
   x = jnp.full((3, 5, 7, 1), value, dtype)
   _, (mean,), (m2,) = channel_moments(x)
   value, count = float(x[0, 0, 0, 0]), x.size
-  # Of the pivot's own mean: a sum of 35 and a division.
+  # The mean of the middle row has a sum of up to 35 terms and a division.
   error = (35 + 1) * ULP * abs(value)
   assert abs(mean - value) <= error
   assert 0 <= m2 <= count * error**2
@@ -199,7 +202,7 @@ def test_one_element_is_its_own_mean():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 @pytest.mark.parametrize("row", [0, 1])
-def test_what_is_not_finite_shows_in_its_own_channel(row, bad):
+def test_only_the_channel_of_a_value_that_is_not_finite_shows_it(row, bad):
   x = jnp.ones((2, 2, 3, 2)).at[row, 1, 2, 0].set(bad)
   _, mean, m2 = channel_moments(x)
   assert np.isfinite(mean).tolist() == [False, True]

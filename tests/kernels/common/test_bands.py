@@ -56,7 +56,7 @@ def test_halo_rows_come_from_the_neighbouring_bands():
   rows = halo_rows(to_bands(x, 2), 2, above=2, below=1)
   assert (rows["above"][..., 5:] == x[1:3]).all()
   assert (rows["below"][..., :5] == x[3:4]).all()
-  # Nothing is above the first band and below the last.
+  # No rows are above the first band or below the last one.
   assert (rows["above"][..., :5] == 0).all()
   assert (rows["below"][..., 5:] == 0).all()
   assert halo_rows(to_bands(x, 2), 2, above=0, below=1).keys() == {"below"}
@@ -67,7 +67,8 @@ def test_halo_rows_come_from_the_neighbouring_bands():
 
 @pytest.mark.parametrize("given", [False, True])
 def test_moments_of_bands_are_those_of_the_image(given):
-  # Bands with means of their own, so that most of the variance is between.
+  # The bands have different means, so that most of the variance is between
+  # bands.
   x = image((6, 2, 3, 5)) + 10 * jnp.arange(6, dtype=F32)[:, None, None, None]
   weights = image((2, 5), seed=1)
   pivot = x[2].mean((0, 1)) if given else None
@@ -79,7 +80,7 @@ def test_moments_of_bands_are_those_of_the_image(given):
   (_, moments), dx = jax.value_and_grad(loss, has_aux=True)(x)
   exact = oracle.moments(x)
   assert moments.count == exact["count"]
-  # Some ten roundings of values, squares and their sums.
+  # Values, squares and their sums have about ten roundings.
   for name, result in moments._asdict().items():
     np.testing.assert_allclose(result, exact[name], rtol=10 * half_ulp(F32))
   want = oracle.moments_gradient(x, *weights)
@@ -111,7 +112,7 @@ def test_normalisation_of_bands_is_that_of_the_image():
     for bands in (1, 2)
   ]
   for got, want in zip(*both, strict=True):
-    # Sums of up to 24 terms in another order.
+    # The sums have up to 24 terms, in another order.
     floor = 24 * half_ulp(F32) * np.abs(want).max()
     assert np.abs(got - want).max() <= floor
 
@@ -132,9 +133,13 @@ def test_bands_must_fit():
     lambda: batch_norm(x, jnp.ones(2), jnp.ones(2), bands=2),
     lambda: from_bands(x, 0),
   ):
-    with pytest.raises(ValueError, match="5 channels of x .* not those of"):
+    with pytest.raises(
+      ValueError, match="5 channels of x .* do not divide into"
+    ):
       call()
-  with pytest.raises(ValueError, match="bands are of HWNC, got 2 in HWCN"):
+  with pytest.raises(
+    ValueError, match="bands need layout HWNC, got 2 bands in"
+  ):
     channel_moments(x, layout="HWCN", bands=2)
   message = re.escape("shape (1,) for x of shape (4, 2, 3, 5) in HWNC and 5 ba")
   with pytest.raises(ValueError, match=message):

@@ -20,7 +20,7 @@ def terms(x, dy):
 @pytest.mark.parametrize("n", [1, 7, 16, 17, 33, 40])
 def test_every_image_counts_once(n, layout, dtype):
   rng = np.random.default_rng(n)
-  # Small integers: every order of summation is exact.
+  # With small integers every order of summation is exact.
   x, dy = jnp.asarray(rng.integers(-8, 9, (2, 3, 2, n, 5)), dtype)
   want = [np.float64(t).sum((0, 1, 2)) for t in terms(x, dy)]
   if layout == "HWCN":
@@ -35,15 +35,15 @@ def test_long_sums_are_float32_sums(n):
   rng = np.random.default_rng(n)
   x = jnp.asarray(rng.normal(size=(16, 16, n, 3)), F32)
   (sums,) = channel_sums(lambda x: (x,), x, layout="HWNC")
-  # The a priori bound of adding one after the other: a half ulp of all that
-  # was added so far, at each step.
+  # The a priori bound of sequential addition: each step adds half an ulp of the
+  # partial sum.
   so_far = np.abs(np.cumsum(np.float64(x).reshape(-1, 3), axis=0))
   error = np.abs(sums - np.float64(x).sum((0, 1, 2)))
   assert (error <= half_ulp(F32) * so_far.sum(0)).all()
 
 
 def test_arrays_of_other_heights_and_widths():
-  # As the filter gradient has them: a window of x meets dy.
+  # In the filter gradient a window of x meets dy.
   x = jnp.arange(3.0 * 4 * 17 * 2).reshape(3, 4, 17, 2)
   dy = jnp.arange(2.0 * 2 * 17 * 2).reshape(2, 2, 17, 2)
   (sums,) = channel_sums(lambda x, dy: (x[1:, 2:] * dy,), x, dy, layout="HWNC")
@@ -51,8 +51,8 @@ def test_arrays_of_other_heights_and_widths():
   np.testing.assert_allclose(sums, want.sum((0, 1, 2)), rtol=1e-5)
 
 
-def test_the_cpu_form_is_for_the_cpu_alone():
-  # Chosen when lowered, so that one machine can compile for another.
+def test_only_cpus_sum_in_blocks():
+  # The choice is made in lowering, so that one machine can compile for another.
   x = jnp.ones((2, 2, 17, 3))
   traced = jax.jit(
     lambda x: channel_sums(lambda x: (x,), x, layout="HWNC")

@@ -310,7 +310,7 @@ def shapes(x=(4, 4, 2, 3), filters=(3, 3, 3), x_dtype=F32, filters_dtype=F32):
       "scale must be float32, got bfloat16",
     ),
     (shapes(), {"implementation": "cuda"}, "unknown implementation 'cuda'"),
-    (shapes(), {"bands": 2}, "3 channels of x (4, 4, 2, 3) are not those of 2"),
+    (shapes(), {"bands": 2}, "3 channels of x (4, 4, 2, 3) do not divide"),
     (
       shapes(filters=(3, 3, 1)),
       {"bands": 3, "padding": "VALID"},

@@ -198,7 +198,7 @@ def test_of_the_wide_arrays_only_the_input_is_kept():
     ({"scale": jnp.ones(4)}, "scale must have shape (3,) for x of shape"),
     ({"offset": jnp.ones(3, BF16)}, "offset must be float32, got bfloat16"),
     ({"activation": "swish"}, "'silu', 'relu' or None, got 'swish'"),
-    ({"bands": 2}, "3 channels of x (2, 2, 1, 3) are not those of 2 bands"),
+    ({"bands": 2}, "3 channels of x (2, 2, 1, 3) do not divide into 2 bands"),
   ],
 )
 def test_mistakes_are_named(change, message):

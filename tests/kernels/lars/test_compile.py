@@ -1,4 +1,4 @@
-"""The LARS update of packed buffers through the real TPU compiler."""
+"""LARS update of packed buffers, compiled by the real TPU compiler."""
 
 import math
 import re
@@ -16,7 +16,7 @@ pytestmark = NEEDS_LIBTPU
 
 
 def check(hlo, shape):
-  """Two kernels, and nothing else that makes an array of the buffer's size."""
+  """Check for two kernels and no other operation on an array this large."""
   assert hlo.count('"tpu_custom_call"') == 2
   for dims, op in re.findall(
     r"= f32\[([\d,]+)\]\S* (copy|fusion|concatenate|pad|reshape)\(", hlo
@@ -47,7 +47,7 @@ def test_gradients_are_packed_by_kernels(chip):
   with compiled(lowered) as compilation:
     hlo = compilation.hlo
   assert len(re.findall(r"%pack\S* = \S+ custom-call\(", hlo)) == 9
-  # But for the zeros behind the last.
+  # One such operation may write the zeros behind the last leaf.
   assert len(re.findall(r" dynamic-update-slice\(", hlo)) <= 1
 
 
@@ -58,5 +58,5 @@ def test_shards_in_a_slice():
   buffer = jax.tree.leaves(lowered.args_info)[0]
   rows, lanes = buffer.shape
   check(hlo, (rows // 16, lanes))
-  # The sums of the norms, once.
+  # One all-reduce adds the sums of the norms.
   assert len(re.findall(r" all-reduce(?:-start)?\(", hlo)) == 1

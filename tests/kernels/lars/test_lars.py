@@ -18,15 +18,15 @@ from support.tpu_interpreter import as_on_a_tpu
 
 from podscale.kernels import describe, leaf_norms
 from podscale.kernels.lars import lars_update
-from podscale.kernels.leaf_norms import selection as automatic
+from podscale.kernels.leaf_norms import selection
 from podscale.kernels.packed import register_blocks
 from podscale.kernels.packed.packing import Packed, Shard, pack_like
 from podscale.kernels.tpu.chip import Chip
 
-U = 2.0**-24  # float32 rounds to within this share of a number
+U = 2.0**-24  # largest relative error of a rounding to float32
 
 
-RANGES = ("huge", "tiny")  # beginnings of names
+RANGES = ("huge", "tiny")  # prefixes of names
 
 
 def by_name(path, leaf):
@@ -39,7 +39,7 @@ def zeros(tree):
 
 
 def make_case(seed=0):
-  """Float32 parameters and a way to draw their gradients, per name."""
+  """Make float32 parameters by name, and a function that draws gradients."""
   rng = np.random.default_rng(seed)
   shapes = {
     "kernel": (3, 3, 4, 8),
@@ -67,16 +67,17 @@ def make_case(seed=0):
   return {k: np.asarray(w, np.float32) for k, w in weights.items()}, draw
 
 
-FORMS = ["tree", "packed", "kernel"]
+INPUTS = ["tree", "packed", "packed, by kernels"]
 VARIANTS = ["tensorflow", "optax", "scaled"]
 
 
-def update_in(form, interpret, **settings):
-  """`lars_update` of trees, done in one of the forms."""
-  if form == "tree":
+def update_of(inputs, interpret, **settings):
+  """Make an update of trees that packs them if `inputs` says so."""
+  if inputs == "tree":
     return jax.jit(partial(lars_update, **settings))
-  implementation = {"packed": "xla", "kernel": "pallas_tpu"}[form]
-  if form == "kernel":
+  implementation = "xla"
+  if inputs == "packed, by kernels":
+    implementation = "pallas_tpu"
     interpret()
 
   @jax.jit
@@ -91,14 +92,14 @@ def update_in(form, interpret, **settings):
   return update
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("inputs", INPUTS)
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize(
   "weight_decay, epsilon, nesterov",
   [(1e-2, 0.0, False), (0.0, 0.0, True), (1e-5, 1e-3, True)],
 )
 def test_200_steps_equal_the_oracle(
-  interpret, weight_decay, epsilon, nesterov, variant, form
+  interpret, weight_decay, epsilon, nesterov, variant, inputs
 ):
   steps = 200
   params, draw = make_case()
@@ -110,10 +111,10 @@ def test_200_steps_equal_the_oracle(
     nesterov=nesterov,
     variant=variant,
   )
-  update = update_in(form, interpret, exclude=by_name, **settings)
+  update = update_of(inputs, interpret, exclude=by_name, **settings)
   momenta = zeros(params)
   for step in range(steps):
-    # Warmup from 0, then down; a power of two so that float32 holds it.
+    # Warmup from 0, then decay; multiples of a power of two are exact.
     rate = min(step, steps - step) / 64
     grads = draw()
     params, momenta = update(params, grads, momenta, learning_rate=rate)
@@ -131,10 +132,10 @@ def test_200_steps_equal_the_oracle(
       want[name] = moved, v
   for name, (w, v) in want.items():
     w_max, v_max, step_max = largest[name]
-    # A step is some 16 roundings away from exact (two norms, the ratio, the
-    # decay, two products), v's own update two more; v forgets with
-    # 1 / (1 - momentum) = 10. w is rounded once a step and adds up the errors
-    # of every step.
+    # A step has about 16 roundings (two norms, the ratio, the decay, two
+    # products), and the update of v two more. Momentum sums the errors of
+    # 1 / (1 - momentum) = 10 steps. w is rounded once per step and sums the
+    # errors of all steps.
     v_error = 10 * 18 * U * v_max
     w_error = steps * (U * w_max + 10 * 18 * U * step_max)
     np.testing.assert_allclose(momenta[name], v, rtol=0, atol=v_error)
@@ -146,7 +147,7 @@ def test_200_steps_equal_the_oracle(
 @pytest.mark.parametrize("epsilon", [0.0, 1e-3])
 def test_the_variant_of_optax_is_optax(epsilon, nesterov):
   params, draw = make_case()
-  # optax squares without a care for the range.
+  # optax squares without scaling, which overflows and underflows.
   params = {k: w for k, w in params.items() if not k.startswith(RANGES)}
   mask = {k: k != "bias" for k in params}
   optimizer = optax.lars(
@@ -172,8 +173,8 @@ def test_the_variant_of_optax_is_optax(epsilon, nesterov):
       exclude=by_name,
     )
   for name in params:
-    # Five steps of some 18 roundings each, see above, and each side's own
-    # rounding of the weights; nothing here is above 5.
+    # Five steps have about 18 roundings each, as above, and each side rounds
+    # the weights too; no value is above 5.
     np.testing.assert_allclose(
       ours[name], params[name], rtol=0, atol=5 * 20 * U * 5
     )
@@ -192,7 +193,7 @@ def test_one_step_by_hand():
   )
   np.testing.assert_allclose(momenta["kernel"], [0.3, 5.4], rtol=8 * U)
   np.testing.assert_allclose(params["kernel"], [2.7, -1.4], rtol=8 * U)
-  # The rate is inside the momentum: at rate 0 the next step still moves.
+  # The momentum includes the rate, so a step at rate 0 still changes weights.
   params, momenta = lars_update(
     params,
     {"kernel": jnp.array([1.0, 1.0])},
@@ -265,13 +266,13 @@ def test_bfloat16_parameters_are_updated_in_float32():
   assert momenta["kernel"].dtype == jnp.float32
   scale = np.abs(v).max()
   np.testing.assert_allclose(momenta["kernel"], v, rtol=0, atol=18 * U * scale)
-  # One rounding to bfloat16's 8 bits.
+  # The result is rounded once to bfloat16's 8 bits.
   np.testing.assert_allclose(
     new["kernel"].astype(jnp.float32), w, rtol=2.0**-8, atol=18 * U * scale
   )
 
 
-def test_same_under_shard_map_and_unchanged_in_what_varies():
+def test_shard_map_changes_nothing():
   mesh = jax.make_mesh((8,), ("device",))
   rng = np.random.default_rng(2)
   params = {
@@ -359,7 +360,10 @@ def call(params, grads=None, momenta=None, **settings):
     ({"weight_decay": -1}, "weight_decay must not be below 0, got -1"),
     ({"momentum": -0.1}, "momentum must not be below 0"),
     ({"implementation": "cuda"}, "unknown implementation 'cuda'"),
-    ({"variant": "torch"}, "unknown variant 'torch'; there are tensorflow"),
+    (
+      {"variant": "torch"},
+      "unknown variant 'torch'; expected one of tensorflow",
+    ),
   ],
 )
 def test_mistakes_are_named(kwargs, message):
@@ -384,10 +388,14 @@ def test_more_mistakes_in_trees():
 
 
 def packed_case(devices):
+  """Pack a case in shards of whole blocks of 8 registers.
+
+  The TPU interpreter does not overwrite inputs whose last block is partial.
+  """
   params, draw = make_case()
   grads = draw()
   momenta = {k: np.float32(0.1) * w for k, w in draw().items()}
-  packing = pack_like(params, devices)
+  packing = pack_like(params, 4 * devices)
   return [
     Packed(packing.pack(tree), packing) for tree in (params, grads, momenta)
   ]
@@ -396,35 +404,36 @@ def packed_case(devices):
 SETTINGS = dict(learning_rate=0.5, weight_decay=1e-2, exclude=by_name)
 
 
-@pytest.mark.parametrize("form", ["xla", "pallas_tpu"])
+@pytest.mark.parametrize("implementation", ["xla", "pallas_tpu"])
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("devices", [1, 2, 4, 8])
-def test_shards_are_updated_as_the_whole(devices, variant, form, interpret):
-  interpret()
-  settings = SETTINGS | {"variant": variant, "implementation": form}
+def test_shards_are_updated_as_the_whole(
+  devices, variant, implementation, interpret_tpu, monkeypatch
+):
+  monkeypatch.setattr(register_blocks, "_LARGEST", 8)
+  settings = SETTINGS | {"variant": variant}
   trees = packed_case(devices)
+  want = lars_update(*trees, implementation="xla", **settings)
+  interpret_tpu()
   packing = trees[0].packing
   mesh = Mesh(np.array(jax.devices()[:devices]), ("x",))
 
   def local(*buffers):
     shard = Shard(jax.lax.axis_index("x"), ("x",))
     packed = [Packed(x, packing) for x in buffers]
-    return [x.buffer for x in lars_update(*packed, shard=shard, **settings)]
+    new = lars_update(
+      *packed, shard=shard, implementation=implementation, **settings
+    )
+    return [x.buffer for x in new]
 
-  # The interpreter of kernels does not know what varies over the devices.
   sharded = jax.shard_map(
-    local,
-    mesh=mesh,
-    in_specs=P("x"),
-    out_specs=P("x"),
-    check_vma=form == "xla",
+    local, mesh=mesh, in_specs=P("x"), out_specs=P("x"), check_vma=True
   )
   got = jax.jit(sharded)(*(tree.buffer for tree in trees))
-  want = lars_update(*trees, **settings)
   for got_buffer, tree in zip(got, want, strict=True):
     new = packing.unpack(got_buffer)
     for name, leaf in tree.unpack().items():
-      # The sums of the norms are in another order: a rounding each of a few.
+      # The norms add in another order, which costs a few roundings.
       largest = np.abs(leaf).max()
       np.testing.assert_allclose(new[name], leaf, rtol=0, atol=8 * U * largest)
 
@@ -452,19 +461,19 @@ def test_any_shapes_packed(shapes):
     got = lars_update(*packed, implementation="pallas_tpu", **settings)
   for new, old in zip(got, want, strict=True):
     for x, y in zip(new.unpack(), old, strict=True):
-      # Sums in another order, of up to some 100 registers.
+      # The sums cover up to about 100 registers, in another order.
       largest = np.abs(y).max(initial=0)
       np.testing.assert_allclose(x, y, rtol=0, atol=100 * U * largest)
 
 
-def test_what_fills_no_register_stays_zero():
+def test_padding_stays_zero():
   w, g, v = packed_case(2)
   for tree in lars_update(w, g, v, **SETTINGS):
     again = tree.packing.pack(tree.unpack())
     np.testing.assert_array_equal(tree.buffer, again)
 
 
-def test_trees_by_the_kernels_keep_their_dtypes(interpret):
+def test_trees_updated_by_kernels_keep_their_dtypes(interpret):
   interpret()
   params = {"kernel": jnp.linspace(1, 2, 64, dtype=jnp.bfloat16)}
   momenta = {"kernel": jnp.zeros(64, jnp.float32)}
@@ -479,10 +488,9 @@ def test_trees_by_the_kernels_keep_their_dtypes(interpret):
     )
 
 
-def test_no_races_and_no_memory_read_before_it_is_written(monkeypatch):
+def test_no_races_and_no_uninitialized_memory(monkeypatch):
   monkeypatch.setattr(register_blocks, "_LARGEST", 8)
-  # Whole blocks: of overwritten arrays this interpreter knows no others.
-  trees = packed_case(4)
+  trees = packed_case(1)
   with as_on_a_tpu():
     got = lars_update(*trees, implementation="pallas_tpu", **SETTINGS)
   want = lars_update(*trees, **SETTINGS)
@@ -515,7 +523,7 @@ def test_mistakes_in_packed_trees():
   one, two = np.ones(2, np.float32), np.ones((3, 4), np.float32)
   params = Packed.of({"a": one, "b": two})
   mistakes = [
-    ({"a": one, "b": two}, "grads a dict: pack them with params.packing.pack"),
+    ({"a": one, "b": two}, "grads is a dict; pack it with params.packing.pack"),
     (Packed.of({"a": one}), "grads has no leaf at ['b'], params has one"),
     (
       Packed.of({"a": one, "b": two, "c": one}),
@@ -527,13 +535,15 @@ def test_mistakes_in_packed_trees():
     ),
     (
       Packed(params.buffer.astype(jnp.bfloat16), params.packing),
-      "grads has a buffer bfloat16 (16, 128)",
+      "grads has a buffer of bfloat16 (16, 128)",
     ),
   ]
   for grads, message in mistakes:
     with pytest.raises(ValueError, match=re.escape(message)):
       call(params, grads)
-  with pytest.raises(ValueError, match="a shard is of Packed params"):
+  with pytest.raises(
+    ValueError, match="shard= needs Packed params, got a dict"
+  ):
     call({"a": one}, shard=Shard(jnp.int32(0), ("x",)))
 
 
@@ -544,6 +554,6 @@ def test_describe_tells_packed_trees_from_others(monkeypatch):
   choice = describe(lars_update, packed, packed, packed)
   assert (choice.implementation, choice.chip) == ("xla", "unknown")
   v3 = Chip("v3", 2**24, 2**34)
-  monkeypatch.setattr(automatic, "target_chip", lambda: v3)
+  monkeypatch.setattr(selection, "target_chip", lambda: v3)
   choice = describe(leaf_norms, packed)
   assert (choice.implementation, choice.chip) == ("pallas_tpu", "v3")

@@ -13,12 +13,12 @@ from podscale.kernels.packed import register_blocks
 from podscale.kernels.packed.norms.scaled_norm import norm
 from podscale.kernels.packed.packing import Packed, Shard, pack_like
 
-U = 2.0**-24  # float32 rounds to within this share of a number
+U = 2.0**-24  # largest relative error of a rounding to float32
 SIZES = [1e-37, 1e-25, 1e-3, 1.0, 1e19, 1e25, 1e35]
 
 
 def bounds(x):
-  """The norm in float64, without and with subnormal values."""
+  """Compute the norm in float64, without and with subnormal values."""
   x = np.float64(x).ravel()
   kept = np.where(np.abs(x) < 2.0**-126, 0, x)
   return np.linalg.norm(kept), np.linalg.norm(x)
@@ -30,8 +30,8 @@ def test_norm_is_right_at_any_size(size):
   x = x.astype(np.float32)
   least, most = bounds(x)
   result = float(jax.jit(norm)(x))
-  # A pairwise sum of 1,517 squares: about log2(1517) + 4 roundings, halved by
-  # the root.
+  # A pairwise sum of 1,517 squares has about log2(1517) + 4 roundings; the
+  # square root halves the error.
   assert least * (1 - 8 * U) <= result <= most * (1 + 8 * U)
 
 
@@ -50,7 +50,7 @@ def test_norm_of_a_number_beside_a_larger_one(small, exponent):
 
 
 def tree():
-  """Leaves of one register and of many, and of all sizes of values."""
+  """Make leaves of one register and of many, with values of all sizes."""
   rng = np.random.default_rng(0)
   shapes = [(3, 3, 40), (), (300, 24), (700,), (24, 513), (5, 7), (0, 3)]
   shapes += [(40, 300)] * len(SIZES)
@@ -63,26 +63,27 @@ def tree():
 
 def check(leaves, norms):
   least, most = np.array([bounds(x) for x in leaves]).T
-  # The sums over up to 128 registers one after the other and of their lanes,
-  # halved by the root.
+  # Each leaf has up to 128 registers, added one after the other, and then its
+  # lanes; the square root halves the error.
   assert (norms >= least * (1 - 80 * U)).all()
   assert (norms <= most * (1 + 80 * U)).all()
 
 
-FORMS = ["xla", "pallas_tpu"]
+IMPLEMENTATIONS = ["xla", "pallas_tpu"]
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("block", [8, 256])
-def test_equal_those_of_the_leaves(form, block, interpret, monkeypatch):
+def test_norms_are_accurate(implementation, block, interpret, monkeypatch):
   monkeypatch.setattr(register_blocks, "_LARGEST", block)
   interpret()
   leaves = tree()
-  check(leaves, leaf_norms(Packed.of(leaves), implementation=form))
+  norms = leaf_norms(Packed.of(leaves), implementation=implementation)
+  check(leaves, norms)
 
 
-def sharded(leaves, devices, function, check_vma=True):
-  """A function of this device's shard and its number, on so many devices."""
+def sharded(leaves, devices, function):
+  """Call a function of a device's shard and its number on several devices."""
   packing = pack_like(leaves, devices)
   mesh = Mesh(np.array(jax.devices()[:devices]), ("x",))
 
@@ -90,38 +91,37 @@ def sharded(leaves, devices, function, check_vma=True):
     shard = Shard(jax.lax.axis_index("x"), ("x",))
     return function(Packed(buffer, packing), shard)
 
-  # The interpreter of kernels does not know what varies over the devices.
   run = jax.shard_map(
-    local, mesh=mesh, in_specs=P("x"), out_specs=P(), check_vma=check_vma
+    local, mesh=mesh, in_specs=P("x"), out_specs=P(), check_vma=True
   )
   return jax.jit(run)(packing.pack(leaves))
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
 @pytest.mark.parametrize("devices", [1, 2, 3, 4, 8])
-def test_of_shards_are_those_of_whole_leaves(form, devices, interpret):
-  interpret()
+def test_norms_of_shards_cover_whole_leaves(
+  implementation, devices, interpret_tpu
+):
+  interpret_tpu()
   leaves = tree()
-  norms = sharded(
-    leaves,
-    devices,
-    lambda packed, shard: leaf_norms(packed, shard=shard, implementation=form),
-    check_vma=form == "xla",
-  )
-  check(leaves, norms)
+
+  def norms(packed, shard):
+    return leaf_norms(packed, shard=shard, implementation=implementation)
+
+  check(leaves, sharded(leaves, devices, norms))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-@pytest.mark.parametrize("form", FORMS)
-def test_what_is_not_finite_shows_in_its_leaf_only(form, bad, interpret):
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_one_leaf_that_is_not_finite(implementation, bad, interpret):
   interpret()
   leaves = tree()
   leaves[2][3, 4] = bad
-  norms = leaf_norms(Packed.of(leaves), implementation=form)
+  norms = leaf_norms(Packed.of(leaves), implementation=implementation)
   assert np.flatnonzero(~np.isfinite(norms)).tolist() == [2]
 
 
-def test_no_races_and_no_memory_read_before_it_is_written(monkeypatch):
+def test_no_races_and_no_uninitialized_memory(monkeypatch):
   monkeypatch.setattr(register_blocks, "_LARGEST", 8)
   leaves = tree()[:6]
   with as_on_a_tpu():

@@ -20,7 +20,7 @@ from podscale.kernels.packed.leaf_rows import from_rows, rows_of, to_rows
     ((9, 128), 16),
     ((9, 129), 32),
     ((3, 3, 256), 32),
-    ((256, 8), 16),  # lying on its side
+    ((256, 8), 16),  # transposed
     ((0, 5), 0),
   ],
 )
@@ -32,7 +32,7 @@ def test_rows(shape, rows):
   np.testing.assert_array_equal(from_rows(lying, shape), leaf)
 
 
-def test_a_matrix_is_tile_after_tile():
+def test_rows_hold_one_tile_after_the_other():
   matrix = np.arange(16 * 256, dtype=np.float32).reshape(16, 256)
   rows = to_rows(jnp.asarray(matrix))
   for i, tile in enumerate(np.reshape(rows, (4, 8, 128))):
@@ -48,7 +48,7 @@ class TestOnTpu:
   @pytest.mark.parametrize("chip", ["v3", "v5e", "v6e"])
   @pytest.mark.parametrize("shape", [(512, 1536), (1536, 40)])
   def test_a_matrix_is_read_in_place(self, shape, chip):
-    """One kernel reads the rows and writes the bfloat16 that the model uses."""
+    """Check that one kernel reads the rows and writes the model's bfloat16."""
     rows = jax.ShapeDtypeStruct((8192, 128), jnp.float32)
 
     def read(buffer):
@@ -59,5 +59,5 @@ class TestOnTpu:
     with compiled(lowered) as compilation:
       entry = compilation.hlo[compilation.hlo.index("ENTRY") :]
     operations = re.findall(r" = \S+ ([\w-]+)\(", entry)
-    # The slice rounds to bfloat16 on its way.
+    # The slice also rounds to bfloat16.
     assert operations == ["parameter", "slice", "bitcast"]

@@ -35,7 +35,7 @@ def test_unpacking_undoes_packing(shapes, shards):
   assert packing.rows < sum(packing.leaf_rows) + 16 * shards
   for leaf, again in zip(tree, packing.unpack(buffer), strict=True):
     assert (leaf == again).all()
-  # Nothing but the leaves, each in its own rows.
+  # Each leaf is in its own rows, and zeros are everywhere else.
   start = 0
   for leaf, rows in zip(tree, packing.leaf_rows, strict=True):
     mine = np.sort(np.ravel(buffer[start : start + rows]))
@@ -47,7 +47,8 @@ def test_unpacking_undoes_packing(shapes, shards):
   assert not buffer[start:].any()
 
 
-# Of vectors, filters, matrices upright and lying, and one too large to share.
+# Vectors, filters, matrices that are transposed or not, and a leaf that is too
+# large to share a kernel.
 KINDS = [(), (7,), (1024,), (1500,), (3, 3, 40), (5, 5, 3, 24), (0, 3)]
 KINDS += [(300, 24), (24, 513), (8, 128), (80, 1024), (2, 16, 130)]
 KINDS += [(1, 1, 4, 96)]
@@ -69,7 +70,7 @@ def test_the_kernel_packs_the_same(
   np.testing.assert_array_equal(again, buffer)
 
 
-def test_the_kernel_has_no_races_and_reads_nothing_before_it_is_there():
+def test_the_kernel_has_no_races_and_reads_no_uninitialized_memory():
   tree = tree_of(KINDS)
   packing = pack_like(tree)
   with as_on_a_tpu():
@@ -77,7 +78,7 @@ def test_the_kernel_has_no_races_and_reads_nothing_before_it_is_there():
   np.testing.assert_array_equal(buffer, packing.pack(tree))
 
 
-def test_the_first_kernel_makes_the_buffer():
+def test_the_first_kernel_allocates_the_buffer():
   tree = tree_of(KINDS)
   packing = pack_like(tree)
 
@@ -91,19 +92,19 @@ def test_the_first_kernel_makes_the_buffer():
   assert "AllocateBuffer" not in hlo
 
 
-@pytest.mark.parametrize("form", ["xla", "pallas_tpu"])
-def test_packs_what_each_device_has(form, interpret):
-  interpret()
+@pytest.mark.parametrize("implementation", ["xla", "pallas_tpu"])
+def test_each_device_packs_its_own_leaves(implementation, interpret_tpu):
+  interpret_tpu()
   tree = tree_of([(4, 9, 40), (4, 7)])
   packing = pack_like([x[0] for x in tree])
   mesh = Mesh(np.array(jax.devices()[:4]), ("x",))
 
   def local(tree):
-    return packing.pack([x[0] for x in tree], implementation=form)
+    leaves = [x[0] for x in tree]
+    return packing.pack(leaves, implementation=implementation)
 
-  # The interpreter of kernels does not know what varies over the devices.
   buffers = jax.shard_map(
-    local, mesh=mesh, in_specs=P("x"), out_specs=P("x"), check_vma=form == "xla"
+    local, mesh=mesh, in_specs=P("x"), out_specs=P("x"), check_vma=True
   )(tree)
   for i, buffer in enumerate(np.split(buffers, 4)):
     expected = packing.pack([x[i] for x in tree])
@@ -128,9 +129,11 @@ def test_equal_trees_have_equal_packings():
 
 def test_another_tree_is_refused():
   packing = pack_like(tree_of([(3, 4), (5,)]))
-  with pytest.raises(ValueError, match=r"leaf 1 is \(6,\) instead of \(5,\)"):
+  with pytest.raises(
+    ValueError, match=r"leaf 1 has shape \(6,\) instead of \(5,\)"
+  ):
     packing.pack(tree_of([(3, 4), (6,)]))
-  with pytest.raises(ValueError, match="of 1 leaves is not the one of 2"):
+  with pytest.raises(ValueError, match="has 1 leaves, .* a tree of 2"):
     packing.pack(tree_of([(3, 4)]))
 
 
@@ -140,7 +143,7 @@ def test_another_buffer_is_refused():
     packing.unpack(jnp.zeros((32, 128)))
 
 
-def test_what_is_no_tree_of_floating_arrays_is_refused():
+def test_only_trees_of_floating_arrays_can_be_packed():
   with pytest.raises(ValueError, match=r"\['a'\] is int32"):
     pack_like({"a": jnp.zeros(3, jnp.int32)})
   with pytest.raises(ValueError, match="no leaves"):
