@@ -18,7 +18,7 @@ from ...train.step import ImageScale
 from ..plain.model import PlainEfficientNet
 from ..plain.step import make_plain_step, plain_state
 
-# ImageNet's.
+# Training images and classes of ImageNet.
 _EXAMPLES = 1_281_167
 _CLASSES = 1000
 _SCALE = ImageScale(IMAGENET_MEAN, IMAGENET_STD)
@@ -94,6 +94,7 @@ def _batch(config: Config, assembly: Assembly) -> Any:
 
 
 def _placed(tree: Any, mesh: Mesh, spec: P) -> Any:
+  """Give the shapes of a tree a sharding."""
   sharding = NamedSharding(mesh, spec)
   return jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree

@@ -1,4 +1,4 @@
-"""The whole training step, ours against the same network in plain JAX."""
+"""Times of the whole training step, against the network in plain JAX."""
 
 import dataclasses
 from typing import Any
@@ -17,20 +17,20 @@ from .difference import relative_difference
 from .kernels import bench_dtype
 from .timing import Timing, compile_and_time
 
-# ImageNet's.
+# Training images and classes of ImageNet.
 _EXAMPLES = 1_281_167
 _CLASSES = 1000
 
 
 def compare_with_plain(config: Config, *, runs: int) -> list[dict[str, Any]]:
-  """Times both steps on one device.
+  """Time both steps on one device.
 
-  The step takes uint8 images to the new weights, average and statistics.
+  A step takes uint8 images and computes new weights, averages and statistics.
 
   Args:
-    config: Settings of the step, such as `step_config` makes. What is dropped
-      in training is drawn by each in its own way.
-    runs: How many runs to time of each.
+    config: Settings of the step, such as `step_config` returns. With dropout or
+      stochastic depth the two sides draw different masks.
+    runs: Number of timed runs of each side.
 
   Returns:
     A row for "plain" and one for "podscale": images per second, times and
@@ -57,12 +57,12 @@ def compare_with_plain(config: Config, *, runs: int) -> list[dict[str, Any]]:
 
 
 def step_config(model: str, *, resolution: int, batch_size: int) -> Config:
-  """The model's preset, in `bench_dtype` and with nothing dropped.
+  """Return the model's preset, in `bench_dtype` and without regularization.
 
   Args:
-    model: Name in the family.
+    model: Member of the family.
     resolution: Height and width of the images, in pixels.
-    batch_size: Images per step.
+    batch_size: Images in a step.
   """
   preset = get_preset(model)
   return dataclasses.replace(

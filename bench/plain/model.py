@@ -1,4 +1,4 @@
-"""EfficientNet in plain JAX, as anyone would write it, to compare with.
+"""EfficientNet in plain JAX, to compare with.
 
 NHWC, `lax` convolutions with feature groups, an ordinary batch norm, and
 autodiff throughout.
@@ -16,10 +16,11 @@ from ...model.regularization import ImageRngs, StochasticDepth
 
 
 class PlainEfficientNet(EfficientNet):
-  """The network in plain JAX; training only.
+  """The network in plain JAX, for training only.
 
-  It has the same variables, so that it computes the same function of them, and
-  the same training step takes it. What is dropped is drawn otherwise.
+  It has the variables of `EfficientNet` and computes the same function of them,
+  so the same training step takes it. Dropout and stochastic depth draw other
+  masks.
   """
 
   def __call__(
@@ -29,7 +30,7 @@ class PlainEfficientNet(EfficientNet):
     rngs: nnx.Rngs | None = None,
     first_image: jax.Array | int = 0,
   ) -> jax.Array:
-    """Logits; see `EfficientNet`."""
+    """Compute logits; see `EfficientNet`."""
     images = images.astype(self.dtype)
     x = _conv(images, self.stem.kernel[...], self.stem.stride)
     x = jax.nn.silu(_batch_norm(x, self.stem_norm))
@@ -97,7 +98,7 @@ def _mean_and_variance(x, axis_name):
   mean = jnp.mean(x, axis=(0, 1, 2), keepdims=True)
   if axis_name is None:
     return mean, jnp.mean(jnp.square(x - mean), axis=(0, 1, 2), keepdims=True)
-  # Over devices as flax has it: one collective of both.
+  # Like flax: one collective for both means.
   square = jnp.mean(jnp.square(x), axis=(0, 1, 2), keepdims=True)
   mean, square = lax.pmean(jnp.stack([mean, square]), axis_name)
   return mean, jnp.maximum(square - jnp.square(mean), 0)

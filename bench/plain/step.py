@@ -1,6 +1,6 @@
-"""The training step as anyone would write it, with the same recipe.
+"""The training step in plain JAX, with the same recipe.
 
-State, gradients and update tensor by tensor, the same on all devices.
+State, gradients and update are trees of tensors, replicated on all devices.
 """
 
 from typing import Any
@@ -30,7 +30,7 @@ from ...train.step import ImageScale, cross_entropy, first_image, step_key
 def plain_state(
   model: EfficientNet, config: Config, schedule: optax.Schedule
 ) -> TrainState:
-  """The state before the first step, of tensors by name."""
+  """Return the state before the first step, as trees of tensors."""
   variables = split_variables(model)
   optimizer = make_transformation(config.optimizer, schedule)
   return TrainState(
@@ -49,14 +49,18 @@ def make_plain_step(
   scale: ImageScale,
   mesh: Mesh,
 ) -> Any:
-  """The jitted step; as `train.step.make_train_step`, but for the state.
+  """Make the jitted step, like `train.step.make_train_step`.
 
   Args:
-    model: For its structure.
-    schedule: Of the learning rate.
+    model: Network, whose structure is taken.
+    schedule: Learning rate by step.
     config: Settings of optimizer, loss, average and seed.
-    scale: How images are normalised.
+    scale: Normalisation of the images.
     mesh: All devices, in batch-norm groups.
+
+  Returns:
+    A function of state, images and labels, that returns the new state and the
+    loss. It donates the state.
   """
   model.train()
   graph = nnx.graphdef(model)
@@ -102,6 +106,7 @@ def make_plain_step(
 
 
 def _l2(params: Any, config: Config) -> jax.Array:
+  """Compute the L2 penalty, without batch norm's parameters."""
   squares = [
     jnp.sum(jnp.square(x))
     for path, x in jax.tree.leaves_with_path(params)

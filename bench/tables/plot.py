@@ -7,6 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from ...train.errors import UsageError
 from ..chips import CHIPS, Chip
@@ -130,7 +131,7 @@ def _roofline(axes: Axes, name: str, rows: Rows) -> None:
   }
   intensities = [x for values in points.values() for x, _ in values]
   ridge = peak / chip.hbm_gb_per_s
-  ends = min(*intensities, ridge) / 1.5, max(*intensities, ridge) * 1.5
+  ends = min(*intensities, ridge) / 2, max(*intensities, ridge) * 1.5
   axes.plot(
     [ends[0], ridge, ends[1]],
     [ends[0] * chip.hbm_gb_per_s, peak, peak],
@@ -148,8 +149,15 @@ def _roofline(axes: Axes, name: str, rows: Rows) -> None:
       s=22,
       label=side,
     )
+  lowest = min(y for values in points.values() for _, y in values)
   axes.set_xscale("log")
   axes.set_yscale("log")
+  axes.set_xlim(*ends)
+  axes.set_ylim(lowest / 1.5, peak * 1.25)
+  for axis in (axes.xaxis, axes.yaxis):
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+    axis.set_minor_formatter(NullFormatter())
   axes.set_title(
     f"{name}: {chip.hbm_gb_per_s:,.0f} GB/s, {peak:,.0f} Gop/s",
     fontsize="medium",
@@ -160,6 +168,7 @@ def _roofline(axes: Axes, name: str, rows: Rows) -> None:
 
 
 def _lars(figure: Figure, rows: Rows) -> None:
+  """Draw the speed of each implementation of the update."""
   names = [row["update"] for row in rows]
   values = {"": [row["times faster"] for row in rows]}
   _single(figure, names, values, "speed / speed of optax.lars (log)", "%.3g")
@@ -171,6 +180,7 @@ def _lars(figure: Figure, rows: Rows) -> None:
 
 
 def _collectives(figure: Figure, rows: Rows) -> None:
+  """Draw the time of each part, or the bytes of a compiled one."""
   rows = [row for row in rows if "part" in row]
   names = [row["part"] for row in rows]
   if "median_s" in rows[0]:
@@ -186,6 +196,7 @@ def _collectives(figure: Figure, rows: Rows) -> None:
 
 
 def _step(figure: Figure, rows: Rows) -> None:
+  """Draw measured rates, or the kinds of operations in an estimated step."""
   if "step" in rows[0]:
     names = [row["step"] for row in rows]
     values = {"": [row["images_per_s"] for row in rows]}
@@ -212,6 +223,7 @@ def _step(figure: Figure, rows: Rows) -> None:
 
 
 def _scale(figure: Figure, rows: Rows) -> None:
+  """Draw throughput by the number of devices, beside the published one."""
   figure.set_size_inches(7, 4.5)
   axes = figure.subplots()
   for i, chip in enumerate(dict.fromkeys(row["chip"] for row in rows)):
@@ -242,6 +254,7 @@ def _scale(figure: Figure, rows: Rows) -> None:
 
 
 def _memory(figure: Figure, rows: Rows) -> None:
+  """Draw the bytes that both networks keep of an image."""
   names = [row["model"] for row in rows]
   values = {
     "plain JAX": [row["plain_bytes"] / 1e6 for row in rows],
@@ -254,6 +267,7 @@ def _memory(figure: Figure, rows: Rows) -> None:
 
 
 def _input(figure: Figure, rows: Rows) -> None:
+  """Draw the rate of each stage of the input pipeline."""
   names = [f"{row['stage']}, {row['threads']} threads" for row in rows]
   values = {"": [row["images_per_s"] for row in rows]}
   _single(figure, names, values, "images / s", "%.4g")
@@ -292,7 +306,9 @@ def _grouped_bars(
       label=series,
       color=_COLOURS[i % len(_COLOURS)],
     )
-    axes.bar_label(bars, fmt=number, padding=2, fontsize=7)
+    labels = axes.bar_label(bars, fmt=number, padding=2, fontsize=7)
+    for text in labels:  # readable across a line
+      text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.4})
   axes.set_yticks(range(len(names)), names)
   axes.invert_yaxis()
   axes.set_xlabel(label)

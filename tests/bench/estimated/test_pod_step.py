@@ -1,4 +1,4 @@
-"""The training step compiled for slices that are not there."""
+"""The training step compiled ahead of time for slices."""
 
 import dataclasses
 import math
@@ -17,12 +17,13 @@ pytestmark = [pytest.mark.slow, *NEEDS_LIBTPU]
 
 
 def check(lowered, norms):
-  """One all-reduce for every batch norm and direction, and three for the rest.
+  """Check the collectives of a step, and its arrays of all weights.
 
-  Those are of the norms, the loss and the penalty, and of the running
-  statistics. Gradients are scattered and weights gathered, once for each
-  dimension of the torus, and the step makes no other array of all weights than
-  the one gathered, and the one that the gradients are written into, in place.
+  Each batch norm has one all-reduce in each direction. Three more sum the
+  norms, the loss with the penalty, and the running statistics. Gradients are
+  scattered and weights gathered once for each dimension of the torus. The only
+  arrays of all weights are the gathered one and the buffer into which the step
+  writes the gradients in place.
   """
   means = lowered.args_info[0][0].variables.means
   channels = [shape[0] for shape in means.packing.shapes]
@@ -41,7 +42,7 @@ def check(lowered, norms):
   )
   packing = lowered.args_info[0][0].variables.params.packing
   entry = hlo[hlo.index("\nENTRY") :]
-  # XLA may move what was gathered out of VMEM or into it.
+  # XLA may move the gathered weights out of VMEM or into it.
   for moved in re.findall(r"%(copy-start\S*) = .*S\(1\)", entry):
     entry = re.sub(rf"= \S+ copy-done\(%{re.escape(moved)}\)", "", entry)
   whole = [
@@ -51,7 +52,7 @@ def check(lowered, norms):
     )
     if math.prod(map(int, dims.split(","))) == 128 * packing.rows
   ]
-  # Gathered; written by kernels; and written a large gradient at a time.
+  # Gathered, written by kernels, or written one large gradient at a time.
   assert {op for _, op in whole} <= {
     *("all-gather", "custom-call", "fusion", "bitcast", "dynamic-update-slice")
   }
@@ -69,7 +70,7 @@ def test_collectives_of_b5_on_1024_cores():
   check(lower_step(get_preset("b5-32k"), slice_devices("v3:16x32")), norms=116)
 
 
-# What moves whole images and computes nothing, by where it comes from, and why.
+# Origins of operations that move whole images and compute nothing, and why.
 LISTED = {
   "stem": "the convolution reads images with their rows cut in bands",
   "change_bands": "blocks of few channels have more bands than later ones",
@@ -79,15 +80,15 @@ SMALLEST = 7 * 7 * 192
 
 
 def moves_images(instruction: Instruction, batch: int) -> bool:
-  """Whether it moves the whole of an activation, without computing anything.
+  """Return True if an instruction only moves a whole activation.
 
-  The rows at the edges of bands are not the whole. That XLA starts a copy
-  between HBM and VMEM is no copy of its own: it stands for loading.
+  Rows at the edges of bands are not the whole. A copy that XLA starts between
+  HBM and VMEM does not count: it stands for loading.
   """
   moving = {"copy", "transpose", "slice", "concatenate", "pad", "reverse"}
   moving |= {"dynamic-slice", "dynamic-update-slice"}
   idle = {"parameter", "constant", "bitcast", "reshape", "tuple", "broadcast"}
-  # XLA concatenates by the maximum with what is padded.
+  # XLA concatenates by the maximum of padded arrays.
   idle |= {"get-tuple-element", "maximum"}
   ops = {instruction.opcode}
   if instruction.opcode == "fusion":

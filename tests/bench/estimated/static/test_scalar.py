@@ -1,4 +1,4 @@
-"""Hand-written programs: what runs how often."""
+"""Hand-written programs, counted bundle by bundle."""
 
 import pytest
 
@@ -15,7 +15,7 @@ DATA = "{ %s90_s9 = spop %91 }"
 
 
 def skips(*setup):
-  """A program that leaves out three bundles if %p1_p1 holds, on v3."""
+  """Write a program that skips three bundles if %p1_p1 is true, on v3."""
   return [
     *setup,
     "{ %1 = sbr.rel (%p1_p1) target = $region9 }",
@@ -25,7 +25,7 @@ def skips(*setup):
 
 
 def holds(run, *setup):
-  """Whether %p1_p1 holds after these bundles; None if it is not known."""
+  """Return the value of %p1_p1 after these bundles; None if it is unknown."""
   record = run(skips(*setup), "v3")
   assert not record.routine.error, record.routine.error
   if any("data-dependent branch" in note for note in record.traffic.notes):
