@@ -109,6 +109,7 @@ def test_the_tables_have_all_presets_and_flags():
   flags = tables.flag_tables()
   for name in _flag_names(Config()):
     assert flags.count(f"| `{name}` |") == 1
+  assert "|  |" not in flags
 
 
 def test_the_site_loads_nothing_from_elsewhere():
@@ -125,3 +126,15 @@ def test_versions_agree():
   assert 'version = {attr = "podscale.__version__"}' in project
   assert citation["version"] == version
   assert f"## [{version}]" in changes
+
+
+def test_the_glossary_is_sorted_and_has_no_word_twice():
+  text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+  seen = set()
+  for section in text.split("\n## ")[1:]:
+    entries = section.split("\n\n")[1:]
+    words = [entry.splitlines()[0] for entry in entries]
+    assert words == sorted(words, key=str.lower)
+    assert all(entry.splitlines()[1].startswith(":   ") for entry in entries)
+    assert not seen & set(words)
+    seen |= set(words)

@@ -91,6 +91,7 @@ class DataConfig:
   """Where the images come from and how they are varied in training."""
 
   source: Literal["fashion-mnist", "images", "synthetic"] = "images"
+  """Kind of data: Fashion-MNIST, image files in path, or made-up images."""
   path: str | None = None
   """Folder of the data, or a URL such as gs://bucket/folder. images: TFRecord,
   ArrayRecord, tar or Parquet shards, or train/ and val/ with a folder of files
@@ -150,7 +151,9 @@ class OptimizerConfig:
   """LARS or RMSProp as TensorFlow's EfficientNet has them."""
 
   name: Literal["lars", "rmsprop"] = "rmsprop"
+  """Update rule."""
   momentum: Annotated[float, _SHARE] = 0.9
+  """Share of the momentum buffer that a step keeps."""
   l2: Annotated[float, _RATE] = 1e-5
   """Coefficient of half the squared norm in the loss, over all weights and
   biases but batch norm's. With LARS this and lars_weight_decay add up: the
@@ -158,8 +161,11 @@ class OptimizerConfig:
   lars_weight_decay: Annotated[float, _RATE] = 1e-5
   """Decay inside LARS, over what it adapts."""
   lars_trust_coefficient: Annotated[float, _POSITIVE_RATE] = 0.001
+  """Factor of the trust ratio."""
   lars_epsilon: Annotated[float, _RATE] = 0.0
+  """Term added to the trust ratio's denominator."""
   rmsprop_decay: Annotated[float, _SHARE] = 0.9
+  """Share of the mean square that a step keeps."""
   rmsprop_epsilon: Annotated[float, _POSITIVE_RATE] = 0.001
   """Inside the square root, as TensorFlow has it."""
 
@@ -172,12 +178,15 @@ class ScheduleConfig:
   """The learning rate over time."""
 
   name: Literal["exponential", "polynomial"] = "exponential"
+  """Curve after the warmup."""
   lr_per_256: Annotated[float, Range(1e-12, 1e38)] = 0.016
   """Peak learning rate for a batch of 256; it grows with the batch."""
   warmup_epochs: Annotated[float, Range(0, 10**6)] = 5.0
+  """Epochs in which the rate rises from 0 to the peak."""
   decay_rate: Annotated[float, Range(1e-6, 10)] = 0.97
   """exponential: factor per decay_epochs, in steps, counted from step 0."""
   decay_epochs: Annotated[float, _EPOCHS] = 2.4
+  """exponential: epochs of one factor decay_rate."""
   power: Annotated[float, Range(0.001, 1000)] = 2.0
   """polynomial: exponent, counted from the end of warmup."""
   end_learning_rate: Annotated[float, _RATE] = 0.1
@@ -212,16 +221,23 @@ class Config:
   batch_size: Annotated[int, _IMAGES] = 4096
   """Images per step, over all devices."""
   epochs: Annotated[float, _EPOCHS] = 350.0
+  """Passes over the training images; they need not be a whole number."""
   label_smoothing: Annotated[float, _SHARE] = 0.1
+  """Share of the target that all classes get in equal parts."""
   ema_decay: Annotated[float, _SHARE] = 0.9999
   """Largest decay of the average over weights and statistics."""
   seed: Annotated[int, Range(0, 2**32 - 1)] = 0
+  """Seed of the initial weights, the order of images and all that is random."""
   eval_batch_size: Annotated[int | None, _IMAGES] = None
   """Images per evaluation step, over all devices; None takes batch_size."""
   eval_every_epochs: Annotated[float, _EPOCHS] = 1.0
+  """Epochs from one evaluation to the next."""
   checkpoint_every_epochs: Annotated[float, _EPOCHS] = 1.0
+  """Epochs from one checkpoint to the next."""
   log_every_steps: Annotated[int, _COUNT] = 10
+  """Steps from one log line to the next."""
   keep_checkpoints: Annotated[int, _COUNT] = 3
+  """Number of newest checkpoints to keep."""
   non_finite: Literal["stop", "rollback"] = "stop"
   """After a loss or gradient that is not finite: stop, or go on from the last
   checkpoint with the images that follow."""
