@@ -125,7 +125,7 @@ def test_versions_agree():
   changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
   assert 'version = {attr = "podscale.__version__"}' in project
   assert citation["version"] == version
-  assert f"## [{version}]" in changes
+  assert f"\n## {version} - " in changes
 
 
 def test_the_glossary_is_sorted_and_has_no_word_twice():
