@@ -1,8 +1,7 @@
-"""The pending batch norm on a kernel's way in, on registers.
+"""The pending batch norm at a kernel's input, on registers.
 
-For silu, `u = x * scale + offset` is taken half: with h = u / 2,
-silu(u) = h * (1 + tanh(h)), and the half costs nothing when it is in scale and
-offset already.
+With `u = x * scale + offset` and `h = u / 2`, silu is `h * (1 + tanh(h))`.
+Scale and offset hold the factor 1/2 already, so that it costs nothing.
 """
 
 from typing import NamedTuple
@@ -15,14 +14,20 @@ from .activation import Activation
 
 
 class Prologue(NamedTuple):
-  """Scale and offset in every sublane, halved for silu; None where absent."""
+  """Prologue of a group of channels.
+
+  Attributes:
+    scale: Scale in every sublane, halved for silu; None for 1.
+    offset: Offset in every sublane, halved for silu; None for 0.
+    activation: Activation after scale and offset.
+  """
 
   scale: jax.Array | None
   offset: jax.Array | None
   activation: Activation
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    """The activation of a register."""
+    """Compute the activation of a register."""
     u = self._affine(x)
     if self.activation == "silu":
       return u * (1 + jnp.tanh(u))
@@ -31,9 +36,11 @@ class Prologue(NamedTuple):
     return u
 
   def with_slope(self, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-    """The activation, and its derivative by the full u; None is 1.
+    """Compute the activation and its slope.
 
-    Silu's slope is twice the derivative: `slope_factor` has the half.
+    Returns:
+      `activation(u)`, and its derivative with respect to u divided by
+      `slope_factor`; None for a derivative of 1.
     """
     u = self._affine(x)
     if self.activation == "silu":
@@ -47,7 +54,7 @@ class Prologue(NamedTuple):
 
   @property
   def slope_factor(self) -> float:
-    """What the slopes of `with_slope` are to be multiplied by."""
+    """Factor from the slopes of `with_slope` to derivatives."""
     return 0.5 if self.activation == "silu" else 1.0
 
   def _affine(self, x):
@@ -58,9 +65,9 @@ class Prologue(NamedTuple):
 def make_prologue(
   scale: jax.Array | None, offset: jax.Array | None, activation: Activation
 ) -> Prologue:
-  """The prologue of a group of channels, from registers or None."""
+  """Make the prologue of a group of channels from its scale and offset."""
   if activation == "silu":
-    # Without a scale silu still takes half of x.
+    # silu needs x / 2 without a scale, too.
     scale = jnp.full(TILE, 0.5) if scale is None else 0.5 * scale
     offset = None if offset is None else 0.5 * offset
   return Prologue(scale, offset, activation)

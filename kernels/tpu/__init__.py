@@ -1,1 +1,1 @@
-"""What the Pallas TPU kernels share: registers, the prologue, the chip."""
+"""Shared parts of the Pallas TPU kernels: chips, registers, loops, calls."""

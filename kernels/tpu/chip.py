@@ -1,21 +1,20 @@
-"""Which TPU is compiled for, and how much memory it has."""
+"""Generation and memory of the TPU that JAX compiles for."""
 
 from typing import NamedTuple
 
 from jax.experimental.pallas import tpu as pltpu
 
-# Of VMEM, what a kernel leaves to the compiler.
-_SPARE = 1 / 16
+_COMPILER_SHARE = 1 / 16  # of VMEM; kernels leave it to the compiler
 
 
 class Chip(NamedTuple):
-  """A generation.
+  """A TPU generation.
 
   Attributes:
     name: 'v3', 'v5e', ..., or 'unknown'.
-    vmem_bytes: What a kernel may take.
-    hbm_bytes: Of a device, in all, which on v5p is two cores; None where the
-      chip is unknown.
+    vmem_bytes: VMEM that a kernel may use.
+    hbm_bytes: HBM of a device, which has two cores on v5p; None if the chip is
+      unknown.
   """
 
   name: str
@@ -24,26 +23,27 @@ class Chip(NamedTuple):
 
   @property
   def vector_registers(self) -> int:
-    """32 up to v3, 64 since."""
+    """Vector registers of a core: 32 up to v3, 64 since."""
     return 32 if self.name in ("v2", "v3", "unknown") else 64
 
   @property
   def unpacks_in_memory(self) -> bool:
-    """Whether bfloat16 goes to float32 and back through VMEM; see `pairs`."""
+    """True if bfloat16 converts to float32 through VMEM; see `bf16_pairs`."""
     return self.name in ("v2", "v3")
 
   @property
   def tiles_vectors_by_128(self) -> bool:
-    """Whether 128 values of a float32 vector are a block; up to v3 256 are."""
+    """True if a block may have 128 values of a `[c]` vector; v3 needs 256."""
     return self.name not in ("v2", "v3", "unknown")
 
 
 def target_chip() -> Chip:
-  """The chip that is compiled for: what all of them have where not known.
+  """Find the chip that JAX compiles for.
 
-  It is that of the default device, or of the mesh that is in use: to compile
-  for a TPU elsewhere, trace under `jax.sharding.use_abstract_mesh` with an
-  `AbstractDevice`.
+  The chip comes from the default device or from the mesh in use. To compile for
+  a TPU without one, trace under `jax.sharding.use_abstract_mesh` with an
+  `AbstractDevice`. Without either the name is 'unknown', and the chip has only
+  the features and the VMEM that all generations have.
   """
   try:
     info = pltpu.get_tpu_info()
@@ -58,4 +58,4 @@ def target_chip() -> Chip:
 
 
 def _usable(capacity: int) -> int:
-  return int(capacity * (1 - _SPARE))
+  return int(capacity * (1 - _COMPILER_SHARE))

@@ -1,6 +1,6 @@
-"""Loops of a kernel, with several turns to a body.
+"""Loops of a kernel with several iterations in one body.
 
-The compiler schedules one body at a time, and a short one leaves slots empty
+The compiler schedules one loop body at a time. A short body leaves slots empty
 at its start and end.
 """
 
@@ -15,35 +15,35 @@ def loop(
   stop: Any,
   body: Callable[[Any, Any], Any],
   carry: Any = None,
-  turns: int = 1,
+  unroll: int = 1,
 ) -> Any:
-  """`for i in range(start, stop): carry = body(i, carry)`.
+  """Run `for i in range(start, stop): carry = body(i, carry)`.
 
   Args:
-    start: First value; a traced one, too, as `stop`.
-    stop: One after the last.
-    body: From a value and the carry to the next carry.
-    carry: What goes from turn to turn.
-    turns: Turns that are scheduled together.
+    start: First index, an int or traced.
+    stop: Index after the last, an int or traced.
+    body: Function from an index and the carry to the next carry.
+    carry: Values that pass from iteration to iteration.
+    unroll: Iterations that the compiler schedules together.
 
   Returns:
     The last carry.
   """
   static = isinstance(start, int) and isinstance(stop, int)
-  if static and stop - start <= turns:
+  if static and stop - start <= unroll:
     for i in range(start, stop):
       carry = body(i, carry)
     return carry
 
-  def several(j, carry):
-    for turn in range(turns):
-      carry = body(start + j * turns + turn, carry)
+  def unrolled(j, carry):
+    for k in range(unroll):
+      carry = body(start + j * unroll + k, carry)
     return carry
 
-  # `//` of a traced value would ask which chip this is.
   count = stop - start
-  full = count // turns if static else lax.div(count, turns)
-  carry = lax.fori_loop(0, full, several, carry)
-  if turns == 1:
+  # lax.div, because `//` on a tracer queries the device.
+  full = count // unroll if static else lax.div(count, unroll)
+  carry = lax.fori_loop(0, full, unrolled, carry)
+  if unroll == 1:
     return carry
-  return loop(start + full * turns, stop, body, carry)
+  return loop(start + full * unroll, stop, body, carry)

@@ -29,27 +29,26 @@ def tpu_call(
   overwrites: Mapping[str, str] | None = None,
   parallel: bool = True,
 ) -> dict[str, jax.Array]:
-  """Run a kernel whose refs come by name.
+  """Run a kernel that takes its refs by name.
 
   Args:
-    kernel: Function of a namespace with a ref for each name below, or with a
-      pytree of refs where the operand is a pytree.
+    kernel: Function of a namespace that has a ref for each name below, or a
+      pytree of refs if the operand is a pytree.
     name: Name of the kernel in profiles.
-    grid: Numbers of steps; the last axis is the innermost.
-    inputs: Name to array and block, or to pytrees of both.
-    outputs: Name to shape, dtype and block.
-    scratch: Name to buffer.
-    vmem_limit_bytes: Bytes of VMEM that the kernel may take.
-    cost: Cost estimate for XLA's scheduler.
-    prefetched: Name to int32 array in scalar memory. Index maps of blocks get
-      their refs after the grid indices.
-    overwrites: Name of an output to the name of the input in whose memory it
-      is written.
+    grid: Number of steps along each axis; the last axis is the innermost.
+    inputs: Array and block of each input, or pytrees of both.
+    outputs: Shape, dtype and block of each output.
+    scratch: Buffer of each scratch.
+    vmem_limit_bytes: VMEM that the kernel may use.
+    cost: Estimate for XLA's scheduler.
+    prefetched: int32 array of each name in scalar memory. The index maps of
+      blocks take their refs after the grid indices.
+    overwrites: Input whose memory an output reuses, by the output's name.
     parallel: True to run the first grid axis in any order, on all cores; False
       to run it in order.
 
   Returns:
-    Name to array, of the outputs.
+    The output arrays by name.
   """
   prefetched, overwrites = prefetched or {}, overwrites or {}
   names = [*prefetched, *inputs, *outputs, *scratch]

@@ -1,13 +1,13 @@
 """The backward kernel: all gradients in one pass over x, y and dy.
 
-What comes back to the convolution is `dy`, and through the moments an affine
-of y per channel. A grid step writes their sum, for its own outputs and those
-around them, to a float32 buffer with a border of zeros. Then it goes over its
-inputs: each meets the outputs that it had a part in, which gives its own
-gradient and its part of the filters'.
+The cotangent of the convolution's output is `dy` plus, through the moments, an
+affine function of y per channel. A grid step writes this sum, for its own
+outputs and for the halo, to a buffer with a border of zeros (`geometry.py` has
+a picture). Then it walks over its inputs: the outputs that an input contributed
+to give the gradient of the input, and its part of the filter's gradient.
 """
 
-from functools import partial
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -18,26 +18,50 @@ from jax.experimental.pallas import tpu as pltpu
 
 from ...common.moments import Moments
 from ...common.tpu_prologue import Prologue
-from ...tpu.loops import loop
 from ...tpu.pallas_call import tpu_call
-from ...tpu.registers import TILE, load, masked, pair_masks, store, zeros
-from ..settings import Gradients
-from .band_halo import edge_rows, edge_vectors, edges_of
-from .buffer import backward_buffer, reach
-from .channel_vectors import Given, Taps, Wanted, given_names, vector_bytes
-from .geometry import Geometry, stage_of, vmem_of
-from .grid_walk import (
-  Masks,
-  Part,
-  distinct,
-  for_each_chunk,
-  for_each_group,
-  for_each_part,
-  per_register,
-  total,
+from ...tpu.registers import (
+  TILE,
+  Registers,
+  load,
+  masked,
+  pair_masks,
+  store,
+  zeros,
 )
-from .taps import Range, input_ranges, phase_taps
-from .winograd import plus
+from ..settings import Gradients
+from .backward_tile import (
+  PrologueSums,
+  gradients,
+  gradients_winograd,
+  prologue_gradients,
+)
+from .band_halo import (
+  band_halo_masks,
+  band_halo_operands,
+  band_halo_sources,
+)
+from .buffer import backward_buffer
+from .channel_vectors import (
+  ChannelInputs,
+  ChannelOutputs,
+  FilterRegisters,
+  channel_bytes,
+  present,
+)
+from .geometry import Geometry, double_buffer_bytes, unpack_scratch_of
+from .grid_walk import (
+  GridKernel,
+  Step,
+  SublaneTile,
+  Sweep,
+  TileIndex,
+  channel_totals,
+  walk,
+)
+from .row_fills import Source, Sources, fill, plan_fills
+from .row_writer import RowWriter, clear_border
+from .taps import TapRange, input_ranges, output_columns, phase_taps, reach
+from .winograd import Values
 
 
 def backward(
@@ -45,16 +69,16 @@ def backward(
   filters: jax.Array,  # [k, k, c]
   scale: jax.Array | None,  # [c]
   offset: jax.Array | None,  # [c]
-  y: jax.Array,  # as x, with ho and wo
+  y: jax.Array,  # [ho, wo, n, c] or [ho, wo, c, n]
   moments: Moments,
-  dy: jax.Array,  # as y
+  dy: jax.Array,  # like y
   dmoments: Moments,
   g: Geometry,
   vmem_limit_bytes: int,
 ) -> Gradients:
-  """The gradients of x, filters, scale and offset.
+  """Compute the gradients of x, filters, scale and offset, in their dtypes.
 
-  In their dtypes; that of the filters of several bands in float32.
+  With several bands the filters' gradient is float32.
   """
   buffer = backward_buffer(g)
   vectors = {
@@ -63,44 +87,46 @@ def backward(
     "mean": moments.mean,
     "dmean": dmoments.mean,
     "dm2": dmoments.m2,
-    **edge_vectors(buffer.reach, g),
+    **band_halo_masks(buffer.reach, g),
   }
-  given = Given(g, given_names(vectors))
-  names = given_names({"dscale": scale, "doffset": offset})
-  # The sum over bands is still to come.
-  taps = filters.dtype if g.bands == 1 else jnp.dtype(jnp.float32)
-  wanted = Wanted(g, taps, names)
-  inputs = {
-    "x": (x, g.input_block()),
-    "y": (y, g.output_block()),
-    "dy": (dy, g.output_block()),
-    **edge_rows({"y": y, "dy": dy}, g.output_shape, buffer.reach, g),
-  }
-  for j, row in enumerate(buffer.halo()):
-    inputs[f"y_halo{j}"] = (y, g.output_row(row))
-    inputs[f"dy_halo{j}"] = (dy, g.output_row(row))
+  inputs = ChannelInputs(g, present(vectors))
+  # The caller still adds up the bands, so that rounding has to wait.
+  filters_dtype = filters.dtype if g.bands == 1 else jnp.dtype(jnp.float32)
+  names = present({"dscale": scale, "doffset": offset})
+  outputs = ChannelOutputs(g, filters_dtype, names)
+  halo = {}
+  for j, row in enumerate(buffer.fetched_rows()):
+    halo[f"y_halo{j}"] = (y, g.output_row(row))
+    halo[f"dy_halo{j}"] = (dy, g.output_row(row))
   sums = pltpu.VMEM((g.groups, *TILE), jnp.float32)
-  products = g.groups, g.rows.kernel_size, g.products
+  filter_sums = g.groups, g.rows.kernel_size, g.filter_columns, *TILE
   results = tpu_call(
-    partial(_kernel, given, wanted),
+    lambda refs: walk(_Backward(inputs, outputs, refs)),
     name="depthwise_conv_bn_backward",
     grid=g.grid,
-    inputs={**inputs, **given.operands(filters, vectors)},
+    inputs={
+      "x": (x, g.input_block()),
+      "y": (y, g.output_block()),
+      "dy": (dy, g.output_block()),
+      **band_halo_operands({"y": y, "dy": dy}, g.output_shape, buffer.reach, g),
+      **halo,
+      **inputs.operands(filters, vectors),
+    },
     outputs={
       "dx": (x.shape, x.dtype, g.input_block()),
-      **wanted.outputs(),
+      **outputs.results(),
     },
     scratch={
-      "effective": buffer.scratch(),
-      "filter_sums": pltpu.VMEM((*products, *TILE), jnp.float32),
+      "cotangent": buffer.scratch(),
+      "filter_sums": pltpu.VMEM(filter_sums, jnp.float32),
       "scale_sums": sums,
       "offset_sums": sums,
-      **g.stage(x.dtype, g.blocks.columns * g.cols.stride),
+      **g.unpack_scratch(x.dtype, g.blocks.columns * g.cols.stride),
     },
     vmem_limit_bytes=vmem_limit_bytes,
     cost=_cost(x, y, g),
   )
-  arrays = wanted.arrays(results)
+  arrays = outputs.arrays(results)
   return (
     results["dx"],
     arrays["dfilters"],
@@ -118,267 +144,199 @@ def _cost(x, y, g) -> pl.CostEstimate:
 
 
 def vmem_bytes(g: Geometry, dtype: jnp.dtype) -> int:
-  """What a grid step takes of VMEM."""
+  """Compute the VMEM of a grid step."""
   buffer = backward_buffer(g)
-  halo = 2 * buffer.other_rows * vmem_of((1, *g.output_shape[1:]), dtype)
+  row = double_buffer_bytes((1, *g.output_shape[1:]), dtype)
   return (
-    2 * vmem_of(g.input_shape, dtype)
-    + 2 * vmem_of(g.output_shape, dtype)
-    + halo
+    2 * double_buffer_bytes(g.input_shape, dtype)
+    + 2 * double_buffer_bytes(g.output_shape, dtype)
+    + 2 * buffer.extra_rows * row
     + buffer.bytes
-    + vector_bytes(g)
-    + g.stage_bytes(dtype, g.blocks.columns * g.cols.stride)
+    + channel_bytes(g)
+    + g.unpack_scratch_bytes(dtype, g.blocks.columns * g.cols.stride)
   )
 
 
-class _Sums(NamedTuple):
-  """What is summed over a step's inputs, in registers."""
+class _Shared(NamedTuple):
+  """Values that all columns of a sublane tile share, per channel group."""
 
-  scale: jax.Array
-  offset: jax.Array
+  prologues: list[Prologue]
+  filters: list[FilterRegisters]
 
 
-def _kernel(given: Given, wanted: Wanted, refs) -> None:
-  g = given.g
-  n, i = pl.program_id(1), pl.program_id(2)
+class _Backward(GridKernel[_Shared, PrologueSums]):
+  """Steps of the backward kernel."""
 
-  @pl.when((n == 0) & (i == 0))
-  def _start():
-    backward_buffer(g).clear_border(refs.effective)
+  @property
+  def width(self) -> tuple[int, int]:
+    """Input columns, in cells of `stride`."""
+    return self.g.cols.size, self.g.cols.stride
+
+  def start(self) -> None:
+    """Clear the buffer's border and the sums."""
+    refs = self.refs
+    clear_border(backward_buffer(self.g), refs.cotangent)
     for ref in (refs.filter_sums, refs.scale_sums, refs.offset_sums):
       ref[...] = jnp.zeros_like(ref)
 
-  def part(_, part: Part):
-    _fill(given, refs, i, part)
-    _gradients(given, refs, i, part)
+  def fill(self, step: Step, tile: SublaneTile) -> None:
+    """Write the cotangents of the convolution's output to the buffer."""
+    inputs, refs, buffer = self.inputs, self.refs, backward_buffer(self.g)
+    affine = [self._moments_affine(group) for group in tile.groups]
+    masks = tile.masks
+    if unpack_scratch_of(refs) is not None:
+      masks = pair_masks(tile.first, self.g.batch)
 
-  for_each_part(g, refs, part)
+    def cotangent(y: Registers, dy: Registers) -> Registers:
+      sums = []
+      for r in range(len(y)):
+        slope, constant = affine[r % len(affine)]
+        sums.append(slope * y[r] + (dy[r] + constant))
+      return masked(sums, masks)
 
-  @pl.when((n == g.grid[1] - 1) & (i == g.grid[2] - 1))
-  def _finish():
-    for_each_group(g, partial(_write_sums, g, wanted, refs))
-
-
-def _fill(given: Given, refs, i, part: Part) -> None:
-  """Writes dy and what comes through the moments to the buffer."""
-  g = given.g
-  groups = distinct(g, part.groups)
-  affine = [_moments_affine(given, refs, group) for group in groups]
-  masks: Masks = part.masks
-  if stage_of(refs) is not None:
-    masks = pair_masks(part.first, g.batch)
-
-  def function(y, dy):
-    q = [
-      slope * a + (b + constant)
-      for a, b, (slope, constant) in zip(
-        y, dy, per_register(y, affine), strict=True
+    halo = [
+      Source(
+        [getattr(refs, f"y_halo{j}"), getattr(refs, f"dy_halo{j}")], cotangent
       )
+      for j in range(len(buffer.fetched_rows()))
     ]
-    return masked(q, masks)
+    bands = band_halo_sources(
+      inputs, refs, ["y", "dy"], tile.groups[0], cotangent
+    )
+    sources = Sources(Source([refs.y, refs.dy], cotangent), halo, bands)
+    fill(
+      RowWriter(buffer, refs.cotangent, tile.sublanes, unpack_scratch_of(refs)),
+      plan_fills(buffer, sources, step.row_block),
+    )
 
-  buffer = backward_buffer(g)
-  halos = [
-    [getattr(refs, f"y_halo{j}"), getattr(refs, f"dy_halo{j}")]
-    for j in range(len(buffer.halo()))
-  ]
-  buffer.fill(
-    refs.effective,
-    [refs.y, refs.dy],
-    halos,
-    edges_of(given, refs, ["y", "dy"], groups[0], function),
-    function,
-    i,
-    part.sublanes,
-    stage_of(refs),
-  )
+  def _moments_affine(self, group) -> tuple[jax.Array, jax.Array]:
+    """Compute the cotangent of y through the moments: slope and constant."""
+    g = self.g
+    mean, dmean, dm2 = (
+      self.inputs.vector(self.refs, name, group)
+      for name in ("mean", "dmean", "dm2")
+    )
+    slope = 2 * dm2
+    count = g.rows.out * g.bands * g.cols.out * g.batch
+    return slope, dmean / count - slope * mean
 
+  def prepare(self, step: Step, tile: SublaneTile) -> _Shared:
+    """Load the prologues and the filters."""
+    inputs, refs = self.inputs, self.refs
+    return _Shared(
+      [inputs.prologue(refs, group) for group in tile.groups],
+      [
+        inputs.filter_registers(refs, group, reverse=True)
+        for group in tile.groups
+      ],
+    )
 
-def _moments_affine(given: Given, refs, group):
-  """Slope and constant of y in what comes back through the moments."""
-  g = given.g
-  mean, dmean, dm2 = (
-    given.vector(refs, name, group) for name in ("mean", "dmean", "dm2")
-  )
-  slope = 2 * dm2
-  count = g.rows.out * g.bands * g.cols.out * g.batch
-  return slope, dmean / count - slope * mean
+  def sweeps(self, step: Step) -> Iterator[Sweep]:
+    """List the input rows, a sweep for each range of each phase."""
+    for phase in range(self.g.rows.stride):
+      for positions in self._ranges(step, phase):
+        yield Sweep(phase, [positions])
 
+  def _ranges(self, step: Step, phase: int) -> list[TapRange]:
+    g = self.g
+    if g.trims_rows:
+      return input_ranges(g.rows, phase)
+    rows: Any = g.rows.size
+    if not g.whole:
+      rows = jnp.minimum(g.in_rows, g.rows.size - step.row_block * g.in_rows)
+    # lax.div, because `//` on a tracer queries the device.
+    stop = lax.div(rows - phase + g.rows.stride - 1, g.rows.stride)
+    return [TapRange(0, stop, phase_taps(g.rows, phase))]
 
-def _row_ranges(g: Geometry, i, phase: int) -> list[Range]:
-  if g.trims_rows:
-    return input_ranges(g.rows, phase)
-  there: Any = g.rows.size
-  if not g.whole:
-    there = jnp.minimum(g.in_rows, g.rows.size - i * g.in_rows)
-  # `//` would ask which chip this is.
-  stop = lax.div(there - phase + g.rows.stride - 1, g.rows.stride)
-  return [Range(0, stop, phase_taps(g.rows, phase))]
+  def zero_sums(self) -> PrologueSums:
+    """Make the sums of one channel group at the start of a sweep."""
+    return PrologueSums(zeros(), zeros())
 
-
-class _Of(NamedTuple):
-  """What a part's gradients are made with.
-
-  Attributes:
-    g: The call.
-    refs: The kernel's.
-    prologues: Of each register.
-    filters: Of each register.
-    part: The part.
-  """
-
-  g: Geometry
-  refs: Any
-  prologues: list[Prologue]
-  filters: list[Taps]
-  part: Part
-
-
-def _gradients(given: Given, refs, i, part: Part) -> None:
-  g = given.g
-  groups = distinct(g, part.groups)
-  prologues = [given.prologue(refs, group) for group in groups]
-  filters = [given.products(refs, group, reverse=True) for group in groups]
-  of = _Of(
-    g,
-    refs,
-    per_register(part.groups, prologues),
-    per_register(part.groups, filters),
-    part,
-  )
-  for phase in range(g.rows.stride):
-    for start, stop, taps in _row_ranges(g, i, phase):
-      sums = [_Sums(zeros(), zeros()) for _ in groups]
-      body = partial(_row, of, phase, taps)
-      sums = loop(start, stop, body, sums, g.blocks.turns)
-      for group, (scale, offset) in zip(groups, sums, strict=True):
-        refs.scale_sums[group] += scale
-        refs.offset_sums[group] += offset
-
-
-def _row(of: _Of, phase, taps, position, sums) -> list[_Sums]:
-  """Gradients of the inputs of one row."""
-  g, refs, part = of.g, of.refs, of.part
-  stride = g.rows.stride
-  row = position * stride + phase
-  above, _ = reach(g.rows)
-  rows = {
-    a: position + (phase + g.rows.low - a) // stride + above for a in taps
-  }
-  compute = _direct if g.algorithm is None else _by_tiles
-
-  def chunk(first, cells, sums, columns=None):
-    columns = columns or cells * stride
-    stage = stage_of(refs)
-    sums = list(sums)
-    x = load(refs.x, row, first * stride, columns, part.sublanes, stage)
-    x = [masked(registers, part.masks) for registers in x]
-    dx = []
-    for p in range(len(x[0])):
-      own = [registers[p] for registers in x]
-      both = [of.prologues[p].with_slope(register) for register in own]
-      dz = compute(of, rows, first, [z for z, _ in both], p)
-      slopes = [slope for _, slope in both]
-      values, sums[p % len(sums)] = _through_prologue(
-        of.prologues[p], own, slopes, dz, sums[p % len(sums)]
+  def compute(
+    self,
+    tile: SublaneTile,
+    shared: _Shared,
+    index: TileIndex,
+    sums: list[PrologueSums],
+  ) -> list[PrologueSums]:
+    """Compute and store dx of a tile, and add to all sums."""
+    refs, stride = self.refs, self.g.rows.stride
+    row, first = index.position * stride + index.phase, index.first * stride
+    scratch = unpack_scratch_of(refs)
+    x = load(refs.x, row, first, index.columns, tile.sublanes, scratch)
+    x = [masked(registers, tile.masks) for registers in x]
+    dx, sums = [], list(sums)
+    for r in range(len(x[0])):
+      which = r % len(tile.groups)
+      prologue, filters = shared.prologues[which], shared.filters[which]
+      columns = [registers[r] for registers in x]
+      activated = [prologue.with_slope(register) for register in columns]
+      z, slopes = [z for z, _ in activated], [slope for _, slope in activated]
+      group = tile.groups[which]
+      dz = self._gradients(index, r, filters, z, group)
+      values, sums[which] = prologue_gradients(
+        prologue, columns, slopes, dz, sums[which]
       )
       dx.append(values)
     by_column = [list(registers) for registers in zip(*dx, strict=True)]
-    store(refs.dx, row, first * stride, part.sublanes, by_column, stage)
+    store(refs.dx, row, first, tile.sublanes, by_column, scratch)
     return sums
 
-  cells, rest = divmod(g.cols.size, stride)
-  sums = for_each_chunk(g, cells, chunk, sums)
-  return chunk(cells, 1, sums, columns=rest) if rest else sums
+  def _gradients(
+    self,
+    index: TileIndex,
+    r: int,
+    filters: FilterRegisters,
+    z: Registers,
+    group,
+  ) -> Values:
+    """Compute dz of register r of a tile's columns, and add to the filter's."""
+    g, algorithm = self.g, self.g.algorithm
+    (above, _), (left, _) = reach(g.rows), reach(g.cols)
+    rows = {
+      a: index.position
+      + (index.phase + g.rows.low - a) // g.rows.stride
+      + above
+      for a in index.tap_rows
+    }
+    if algorithm:
+      start = lax.div(index.first, algorithm.outputs) * algorithm.points
+    else:
+      start = index.first + left
 
+    def read(tap_row: int, column: int) -> jax.Array:
+      return self.refs.cotangent[rows[tap_row], start + column, r]
 
-def _direct(of: _Of, rows, first, z, p):
-  """The gradients of some columns of z; adds to those of the filters."""
-  g, refs, filters = of.g, of.refs, of.filters[p]
-  left, _ = reach(g.cols)
-  dz = [None] * len(z)
-  for a, row in rows.items():
-    filter_sums: dict[int, jax.Array] = {}
-    for m, meets in _meetings(g, first, len(z)).items():
-      q = refs.effective[row, first + m + left, p]
-      for col, b in meets:
-        dz[col] = plus(dz[col], q * filters[a][b])
-        filter_sums[b] = plus(filter_sums.get(b), q * z[col])
-    for b, part in filter_sums.items():
-      refs.filter_sums[of.part.groups[p], a, b] += part
-  return dz
+    def add_to_filter(tap_row: int, column: int, value: jax.Array) -> None:
+      self.refs.filter_sums[group, tap_row, column] += value
 
+    if algorithm:
+      return gradients_winograd(
+        read, filters, z, index.tap_rows, algorithm, add_to_filter
+      )
+    meetings = output_columns(g.cols, index.first, index.columns)
+    return gradients(read, filters, z, index.tap_rows, meetings, add_to_filter)
 
-def _by_tiles(of: _Of, rows, first, z, p):
-  """As `_direct`, by minimal filtering."""
-  g, refs, filters = of.g, of.refs, of.filters[p]
-  assert g.algorithm
-  tile, points = g.algorithm.outputs, g.algorithm.points
-  tiles = range(pl.cdiv(len(z), tile))
-  padded = [*z, *[None] * (len(tiles) * tile - len(z))]
-  given = [
-    g.algorithm.output_transposed(padded[t * tile : (t + 1) * tile])
-    for t in tiles
-  ]
-  start = lax.div(first, tile) * points
-  products = [[None] * points for _ in tiles]
-  for j in range(points):
-    for a, row in rows.items():
-      part = None
-      for t in tiles:
-        q = refs.effective[row, start + t * points + j, p]
-        products[t][j] = plus(products[t][j], q * filters[a][j])
-        if given[t][j] is not None:
-          part = plus(part, q * given[t][j])
-      if part is not None:
-        refs.filter_sums[of.part.groups[p], a, j] += part
-  return [
-    column
-    for values in products
-    for column in g.algorithm.output_transform(values)
-  ][: len(z)]
+  def add_sums(self, group, sums: PrologueSums) -> None:
+    """Add the sums of a sweep to those of all steps."""
+    self.refs.scale_sums[group] += sums.scale
+    self.refs.offset_sums[group] += sums.offset
 
-
-def _through_prologue(prologue: Prologue, x, slopes, dz, sums: _Sums):
-  """The gradients of some columns of x, and what they add to the sums."""
-  scale_sum, offset_sum = sums
-  dx = []
-  for column, slope, du in zip(x, slopes, dz, strict=True):
-    du = zeros() if du is None else du
-    if slope is not None:
-      du = du * slope
-    offset_sum = offset_sum + du
-    scale_sum = scale_sum + du * column
-    # The scale of the prologue has silu's half, as the slope would need it.
-    dx.append(du if prologue.scale is None else du * prologue.scale)
-  return dx, _Sums(scale_sum, offset_sum)
-
-
-def _meetings(g: Geometry, first, columns: int):
-  """Output column, from `first`, to the (input column, tap) that meet it."""
-  window = g.cols
-  meetings: dict[int, list[tuple[int, int]]] = {}
-  for col in range(columns):
-    for b in range(window.kernel_size):
-      m, rest = divmod(col + window.low - b, window.stride)
-      known = isinstance(first, int)
-      if rest or (known and not 0 <= first + m < window.out):
-        continue
-      meetings.setdefault(m, []).append((col, b))
-  return dict(sorted(meetings.items()))
-
-
-def _write_sums(g: Geometry, wanted: Wanted, refs, group) -> None:
-  """Adds up what the registers of sums have of each channel."""
-  taps = [
-    [total(g, refs.filter_sums[group, a, j]) for j in range(g.products)]
-    for a in range(g.rows.kernel_size)
-  ]
-  if g.algorithm is not None:
-    taps = [g.algorithm.filter_transposed(row)[::-1] for row in taps]
-  factor = Prologue(None, None, g.activation).slope_factor
-  vectors = {
-    "dscale": factor * total(g, refs.scale_sums[group]),
-    "doffset": factor * total(g, refs.offset_sums[group]),
-  }
-  wanted.write(refs, group, vectors, taps)
+  def finish(self, group) -> None:
+    """Write the gradients of a group's filters, scale and offset."""
+    g, refs = self.g, self.refs
+    taps = [
+      [
+        channel_totals(g, refs.filter_sums[group, a, j])
+        for j in range(g.filter_columns)
+      ]
+      for a in range(g.rows.kernel_size)
+    ]
+    if g.algorithm is not None:
+      taps = [g.algorithm.filter_transposed(row)[::-1] for row in taps]
+    factor = Prologue(None, None, g.activation).slope_factor
+    vectors = {
+      "dscale": factor * channel_totals(g, refs.scale_sums[group]),
+      "doffset": factor * channel_totals(g, refs.offset_sums[group]),
+    }
+    self.outputs.write(refs, group, vectors, taps)

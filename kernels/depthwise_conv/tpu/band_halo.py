@@ -1,57 +1,54 @@
-"""What lies beyond the edges of a band: rows of the bands next to it."""
+"""Halo of a band: rows of the bands above and below it."""
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 import jax
 
 from ...common.bands import halo_masks, halo_rows
 from ...tpu.pallas_call import Operand
 from ...tpu.registers import Registers
-from .channel_vectors import Given
+from .channel_vectors import ChannelInputs
 from .geometry import Geometry
+from .row_fills import Source
 
-Function = Callable[..., Registers]
-SIDES = ("above", "below")
-
-
-class Edge(NamedTuple):
-  """The rows of one side, for a buffer.
-
-  Attributes:
-    sources: Ref of each array's rows.
-    function: Of a list of registers per array; zeros where there is no band.
-  """
-
-  sources: list
-  function: Function
+Side = Literal["above", "below"]
+SIDES: tuple[Side, Side] = ("above", "below")
 
 
-def edge_rows(
+def band_halo_operands(
   arrays: Mapping[str, jax.Array],
   block: tuple[int, ...],
   reach: tuple[int, int],
   g: Geometry,
 ) -> dict[str, Operand]:
-  """Operands `NAME_above` and `NAME_below` of each array that is in bands.
+  """Make the operands `NAME_above` and `NAME_below` of each banded array.
 
   Args:
-    arrays: By name.
-    block: Shape of a step's block of them.
-    reach: How many rows above and below are read.
-    g: The call.
+    arrays: Arrays by name.
+    block: Shape of a step's block of the arrays.
+    reach: Rows above and below a block that the taps read.
+    g: Geometry of the call.
+
+  Returns:
+    The operands by name; none if the image has one band.
   """
   if g.bands == 1:
     return {}
   return {
-    f"{name}_{side}": (rows, g.edge_block(block, len(rows)))
+    f"{name}_{side}": (rows, g.band_halo_block(block, len(rows)))
     for name, array in arrays.items()
     for side, rows in halo_rows(array, g.bands, *reach).items()
   }
 
 
-def edge_vectors(reach: tuple[int, int], g: Geometry) -> dict[str, jax.Array]:
-  """The vectors `above` and `below`: ones where there is a band to read."""
+def band_halo_masks(
+  reach: tuple[int, int], g: Geometry
+) -> dict[str, jax.Array]:
+  """Make the channel vectors `above` and `below`: 1 if a band has a neighbour.
+
+  Sides without rows have no vector.
+  """
   if g.bands == 1:
     return {}
   masks = halo_masks(g.channels, g.bands)
@@ -59,16 +56,29 @@ def edge_vectors(reach: tuple[int, int], g: Geometry) -> dict[str, jax.Array]:
   return {side: masks[side] for side, rows in sides if rows}
 
 
-def edges_of(
-  given: Given, refs, names: list[str], group, function: Function
-) -> dict[str, Edge]:
-  """The edges of a group of channels, by side, where there are any."""
+def band_halo_sources(
+  inputs: ChannelInputs,
+  refs,
+  names: Sequence[str],
+  group,
+  function: Callable[..., Registers],
+) -> dict[Side, Source]:
+  """Make the source of each side's rows, for the bands of a channel group.
 
-  def edge(side: str) -> Edge:
-    mask = given.vector(refs, side, group)
-    return Edge(
+  Args:
+    inputs: Channel inputs of the kernel.
+    refs: Refs of the kernel.
+    names: Arrays that `function` takes.
+    group: Channel group.
+    function: Function of a list of registers per array. Its result becomes zero
+      for bands without a neighbour.
+  """
+
+  def source(side: Side) -> Source:
+    mask = inputs.vector(refs, side, group)
+    return Source(
       [getattr(refs, f"{name}_{side}") for name in names],
       lambda *registers: [mask * value for value in function(*registers)],
     )
 
-  return {side: edge(side) for side in SIDES if side in given.names}
+  return {side: source(side) for side in SIDES if side in inputs.names}

@@ -1,10 +1,10 @@
-"""What a kernel takes and gives per channel, in either layout.
+"""Per-channel inputs and outputs of a kernel, in either layout.
 
-With the channels in the lanes each is an operand of its own. As `[c]` it is
-taken as it comes; the row `[1, c]` that TPU v3 needs is a copy, which costs
-microseconds where a DMA has a microsecond's latency. With the channels in the
-sublanes all are the columns of one array, `[c, values]`: a vector of its own
-would take 512 bytes a channel.
+With the channels in the lanes, each vector is an operand of its own. A vector
+`[c]` needs no copy; TPU v3 needs a row `[1, c]`, and that copy costs several
+microseconds on chips whose DMA has a latency of one. With the channels in the
+sublanes, all vectors are columns of one table `[c, values]`, because a vector
+of its own would take 512 bytes a channel.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,17 +20,18 @@ from ...tpu.pallas_call import Operand, Result
 from ...tpu.registers import LANES, SUBLANES, TILE, broadcast
 from .geometry import Geometry
 
-_MOST_VECTORS = 5  # of either kernel, in or out
-Taps = list[list[jax.Array]]
-"""A register for each row and column of the filter."""
+_MOST_VECTORS = 5  # inputs or outputs of either kernel
+
+FilterRegisters = list[list[jax.Array]]
+"""Register of each row and column of the filter."""
 
 
-class Given(NamedTuple):
-  """The filters and the per-channel vectors that a kernel is given.
+class ChannelInputs(NamedTuple):
+  """Filters and per-channel vectors that a kernel reads.
 
   Attributes:
-    g: The call.
-    names: Of the vectors.
+    g: Geometry of the call.
+    names: Names of the vectors.
   """
 
   g: Geometry
@@ -39,11 +40,11 @@ class Given(NamedTuple):
   def operands(
     self, filters: jax.Array, vectors: Mapping[str, jax.Array | None]
   ) -> dict[str, Operand]:
-    """What holds them; of the vectors only those of `names`."""
+    """Make the operands of the filters and of the vectors in `names`."""
     g, k = self.g, self.g.rows.kernel_size
     if g.channels_in_lanes:
-      if g.blocks.pairs:
-        # Else each step would convert them, one after the other.
+      if g.blocks.bf16_pairs:
+        # Otherwise each step would convert the taps one after the other.
         filters = filters.astype(jnp.float32)
       rows = {
         name: (_as_row(g, vectors[name]), _row_block(g)) for name in self.names
@@ -55,22 +56,25 @@ class Given(NamedTuple):
         *[vectors[name].reshape(1, -1) for name in self.names],  # type: ignore
       ]
     )
-    return {"given": (table.T, _table_block(g, len(table)))}
+    return {"channel_inputs": (table.T, _table_block(g, len(table)))}
 
-  def taps(self, refs, group) -> Taps:
-    """The filters' taps of a group of channels."""
+  def taps(self, refs, group) -> FilterRegisters:
+    """Load the taps of a channel group."""
     k = range(self.g.rows.kernel_size)
     if self.g.channels_in_lanes:
       return [[broadcast(refs.filters[a, b : b + 1]) for b in k] for a in k]
     return [[self._column(refs, a * len(k) + b, group) for b in k] for a in k]
 
-  def products(self, refs, group, *, reverse: bool = False) -> Taps:
-    """The taps as the buffer's columns or points meet them.
+  def filter_registers(
+    self, refs, group, *, reverse: bool = False
+  ) -> FilterRegisters:
+    """Load the filter of a channel group, with winograd its transform.
 
     Args:
-      refs: The kernel's.
-      group: The group of channels.
-      reverse: An input meets the taps in the other direction than an output.
+      refs: Refs of the kernel.
+      group: Channel group.
+      reverse: True to reverse each row before the transform, because inputs
+        meet the taps in the opposite direction to outputs.
     """
     taps = self.taps(refs, group)
     if self.g.algorithm is None:
@@ -79,14 +83,14 @@ class Given(NamedTuple):
     return [self.g.algorithm.filter_transform(row[::step]) for row in taps]
 
   def vector(self, refs, name: str, group) -> jax.Array:
-    """A vector's values of a group of channels."""
+    """Load the values of a vector for a channel group."""
     if self.g.channels_in_lanes:
       return broadcast(getattr(refs, name)[...].reshape(1, LANES))
     column = self.g.rows.kernel_size**2 + self.names.index(name)
     return self._column(refs, column, group)
 
   def prologue(self, refs, group) -> Prologue:
-    """That of a group of channels, from the vectors scale and offset."""
+    """Make the prologue of a channel group from its scale and offset."""
     scale, offset = (
       self.vector(refs, name, group) if name in self.names else None
       for name in ("scale", "offset")
@@ -95,36 +99,37 @@ class Given(NamedTuple):
 
   def _column(self, refs, column, group):
     rows = _group_rows(group)
-    return jnp.broadcast_to(refs.given[rows, column : column + 1], TILE)
+    values = refs.channel_inputs[rows, column : column + 1]
+    return jnp.broadcast_to(values, TILE)
 
 
-class Wanted(NamedTuple):
-  """The per-channel results of a kernel.
+class ChannelOutputs(NamedTuple):
+  """Per-channel results of a kernel.
 
   Attributes:
-    g: The call.
-    taps: The filters' dtype where their gradient is wanted, else None.
-    names: Of the vectors.
+    g: Geometry of the call.
+    filters_dtype: Data type of the filters' gradient; None if there is none.
+    names: Names of the vectors.
   """
 
   g: Geometry
-  taps: jnp.dtype | None
+  filters_dtype: jnp.dtype | None
   names: tuple[str, ...]
 
-  def outputs(self) -> dict[str, Result]:
-    """What holds them."""
+  def results(self) -> dict[str, Result]:
+    """Make the results of the kernel."""
     g, k = self.g, self.g.rows.kernel_size
     if not g.channels_in_lanes:
-      width = self._taps_count + len(self.names)
+      width = self._tap_count + len(self.names)
       shape = g.channels, width
-      return {"wanted": (shape, jnp.float32, _table_block(g, width))}
-    outputs: dict[str, Result] = {
+      return {"channel_outputs": (shape, jnp.float32, _table_block(g, width))}
+    results: dict[str, Result] = {
       name: (_row_shape(g), jnp.float32, _row_block(g)) for name in self.names
     }
-    if self.taps is not None:
+    if self.filters_dtype is not None:
       filters = k, k, g.channels
-      outputs["dfilters"] = filters, self.taps, _filters_block(k)
-    return outputs
+      results["dfilters"] = filters, self.filters_dtype, _filters_block(k)
+    return results
 
   def write(
     self,
@@ -133,13 +138,13 @@ class Wanted(NamedTuple):
     vectors: Mapping[str, jax.Array],
     taps: Sequence[Sequence[jax.Array]] = (),
   ) -> None:
-    """Writes a group's results, one for each of its channels.
+    """Write the results of a channel group.
 
     Args:
-      refs: The kernel's.
-      group: The group of channels.
-      vectors: Name to `[1, 128]`, or `[8, 1]` in HWCN.
-      taps: The same for each tap.
+      refs: Refs of the kernel.
+      group: Channel group.
+      vectors: Value of each vector, `[1, 128]`, or `[8, 1]` in HWCN.
+      taps: Value of each tap, of the same shape.
     """
     if self.g.channels_in_lanes:
       for name in self.names:
@@ -155,39 +160,39 @@ class Wanted(NamedTuple):
     table = jnp.zeros(TILE, jnp.float32)
     for i, column in enumerate(columns):
       table = jnp.where(lane == i, jnp.broadcast_to(column, TILE), table)
-    refs.wanted[_group_rows(group), :] = table[:, : len(columns)]
+    refs.channel_outputs[_group_rows(group), :] = table[:, : len(columns)]
 
   def arrays(self, results: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-    """Each vector `[c]` by its name, and `dfilters`."""
+    """Extract each vector `[c]`, and `dfilters`, from the kernel's results."""
     g, k = self.g, self.g.rows.kernel_size
     if g.channels_in_lanes:
       arrays = {name: results[name].reshape(-1) for name in self.names}
-      if self.taps is not None:
+      if self.filters_dtype is not None:
         arrays["dfilters"] = results["dfilters"]
       return arrays
-    table = results["wanted"].T
-    arrays = dict(zip(self.names, table[self._taps_count :], strict=True))
-    if self.taps is not None:
+    table = results["channel_outputs"].T
+    arrays = dict(zip(self.names, table[self._tap_count :], strict=True))
+    if self.filters_dtype is not None:
       taps = table[: k * k].reshape(k, k, g.channels)
-      arrays["dfilters"] = taps.astype(self.taps)
+      arrays["dfilters"] = taps.astype(self.filters_dtype)
     return arrays
 
   @property
-  def _taps_count(self) -> int:
-    return 0 if self.taps is None else self.g.rows.kernel_size**2
+  def _tap_count(self) -> int:
+    return 0 if self.filters_dtype is None else self.g.rows.kernel_size**2
 
 
-def vector_bytes(g: Geometry) -> int:
-  """What a kernel takes of VMEM for them, in and out, and what it sums."""
+def channel_bytes(g: Geometry) -> int:
+  """Compute the VMEM of a kernel's channel inputs, outputs and sums."""
   tile = 4 * SUBLANES * LANES
-  sums = g.groups * tile * (3 + g.rows.kernel_size * g.products)
+  sums = g.groups * tile * (3 + g.rows.kernel_size * g.filter_columns)
   if g.channels_in_lanes:
     return sums + 4 * tile * (g.rows.kernel_size + _MOST_VECTORS)
   return sums + 4 * tile * g.groups
 
 
-def given_names(vectors: Mapping[str, jax.Array | None]) -> tuple[str, ...]:
-  """Of those that are not None."""
+def present(vectors: Mapping[str, jax.Array | None]) -> tuple[str, ...]:
+  """List the names of the vectors that are not None."""
   return tuple(name for name, array in vectors.items() if array is not None)
 
 

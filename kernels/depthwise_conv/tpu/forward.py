@@ -1,12 +1,11 @@
 """The forward kernel: prologue, convolution and moments in one pass.
 
-A grid step has some rows of some images and channels in VMEM. It writes the
-activated rows to a float32 buffer with a border of zeros, then convolves row
-by row, some columns at a time.
+A grid step writes its activated rows to a buffer with a border of zeros
+(`geometry.py` has a picture), then convolves row by row, tile by tile.
 """
 
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,26 +14,36 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from ...common.moments import Moments
-from ...tpu.loops import loop
 from ...tpu.pallas_call import tpu_call
-from ...tpu.registers import TILE, store, zeros
-from .band_halo import edge_rows, edge_vectors, edges_of
-from .buffer import forward_buffer
-from .channel_vectors import Given, Wanted, given_names, vector_bytes
-from .geometry import Geometry, stage_of, vmem_of
-from .grid_walk import (
-  Masks,
-  Part,
-  distinct,
-  for_each_chunk,
-  for_each_group,
-  for_each_part,
-  images_of,
-  per_register,
-  total,
+from ...tpu.registers import TILE, Registers, store, zeros
+from .band_halo import (
+  band_halo_masks,
+  band_halo_operands,
+  band_halo_sources,
 )
-from .taps import Range, output_ranges
-from .winograd import plus
+from .buffer import forward_buffer
+from .channel_vectors import (
+  ChannelInputs,
+  ChannelOutputs,
+  FilterRegisters,
+  channel_bytes,
+  present,
+)
+from .forward_tile import convolve, convolve_winograd
+from .geometry import Geometry, double_buffer_bytes, unpack_scratch_of
+from .grid_walk import (
+  GridKernel,
+  Step,
+  SublaneTile,
+  Sweep,
+  TileIndex,
+  channel_totals,
+  image_counts,
+  walk,
+)
+from .row_fills import Source, Sources, fill, plan_fills
+from .row_writer import RowWriter, clear_border
+from .taps import TapRange, output_ranges
 
 
 def forward(
@@ -47,51 +56,58 @@ def forward(
 ) -> tuple[jax.Array, Moments]:
   """See `podscale.kernels.depthwise_conv_bn`."""
   buffer = forward_buffer(g)
-  vectors = {"scale": scale, "offset": offset, **edge_vectors(buffer.reach, g)}
-  given = Given(g, given_names(vectors))
-  wanted = Wanted(g, None, ("mean", "m2"))
-  halo = {f"halo{j}": (x, g.input_row(r)) for j, r in enumerate(buffer.halo())}
+  vectors = {
+    "scale": scale,
+    "offset": offset,
+    **band_halo_masks(buffer.reach, g),
+  }
+  inputs = ChannelInputs(g, present(vectors))
+  outputs = ChannelOutputs(g, None, ("mean", "m2"))
   y_shape = (g.rows.out, g.cols.out, *x.shape[2:])
   sums = pltpu.VMEM((g.groups, *TILE), jnp.float32)
   results = tpu_call(
-    partial(_kernel, given, wanted),
+    lambda refs: walk(_Forward(inputs, outputs, refs)),
     name="depthwise_conv_bn_forward",
     grid=g.grid,
     inputs={
       "x": (x, g.input_block()),
-      **halo,
-      **edge_rows({"x": x}, g.input_shape, buffer.reach, g),
-      **given.operands(filters, vectors),
+      **{
+        f"halo{j}": (x, g.input_row(row))
+        for j, row in enumerate(buffer.fetched_rows())
+      },
+      **band_halo_operands({"x": x}, g.input_shape, buffer.reach, g),
+      **inputs.operands(filters, vectors),
     },
     outputs={
       "y": (y_shape, x.dtype, g.output_block()),
-      **wanted.outputs(),
+      **outputs.results(),
     },
     scratch={
       "activated": buffer.scratch(),
       "sums": sums,
       "squares": sums,
-      "pivot": sums,
-      **g.stage(x.dtype, g.blocks.columns),
+      "shift": sums,
+      **g.unpack_scratch(x.dtype, g.blocks.columns),
     },
     vmem_limit_bytes=vmem_limit_bytes,
     cost=_cost(x, y_shape, g),
   )
-  moments = wanted.arrays(results)
+  moments = outputs.arrays(results)
   count = jnp.float32(g.rows.out * g.cols.out * g.batch)
   return results["y"], Moments(count, moments["mean"], moments["m2"])
 
 
 def vmem_bytes(g: Geometry, dtype: jnp.dtype) -> int:
-  """What a grid step takes of VMEM."""
+  """Compute the VMEM of a grid step."""
   buffer = forward_buffer(g)
+  row = double_buffer_bytes((1, *g.input_shape[1:]), dtype)
   return (
-    vmem_of(g.input_shape, dtype)
-    + vmem_of(g.output_shape, dtype)
-    + buffer.other_rows * vmem_of((1, *g.input_shape[1:]), dtype)
+    double_buffer_bytes(g.input_shape, dtype)
+    + double_buffer_bytes(g.output_shape, dtype)
+    + buffer.extra_rows * row
     + buffer.bytes
-    + vector_bytes(g)
-    + g.stage_bytes(dtype, g.blocks.columns)
+    + channel_bytes(g)
+    + g.unpack_scratch_bytes(dtype, g.blocks.columns)
   )
 
 
@@ -104,191 +120,197 @@ def _cost(x, y_shape, g) -> pl.CostEstimate:
   )
 
 
+class _Shared(NamedTuple):
+  """Registers that all columns of a sublane tile share, per channel group."""
+
+  filters: list[FilterRegisters]
+  shifts: Registers
+
+
 class _Sums(NamedTuple):
-  """Of the outputs' deviations from the pivot, and of their squares."""
+  """Sums of the outputs' deviations from the shift, and of their squares."""
 
-  first: jax.Array
-  second: jax.Array
+  deviations: jax.Array
+  squares: jax.Array
 
 
-def _kernel(given: Given, wanted: Wanted, refs) -> None:
-  g = given.g
-  n, i = pl.program_id(1), pl.program_id(2)
-  start = (n == 0) & (i == 0)
+class _Forward(GridKernel[_Shared, _Sums]):
+  """Steps of the forward kernel."""
 
-  @pl.when(start)
-  def _start():
-    forward_buffer(g).clear_border(refs.activated)
-    for ref in (refs.sums, refs.squares, refs.pivot):
+  @property
+  def width(self) -> tuple[int, int]:
+    """Output columns, one by one."""
+    return self.g.cols.out, 1
+
+  def start(self) -> None:
+    """Clear the buffer's border, the sums and the shift."""
+    refs = self.refs
+    clear_border(forward_buffer(self.g), refs.activated)
+    for ref in (refs.sums, refs.squares, refs.shift):
       ref[...] = jnp.zeros_like(ref)
 
-  def part(q, part: Part):
-    groups = distinct(g, part.groups)
-    filters = [given.products(refs, group) for group in groups]
-    _activate(given, refs, i, part)
-    # Images in the sublanes share their channels, and the first has the pivot.
-    first = start & (q == 0) if g.channels_in_lanes else start
+  def fill(self, step: Step, tile: SublaneTile) -> None:
+    """Write the activated rows to the buffer."""
+    inputs, refs, buffer = self.inputs, self.refs, forward_buffer(self.g)
+    prologues = [inputs.prologue(refs, group) for group in tile.groups]
 
-    @pl.when(first)
-    def _pivot():
-      _take_pivot(g, refs, filters, part)
+    def activate(registers: Registers) -> Registers:
+      return [
+        prologues[r % len(prologues)](register)
+        for r, register in enumerate(registers)
+      ]
 
-    _convolve(g, refs, i, filters, part)
+    sources = Sources(
+      Source([refs.x], activate),
+      [
+        Source([getattr(refs, f"halo{j}")], activate)
+        for j in range(len(buffer.fetched_rows()))
+      ],
+      band_halo_sources(inputs, refs, ["x"], tile.groups[0], activate),
+    )
+    fill(
+      RowWriter(buffer, refs.activated, tile.sublanes, unpack_scratch_of(refs)),
+      plan_fills(buffer, sources, step.row_block),
+    )
 
-  for_each_part(g, refs, part)
+  def prepare(self, step: Step, tile: SublaneTile) -> _Shared:
+    """Load the filters and the shifts; choose the shifts in the first step."""
+    refs = self.refs
+    filters = [
+      self.inputs.filter_registers(refs, group) for group in tile.groups
+    ]
+    # With images in the sublanes all tiles share channels, and with them the
+    # shift of the first tile.
+    is_first = step.is_first
+    if self.g.channels_in_lanes:
+      is_first = is_first & (tile.number == 0)
+    pl.when(is_first)(lambda: self._choose_shifts(tile, filters))
+    return _Shared(filters, [refs.shift[group] for group in tile.groups])
 
-  @pl.when((n == g.grid[1] - 1) & (i == g.grid[2] - 1))
-  def _finish():
-    for_each_group(g, partial(_write_moments, g, wanted, refs))
+  def _choose_shifts(
+    self, tile: SublaneTile, filters: list[FilterRegisters]
+  ) -> None:
+    """Choose one output per sublane and lane as the shift of the moments.
+
+    Sums of deviations from a value near the mean do not cancel, however many
+    standard deviations the mean is from zero.
+    """
+    g = self.g
+    # A Winograd tile starts at a multiple of its outputs.
+    step = g.algorithm.outputs if g.algorithm else 1
+    middle = TileIndex(
+      position=g.out_rows // 2,
+      phase=0,
+      tap_rows=tuple(range(g.rows.kernel_size)),
+      first=g.cols.out // 2 // step * step,
+      columns=1,
+    )
+    ((*registers,),) = self._convolve(middle, filters)
+    for r, group in enumerate(tile.groups):
+      register = registers[r]
+      if tile.masks is not None:
+        register = jnp.where(tile.masks[r], register, 0.0)
+      self.refs.shift[group] = register
+
+  def sweeps(self, step: Step) -> Iterator[Sweep]:
+    """List all output rows as one sweep."""
+    g = self.g
+    if g.trims_rows:
+      ranges = output_ranges(g.rows)
+    else:
+      stop: Any = g.out_rows
+      if not g.whole:
+        stop = jnp.minimum(stop, g.rows.out - step.row_block * stop)
+      ranges = [TapRange(0, stop, tuple(range(g.rows.kernel_size)))]
+    yield Sweep(0, ranges)
+
+  def zero_sums(self) -> _Sums:
+    """Make the sums of one channel group at the start of a sweep."""
+    return _Sums(zeros(), zeros())
+
+  def compute(
+    self,
+    tile: SublaneTile,
+    shared: _Shared,
+    index: TileIndex,
+    sums: list[_Sums],
+  ) -> list[_Sums]:
+    """Convolve and store a tile, and add it to the sums."""
+    columns = self._convolve(index, shared.filters)
+    scratch = unpack_scratch_of(self.refs)
+    position = index.position, index.first, tile.sublanes
+    store(self.refs.y, *position, columns, scratch)
+    return _add_deviations(columns, shared.shifts, tile.masks, sums)
+
+  def _convolve(
+    self, index: TileIndex, filters: list[FilterRegisters]
+  ) -> list[Registers]:
+    """Convolve a tile, to a list of registers per output column."""
+    by_register = [
+      self._convolve_register(index, r, filters[r % len(filters)])
+      for r in range(self.g.registers)
+    ]
+    return [list(registers) for registers in zip(*by_register, strict=True)]
+
+  def _convolve_register(
+    self, index: TileIndex, r: int, filters: FilterRegisters
+  ) -> Registers:
+    g, algorithm, stride = self.g, self.g.algorithm, self.g.rows.stride
+    if algorithm:
+      start = lax.div(index.first, algorithm.outputs) * algorithm.points
+    else:
+      start = index.first * stride
+
+    def read(tap_row: int, column: int) -> jax.Array:
+      row = index.position * stride + tap_row
+      return self.refs.activated[row, start + column, r]
+
+    if algorithm:
+      return convolve_winograd(
+        read, filters, index.tap_rows, index.columns, algorithm
+      )
+    read_columns = range((index.columns - 1) * stride + g.cols.kernel_size)
+    padding = [
+      j
+      for j in read_columns
+      if isinstance(start, int)
+      and not 0 <= start + j - g.cols.low < g.cols.size
+    ]
+    return convolve(
+      read, filters, index.tap_rows, index.columns, stride, padding
+    )
+
+  def add_sums(self, group, sums: _Sums) -> None:
+    """Add the sums of a sweep to those of all steps."""
+    self.refs.sums[group] += sums.deviations
+    self.refs.squares[group] += sums.squares
+
+  def finish(self, group) -> None:
+    """Merge the moments of a group's registers (Chan, Golub, LeVeque 1979)."""
+    g, refs = self.g, self.refs
+    pixels = g.rows.out * g.cols.out
+    images = image_counts(g, unpack_scratch_of(refs))
+    count = (images * pixels).astype(jnp.float32)
+    deviations = refs.sums[group]
+    mean_deviation = deviations / jnp.maximum(count, 1)
+    means = refs.shift[group] + mean_deviation
+    within = refs.squares[group] - deviations * mean_deviation
+    mean = channel_totals(g, count * means) / (g.batch * pixels)
+    between = count * jnp.square(means - mean)
+    m2 = channel_totals(g, within + between)
+    self.outputs.write(refs, group, {"mean": mean, "m2": m2})
 
 
-def _activate(given: Given, refs, i, part: Part) -> None:
-  """Fills the buffer with what the taps of this step read."""
-  g = given.g
-  groups = distinct(g, part.groups)
-  prologues = [given.prologue(refs, group) for group in groups]
-  stage = stage_of(refs)
-
-  def function(registers):
-    # A pair of columns has two registers, of the same channels.
-    each = per_register(registers, prologues)
-    return [f(register) for f, register in zip(each, registers, strict=True)]
-
-  buffer = forward_buffer(g)
-  halos = [[getattr(refs, f"halo{j}")] for j in range(len(buffer.halo()))]
-  buffer.fill(
-    refs.activated,
-    [refs.x],
-    halos,
-    edges_of(given, refs, ["x"], groups[0], function),
-    function,
-    i,
-    part.sublanes,
-    stage,
-  )
-
-
-def _row_ranges(g: Geometry, i) -> list[Range]:
-  if g.trims_rows:
-    return output_ranges(g.rows)
-  every = tuple(range(g.rows.kernel_size))
-  there = jnp.minimum(g.out_rows, g.rows.out - i * g.out_rows)
-  return [Range(0, g.out_rows if g.whole else there, every)]
-
-
-def _convolve(g: Geometry, refs, i, filters, part: Part) -> None:
-  """Outputs of this step, and what they add to the moments."""
-  groups = distinct(g, part.groups)
-  pivots = [refs.pivot[group] for group in groups]
-
-  def row(taps, row, sums):
-    def chunk(first, size, sums):
-      columns = _outputs(g, refs, filters, taps, row, first, size)
-      store(refs.y, row, first, part.sublanes, columns, stage_of(refs))
-      return _add_moments(columns, pivots, part.masks, sums)
-
-    return for_each_chunk(g, g.cols.out, chunk, sums)
-
-  sums = [_Sums(zeros(), zeros()) for _ in groups]
-  for start, stop, taps in _row_ranges(g, i):
-    sums = loop(start, stop, partial(row, taps), sums, g.blocks.turns)
-  for group, (first, second) in zip(groups, sums, strict=True):
-    refs.sums[group] += first
-    refs.squares[group] += second
-
-
-def _outputs(g: Geometry, refs, filters, taps, row, first, size):
-  """Registers of `size` columns of an output row, from column `first`."""
-  each = per_register([0] * g.registers, filters)
-  compute = _direct if g.algorithm is None else _by_tiles
-  by_register = [
-    compute(g, refs.activated, each[p], taps, row, first, size, p)
-    for p in range(g.registers)
-  ]
-  return [list(registers) for registers in zip(*by_register, strict=True)]
-
-
-def _direct(g, activated, filters, taps, row, first, size, p):
-  """Registers of `size` columns of an output row, each tap by itself."""
-  stride, kernel = g.cols.stride, g.cols.kernel_size
-  sums = [None] * size
-  for a in taps:
-    for j in range((size - 1) * stride + kernel):
-      if _in_padding(g, first, j):
-        continue
-      z = activated[row * g.rows.stride + a, first * stride + j, p]
-      for col in range(size):
-        b = j - col * stride
-        if 0 <= b < kernel:
-          sums[col] = plus(sums[col], z * filters[a][b])
-  return sums
-
-
-def _in_padding(g, first, j) -> bool:
-  """Whether buffer column j of a chunk is known to be one of zeros."""
-  if not isinstance(first, int):
-    return False
-  return not 0 <= first * g.cols.stride + j - g.cols.low < g.cols.size
-
-
-def _by_tiles(g, activated, filters, taps, row, first, size, p):
-  """As `_direct`, by minimal filtering."""
-  tile, points = g.algorithm.outputs, g.algorithm.points
-  tiles = range(pl.cdiv(size, tile))
-  start = lax.div(first, tile) * points
-  products = [[None] * points for _ in tiles]
-  for j in range(points):
-    for a in taps:
-      for t in tiles:
-        z = activated[row + a, start + t * points + j, p]
-        products[t][j] = plus(products[t][j], z * filters[a][j])
-  columns = [
-    column
-    for values in products
-    for column in g.algorithm.output_transform(values)
-  ]
-  return columns[:size]
-
-
-def _add_moments(columns, pivots, masks: Masks, sums: list[_Sums]):
+def _add_deviations(
+  columns: list[Registers], shifts: Registers, masks, sums: list[_Sums]
+) -> list[_Sums]:
   sums = list(sums)
   for registers in columns:
-    for p, register in enumerate(registers):
-      which = p % len(sums)
-      deviation = register - pivots[which]
+    for r, register in enumerate(registers):
+      group = r % len(sums)
+      deviation = register - shifts[group]
       if masks is not None:
-        deviation = jnp.where(masks[p], deviation, 0.0)
-      first, second = sums[which]
-      sums[which] = _Sums(first + deviation, second + deviation * deviation)
+        deviation = jnp.where(masks[r], deviation, 0.0)
+      total, squares = sums[group]
+      sums[group] = _Sums(total + deviation, squares + deviation * deviation)
   return sums
-
-
-def _take_pivot(g: Geometry, refs, filters, part: Part) -> None:
-  """A value near the mean of each sublane's outputs: one of them.
-
-  Sums of deviations from it do not cancel, however far the mean is from zero
-  in standard deviations.
-  """
-  tile = g.algorithm.outputs if g.algorithm else 1
-  row, col = g.out_rows // 2, g.cols.out // 2 // tile * tile
-  every = tuple(range(g.rows.kernel_size))
-  ((*registers,),) = _outputs(g, refs, filters, every, row, col, 1)
-  for p, group in enumerate(distinct(g, part.groups)):
-    register = registers[p]
-    if part.masks is not None:
-      register = jnp.where(part.masks[p], register, 0.0)
-    refs.pivot[group] = register
-
-
-def _write_moments(g: Geometry, wanted: Wanted, refs, group) -> None:
-  """Merges what a register has (Chan, Golub and LeVeque 1979)."""
-  pixels = g.rows.out * g.cols.out
-  count = (images_of(g, stage_of(refs)) * pixels).astype(jnp.float32)
-  sums = refs.sums[group]
-  shift = sums / jnp.maximum(count, 1)
-  means = refs.pivot[group] + shift
-  squares = refs.squares[group] - sums * shift
-  mean = total(g, count * means) / (g.batch * pixels)
-  between = count * jnp.square(means - mean)
-  m2 = total(g, squares + between)
-  wanted.write(refs, group, {"mean": mean, "m2": m2})

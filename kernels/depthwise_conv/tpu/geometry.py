@@ -1,4 +1,40 @@
-"""What the depthwise kernels know of a call when they are traced."""
+r"""Geometry of the depthwise kernels: the call's sizes and the grid's blocks.
+
+A step `(c, n, i)` of the grid has some channels, some images and some rows. A
+column is one pixel of all the step's images and channels. In HWNC the channels
+fill the 128 lanes of its registers and the images the 8 sublanes; in HWCN the
+images fill the lanes. `blocks.packed` sublanes, a sublane tile, are loaded
+together, so that a column has one or two registers.
+
+Before a sublane tile is computed, its rows are written to a float32 buffer with
+a halo and a border. Forward, the buffer has the activated input; backward, the
+cotangent of the output. Below, `x` is a column of the block:
+
+               left    columns of the image    right
+                  +---------------------------+
+    above      0  | h  h  h  h  h  h  h  h  h |  0    halo: rows of the block
+                  +---------------------------+             before this one
+               0  | x  x  x  x  x  x  x  x  x |  0
+    block      0  | x  x [x  x  x  x] x  x  x |  0    rows of this step
+               0  | x  x  x  x  x  x  x  x  x |  0
+                  +---------------------------+
+    below      0  | h  h  h  h  h  h  h  h  h |  0    halo: rows of the block
+                  +---------------------------+             after this one
+
+    0    border: zeros, written once
+    h    halo: rows of other blocks; zeros beyond the image; rows of other bands
+         beyond a band
+    [ ]  tile: `blocks.columns` columns of one row, computed in registers
+
+With stride 2 backward, an input's row and column have a phase, the remainder by
+the stride. Inputs of one phase meet the same taps, so phases are computed one
+after the other. For kernel_size 3 without padding before the input:
+
+    output        0       1       2
+                / | \   / | \   / | \       taps 0, 1, 2
+    input      0  1   2   3   4   5   6     phase 0 (0, 2, 4, ...): taps 0 and 2
+                                            phase 1 (1, 3, 5, ...): tap 1
+"""
 
 import math
 from typing import Any, NamedTuple
@@ -14,28 +50,24 @@ from ..window import Window
 from .blocks import Blocks
 from .winograd import ALGORITHMS, Algorithm
 
-# Up to so many rows, those that meet padding are convolved by code of their
-# own, which leaves the padding's taps out.
-_OWN_CODE_ROWS = 16
+# Up to this many rows, the rows that meet padding get code of their own, which
+# omits the taps that would multiply zeros.
+_MOST_TRIMMED_ROWS = 16
 
 
 class Geometry(NamedTuple):
-  """Sizes of a call and how the grid cuts it.
-
-  A step of the grid `(c, n, i)` has some channels of some images, and some
-  rows of them. One of channels and images is in the lanes, all 128 of them,
-  the other in the sublanes, 8 to a register.
+  """Sizes of a call and of the grid's blocks.
 
   Attributes:
     rows: Window over the image's rows.
-    cols: Window over its columns.
-    batch: Images.
-    channels: Channels.
-    layout: HWNC has the channels in the lanes, HWCN the images.
+    cols: Window over the image's columns.
+    batch: Number of images.
+    channels: Number of channels.
+    layout: 'HWNC' for channels in the lanes, 'HWCN' for images.
     blocks: Sizes of a grid step.
-    activation: Of the prologue.
-    flat_vectors: Whether a block may have 128 values of a vector `[c]`.
-    bands: Of the image, among the channels.
+    activation: Activation of the prologue.
+    flat_vectors: True if a block may have 128 values of a `[c]` vector.
+    bands: Bands of the image among the channels.
   """
 
   rows: Window
@@ -50,12 +82,12 @@ class Geometry(NamedTuple):
 
   @property
   def channels_in_lanes(self) -> bool:
-    """Else the images are."""
+    """True if channels fill the lanes; False if images do."""
     return self.layout == "HWNC"
 
   @property
   def sublane_size(self) -> int:
-    """How many channels or images there are along the sublanes."""
+    """Number of images (HWNC) or channels (HWCN), which fill the sublanes."""
     return self.batch if self.channels_in_lanes else self.channels
 
   @property
@@ -72,33 +104,35 @@ class Geometry(NamedTuple):
 
   @property
   def registers(self) -> int:
-    """Registers of a column that are loaded together."""
+    """Registers of a column of a sublane tile."""
     return self.blocks.packed // SUBLANES
 
   @property
   def groups(self) -> int:
-    """Channels of a step that need per-channel registers of their own."""
+    """Channel groups of a step: sets of channels that share a register."""
     return 1 if self.channels_in_lanes else self.blocks.sublanes // SUBLANES
 
   @property
   def whole(self) -> bool:
-    """Whether a step has all rows of its images, and so needs no halo."""
+    """True if a step has all rows of its images, and so needs no halo."""
     return self.grid[2] == 1
 
   @property
   def trims_rows(self) -> bool:
-    """Whether rows at the border have code without the padding's taps."""
-    small = self.whole and self.rows.out <= _OWN_CODE_ROWS
+    """True if rows near the border have code that omits the padding's taps."""
+    small = self.whole and self.rows.out <= _MOST_TRIMMED_ROWS
     return small and self.bands == 1
 
   @property
   def algorithm(self) -> Algorithm | None:
-    """That of minimal filtering, or None for each tap by itself."""
-    return ALGORITHMS[self.cols.kernel_size] if self.blocks.minimal else None
+    """Winograd algorithm of a row of taps; None to apply each tap by itself."""
+    if not self.blocks.winograd:
+      return None
+    return ALGORITHMS[self.cols.kernel_size]
 
   @property
-  def products(self) -> int:
-    """Products of a filter's row: its taps, or an algorithm's points."""
+  def filter_columns(self) -> int:
+    """Products of a row of taps: its taps, or the points of the algorithm."""
     return self.algorithm.points if self.algorithm else self.cols.kernel_size
 
   @property
@@ -115,36 +149,36 @@ class Geometry(NamedTuple):
 
   @property
   def input_shape(self) -> tuple[int, ...]:
-    """Of a step's block of an array of the input's shape."""
+    """Shape of a step's block of x or dx."""
     return self.in_rows, self.cols.size, self.blocks.sublanes, LANES
 
   @property
   def output_shape(self) -> tuple[int, ...]:
-    """Of a step's block of an array of the output's shape."""
+    """Shape of a step's block of y or dy."""
     return self.out_rows, self.cols.out, self.blocks.sublanes, LANES
 
   def input_block(self) -> pl.BlockSpec:
-    """Of an array of the input's shape."""
+    """Make the block of x or dx."""
     return self._block(self.input_shape, lambda i: i)
 
   def output_block(self) -> pl.BlockSpec:
-    """Of an array of the output's shape."""
+    """Make the block of y or dy."""
     return self._block(self.output_shape, lambda i: i)
 
   def input_row(self, offset: int) -> pl.BlockSpec:
-    """One input row, `offset` rows from the start of a step's block."""
+    """Make the block of one input row, `offset` rows from a block's start."""
     return self._row(self.input_shape, offset, self.rows.size)
 
   def output_row(self, offset: int) -> pl.BlockSpec:
-    """One output row, `offset` rows from the start of a step's block."""
+    """Make the block of one output row, `offset` rows from a block's start."""
     return self._row(self.output_shape, offset, self.rows.out)
 
-  def edge_block(self, block: tuple[int, ...], rows: int) -> pl.BlockSpec:
-    """`rows` rows beyond a band's edge, for all of a step's blocks of rows."""
+  def band_halo_block(self, block: tuple[int, ...], rows: int) -> pl.BlockSpec:
+    """Make the block of `rows` rows of other bands, one for all row steps."""
     return self._block((rows, *block[1:]), lambda i: 0)
 
   def _row(self, block, offset, size):
-    # A row beyond the image is not used; any that exists will do.
+    # Rows beyond the image are never used, so any row of the image will do.
     return self._block(
       (1, *block[1:]),
       lambda i: jnp.clip(i * block[0] + offset, 0, size - 1),
@@ -155,24 +189,25 @@ class Geometry(NamedTuple):
       return pl.BlockSpec(shape, lambda c, n, i: (row(i), 0, n, c))
     return pl.BlockSpec(shape, lambda c, n, i: (row(i), 0, c, n))
 
-  def stage(self, dtype, columns: int) -> dict[str, Any]:
-    """Scratch to convert `columns` in, where they are loaded in pairs."""
-    if not self.blocks.pairs or dtype != jnp.bfloat16 or self.cols.out < 2:
+  def unpack_scratch(self, dtype, columns: int) -> dict[str, Any]:
+    """Make the scratch to convert `columns` bfloat16 columns in, if needed."""
+    pairs = self.blocks.bf16_pairs and dtype == jnp.bfloat16
+    if not pairs or self.cols.out < 2:
       return {}
-    return {"stage": pltpu.VMEM((1, columns + 1, 1, *TILE), jnp.float32)}
+    shape = (1, columns + 1, 1, *TILE)
+    return {"unpack_scratch": pltpu.VMEM(shape, jnp.float32)}
 
-  def stage_bytes(self, dtype, columns: int) -> int:
-    """What `stage` takes of VMEM."""
-    return sum(
-      4 * math.prod(ref.shape) for ref in self.stage(dtype, columns).values()
-    )
-
-
-def stage_of(refs):
-  """The ref of `Geometry.stage`, or None."""
-  return getattr(refs, "stage", None)
+  def unpack_scratch_bytes(self, dtype, columns: int) -> int:
+    """Compute the VMEM of `unpack_scratch`."""
+    scratch = self.unpack_scratch(dtype, columns)
+    return sum(4 * math.prod(ref.shape) for ref in scratch.values())
 
 
-def vmem_of(shape: tuple[int, ...], dtype: jnp.dtype) -> int:
-  """Bytes of a block that is fetched while the one before it is used."""
+def unpack_scratch_of(refs):
+  """Look up the ref of `Geometry.unpack_scratch`; None if there is none."""
+  return getattr(refs, "unpack_scratch", None)
+
+
+def double_buffer_bytes(shape: tuple[int, ...], dtype: jnp.dtype) -> int:
+  """Compute the VMEM of a block and of the next, which is fetched meanwhile."""
   return 2 * math.prod(shape) * jnp.dtype(dtype).itemsize

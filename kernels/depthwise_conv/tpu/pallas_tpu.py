@@ -76,7 +76,7 @@ def _vmem_limit(
 
   The limit is below the chip's VMEM, because XLA keeps arrays in the rest. For
   a step of B2 on v5e with 64 images, all of VMEM gave 27,840 us and 15.2 GB of
-  HBM traffic; this limit gave 26,771 us and 12.2 GB (estimates).
+  HBM traffic; this limit gave 26,771 us and 12.2 GB (bench/results/step.md).
   """
   taken = kernel.vmem_bytes(g, dtype)
   return min(chip.vmem_bytes, taken + taken // 4 + _SPARE)

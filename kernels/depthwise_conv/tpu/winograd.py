@@ -1,38 +1,42 @@
-"""Minimal filtering: several outputs of a row of taps for fewer products.
+"""Winograd's minimal filtering: a row of taps with fewer products.
 
-A tile of m neighbouring outputs of a filter with k taps reads m + k - 1 inputs
-and takes k * m products. It can be had with m + k - 1 of them, one for each of
-as many points: with linear transforms of the inputs, the taps and the products,
+A Winograd tile of m neighbouring outputs of a filter with k taps reads
+m + k - 1 inputs. Computed directly it takes k * m products. Linear transforms
+of the inputs, the taps and the products need only m + k - 1 products, one per
+point:
 
   outputs = output_transform(filter_transform(taps) * input_transform(inputs))
 
 (Winograd, Arithmetic Complexity of Computations, 1980; Lavin and Gray 2015.)
-The inputs' transform is shared by all rows of a filter, that of the taps by
-all tiles. The gradient of the taps is the same with the roles changed: the
-transposed transforms of the taps and of the outputs around the same products.
+All rows of a filter share the inputs' transform, and all tiles share the taps'
+transform. The gradient of the taps uses the transposed transforms:
 
-A value may be None, for zero, which then takes no operation.
+  dtaps = filter_transposed(input_transform(inputs) *
+                            output_transposed(doutputs))
+
+A value of None stands for zero and takes no operation.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-Value = Any  # an array or None
+Value = Any
+"""An array, or None for zero."""
+
 Values = list[Value]
 
 
 class Algorithm(NamedTuple):
-  """How a tile of outputs is computed.
+  """Transforms of a Winograd tile.
 
   Attributes:
-    outputs: In a tile, m.
-    taps: Of the filter, k.
-    points: Products, m + k - 1.
-    input_transform: From m + k - 1 inputs to the points.
-    filter_transform: From k taps to the points.
-    output_transform: From the points to m outputs.
-    output_transposed: From m cotangents of outputs to the points.
-    filter_transposed: From the points to k cotangents of taps.
+    outputs: Outputs of a tile, m.
+    taps: Taps of a filter's row, k.
+    input_transform: Transform of m + k - 1 inputs to the points.
+    filter_transform: Transform of k taps to the points.
+    output_transform: Transform of the points to m outputs.
+    output_transposed: Transform of m output cotangents to the points.
+    filter_transposed: Transform of the points to k tap cotangents.
   """
 
   outputs: int
@@ -45,26 +49,26 @@ class Algorithm(NamedTuple):
 
   @property
   def points(self) -> int:
-    """Products of a tile."""
+    """Products of a tile, m + k - 1."""
     return self.outputs + self.taps - 1
 
 
 def plus(a: Value, b: Value) -> Value:
-  """`a + b`."""
+  """Add two values."""
   if a is None or b is None:
     return b if a is None else a
   return a + b
 
 
 def minus(a: Value, b: Value) -> Value:
-  """`a - b`."""
+  """Subtract b from a."""
   if b is None:
     return a
   return -b if a is None else a - b
 
 
 def times(factor: float, a: Value) -> Value:
-  """`factor * a`."""
+  """Multiply a value by a factor."""
   return None if a is None else factor * a
 
 
@@ -194,4 +198,4 @@ ALGORITHMS = {
     *(_output_5_transposed, _filter_5_transposed),
   ),
 }
-"""By the taps of a filter's row."""
+"""Algorithm by kernel_size."""

@@ -46,7 +46,7 @@ def interpreted(monkeypatch):
   """Runs Pallas calls as plain JAX, row by row: less code to compile."""
   run = partial(pl.pallas_call, interpret=True)
   monkeypatch.setattr(pallas_call.pl, "pallas_call", run)
-  change_blocks(monkeypatch, turns=1)
+  change_blocks(monkeypatch, unroll=1)
 
 
 def change_blocks(monkeypatch, **changes):
@@ -74,13 +74,13 @@ def plan_for(name, monkeypatch):
 
 @pytest.fixture
 def v5e(monkeypatch):
-  """Plans for TPU v5e: minimal filtering in bfloat16."""
+  """Plan for TPU v5e, which uses winograd in bfloat16."""
   plan_for("v5e", monkeypatch)
 
 
 @pytest.fixture
 def v3(monkeypatch):
-  """Plans for TPU v3, whose bfloat16 goes its own way."""
+  """Plan for TPU v3, which loads bfloat16 in pairs of columns."""
   plan_for("v3", monkeypatch)
 
 
@@ -103,7 +103,7 @@ def _pack_elementwise(even, odd, *, packed_dtype):
 @pytest.fixture
 def small_blocks(monkeypatch):
   """Cuts images into several grid steps that do not divide them evenly."""
-  change_blocks(monkeypatch, rows=2, columns=3, filled=4)
+  change_blocks(monkeypatch, rows=2, columns=3, fill_columns=4)
 
 
 # Batches below, at and above a register's images, channels below and above 128
@@ -154,23 +154,23 @@ TILES = [
 
 
 @pytest.mark.parametrize("case", TILES, ids=named)
-def test_minimal_filtering(interpreted, v5e, case):
+def test_winograd(interpreted, v5e, case):
   check(case, KERNEL)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kernel", [3, 5])
-def test_minimal_filtering_of_images_cut_into_rows(
+def test_winograd_of_images_cut_into_rows(
   interpreted, v5e, small_blocks, kernel
 ):
-  """The columns are walked in a loop, and the last tile is cut."""
+  """A loop walks over the columns, and the last tile is cut."""
   case = Case(kernel, 1, "SAME", (5, 35, 9, 2), dtype="bfloat16")
   check(case, KERNEL)
 
 
 def test_several_rows_scheduled_together(interpreted, v5e, monkeypatch):
   """Three rows, then the two that are left."""
-  change_blocks(monkeypatch, turns=3)
+  change_blocks(monkeypatch, unroll=3)
   check(Case(3, 1, "SAME", (20, 2, 2, 2), dtype="bfloat16"), KERNEL)
 
 
@@ -213,7 +213,7 @@ def test_channels_in_the_sublanes_of_images_cut_into_rows(
   check(case, KERNEL)
 
 
-# Edges that reach one, two or no rows into a band; bands that a step has whole.
+# Halos of one, two or no rows of the neighbouring bands; whole bands per step.
 BANDED = [
   Case(3, 1, "SAME", (6, 5, 8, 3), bands=3),
   Case(3, 2, "SAME", (8, 4, 9, 70), bands=2, activation="relu", affine="scale"),
@@ -246,7 +246,7 @@ def test_bands_cut_into_rows(interpreted, small_blocks, request, chip, case):
   check(case._replace(dtype="bfloat16"), KERNEL)
 
 
-PAIRS = [
+BF16_PAIRS = [
   Case(3, 1, "SAME", (3, 4, 5, 2), dtype="bfloat16"),
   Case(3, 2, "SAME", (5, 7, 8, 2), dtype="bfloat16", affine="offset"),
   Case(5, 1, "SAME", (2, 5, 9, 2), dtype="bfloat16"),
@@ -255,7 +255,7 @@ PAIRS = [
 ]
 
 
-@pytest.mark.parametrize("case", PAIRS, ids=named)
+@pytest.mark.parametrize("case", BF16_PAIRS, ids=named)
 def test_columns_in_pairs(interpreted, v3, case):
   check(case, KERNEL)
 
@@ -297,7 +297,7 @@ ODD = [
 def test_no_races_and_no_memory_read_before_it_is_written(
   monkeypatch, v5e, case
 ):
-  change_blocks(monkeypatch, rows=2, columns=3, filled=3, turns=1)
+  change_blocks(monkeypatch, rows=2, columns=3, fill_columns=3, unroll=1)
   with as_on_a_tpu():
     check(case, KERNEL)
 
@@ -320,7 +320,7 @@ def test_any_shape_as_on_a_tpu(
   case = Case(kernel, stride, "SAME", shape, layout, dtype, activation)
   with pytest.MonkeyPatch.context() as patch:
     plan_for("v5e", patch)
-    change_blocks(patch, rows=2, turns=1)
+    change_blocks(patch, rows=2, unroll=1)
     with as_on_a_tpu():
       check(case, KERNEL)
 
@@ -448,12 +448,18 @@ def test_describe_refuses_what_the_op_refuses():
   [
     ({"rows": 0}, "rows must be at least 1, got 0"),
     ({"packed": 4}, "packed must be 8 or 16, got 4"),
-    ({"sublanes": 24}, "sublanes must be a multiple of 16, got 24"),
-    ({"pairs": True}, "pairs needs 8 sublanes, 2 columns and 2 filled"),
+    ({"sublanes": 24}, r"sublanes must be a multiple of packed \(16\), got 24"),
+    ({"bf16_pairs": True}, "bf16_pairs needs sublanes=8, columns>=2"),
   ],
 )
 def test_blocks_check_themselves(change, message):
-  sizes = {"rows": 1, "sublanes": 16, "packed": 16, "columns": 1, "filled": 1}
+  sizes = {
+    "rows": 1,
+    "sublanes": 16,
+    "packed": 16,
+    "columns": 1,
+    "fill_columns": 1,
+  }
   with pytest.raises(ValueError, match=message):
     Blocks(**(sizes | change))
 

@@ -22,7 +22,7 @@ def pairs(w):
   return {
     (output, tap, output * w.stride + tap - w.low)
     for output in range(w.out)
-    for tap in range(w.kernel)
+    for tap in range(w.kernel_size)
     if 0 <= output * w.stride + tap - w.low < w.size
   }
 
