@@ -1,6 +1,8 @@
 # make demo   create the environment and train the demo
 # make test   create the environment with the test extras, check and test
 # make test-slow   the tests that take long
+# make test-share   today's tenth of the tests that take long; or SHARE=3/10
+# make mutation   mutation testing, for hours; see tests/mutation/README.md
 # make fuzz   damaged files and odd values for every reader, for minutes
 # make test-tpu-compile   all depthwise kernels through the TPU's compiler
 # make bench   every public op on this CPU beside plain JAX
@@ -11,7 +13,11 @@ VENV := .venv
 TEST_VENV := .venv-test
 TEST_BIN := $(TEST_VENV)/bin
 
-.PHONY: demo test test-slow fuzz test-tpu-compile lint bench docs compare clean
+# Share 1 to 10 of the slow tests, by the day.
+SHARE ?= $(shell echo $$(($$(date +%s) / 86400 % 10 + 1)))/10
+
+.PHONY: demo test test-slow test-share fuzz test-tpu-compile mutation lint \
+  bench docs compare clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -23,11 +29,18 @@ test: lint
 test-slow: $(TEST_VENV)/.installed
 	$(TEST_BIN)/python -m pytest -n 2 -m "slow and not libtpu"
 
+test-share: $(TEST_VENV)/.installed
+	$(TEST_BIN)/python -m pytest -n 2 -m slow --share $(SHARE)
+
 fuzz: $(TEST_VENV)/.installed
 	$(TEST_BIN)/python -m pytest -n 2 -m slow tests/fuzz
 
 test-tpu-compile: $(TEST_VENV)/.installed
 	$(TEST_BIN)/python -m pytest -n 2 -m libtpu
+
+mutation: $(TEST_VENV)/.installed
+	$(TEST_BIN)/python -m mutmut run $(MUTANTS)
+	$(TEST_BIN)/python tests/mutation/scores.py
 
 lint: $(TEST_VENV)/.installed
 	$(TEST_BIN)/ruff format --check .

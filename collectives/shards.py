@@ -48,6 +48,12 @@ class Torus(NamedTuple):
 def torus_of(mesh: Mesh) -> Torus:
   """Find the torus of a mesh's devices.
 
+  Args:
+    mesh: Mesh of all devices.
+
+  Returns:
+    Torus whose rings hold indices of devices in mesh order.
+
   >>> from podscale.collectives import group_mesh
   >>> torus_of(group_mesh(jax.devices()[:1])).shard_of_device
   array([0])
@@ -61,6 +67,9 @@ def own_shard(torus: Torus, axis_names: Sequence[str] = ALL_DEVICES) -> Shard:
   Args:
     torus: Torus of the mesh passed to `shard_map`.
     axis_names: All axes of that mesh, in its order.
+
+  Returns:
+    Index of the shard, traced, with the axes that the shards span.
 
   Raises:
     ValueError: A name is not a mesh axis, or the torus belongs to another mesh.

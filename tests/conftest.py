@@ -14,6 +14,10 @@ _cache = tempfile.TemporaryDirectory(prefix="podscale-tests-")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = _cache.name
 
 import jax  # noqa: E402
+from support.shares import (  # noqa: E402, F401
+  pytest_addoption,
+  pytest_collection_modifyitems,
+)
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -197,33 +197,32 @@ def test_ops_need_jax_and_numpy_only(package, podscales, tmp_path):
 
 
 WITHOUT = """
-import importlib, pkgutil, runpy, sys
+import importlib, pkgutil, sys
 
 class Refuse:
   def find_spec(self, name, path=None, target=None):
-    if name.split(".")[0] in ("grain", "simplejpeg", "tyro"):
+    if name.split(".")[0] in ("fsspec", "pyarrow", "simplejpeg", "tyro"):
       raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Refuse())
-for name in ("kernels", "collectives", "model", "bench"):
-  package = importlib.import_module(f"podscale.{name}")
-  for found in pkgutil.walk_packages(package.__path__, f"podscale.{name}."):
-    importlib.import_module(found.name)
-    print(found.name)
-for name in ("grain", "simplejpeg", "tyro"):
+import podscale
+for found in pkgutil.walk_packages(podscale.__path__, "podscale.", print):
   try:
-    importlib.import_module(name)
-  except ModuleNotFoundError:
-    print("without", name)
+    importlib.import_module(found.name)
+  except ModuleNotFoundError as error:
+    print(found.name, error.name)
 """
 
 
-def test_all_but_train_needs_no_input_pipeline_and_no_parser(tmp_path):
-  # Some machines with a GPU have jax and flax, but none of these three.
+def test_only_the_command_line_needs_more_than_arrays(tmp_path):
+  # Machines with a GPU often have jax and flax, but none of these. pyarrow and
+  # fsspec are extras.
   lines = run(sys.executable, "-c", WITHOUT, cwd=tmp_path).stdout.splitlines()
-  assert "podscale.model.efficientnet" in lines
-  assert "podscale.bench.__main__" in lines
-  assert lines[-3:] == ["without grain", "without simplejpeg", "without tyro"]
+  failed = [line.split() for line in lines]
+  assert "podscale.train.settings.arguments" in [name for name, *_ in failed]
+  for name, *package in failed:
+    assert name.startswith("podscale.train."), name
+    assert package == ["tyro"], name
 
 
 # make
