@@ -64,8 +64,8 @@ def _batches(leaves: Sequence[jax.Array]) -> Iterator[_Batch]:
 def _write(buffer: jax.Array, leaves: _Batch, start: int) -> jax.Array:
   """Write leaves to the buffer by one kernel.
 
-  The first kernel allocates the buffer. XLA would allocate one made beforehand
-  at the start of the step, and keep it through all of the forward pass.
+  The first kernel allocates the buffer. A buffer made before the kernel would
+  take its memory from the start of the step, through all of the forward pass.
   """
   registers = buffer.reshape(-1, *TILE)
   written_before = [registers] if start else []
@@ -135,58 +135,59 @@ def _kernel(
   ]
   for load in loads:
     load.start()
-  stores, first = [], 0
+  stores, first_register = [], 0
   for load, loaded_ref, size in zip(loads, loaded_refs, sizes, strict=True):
     load.wait()
     if len(loaded_ref.shape) == 1:
-      _copy_vector(loaded_ref, registers_ref, first)
+      _copy_vector(loaded_ref, registers_ref, first_register)
     else:
-      _copy_matrix(loaded_ref, registers_ref, first)
+      _copy_matrix(loaded_ref, registers_ref, first_register)
     stores.append(
       pltpu.make_async_copy(
-        registers_ref.at[pl.ds(first, size)],
-        out_ref.at[pl.ds(start + first, size)],
+        registers_ref.at[pl.ds(first_register, size)],
+        out_ref.at[pl.ds(start + first_register, size)],
         store_semaphore,
       )
     )
     stores[-1].start()
-    first += size
+    first_register += size
   for store in stores:
     store.wait()
 
 
-def _copy_vector(vector_ref, registers_ref, first: int) -> None:
+def _copy_vector(vector_ref, registers_ref, first_register: int) -> None:
   """Copy `[n]` to registers, row by row."""
   size = vector_ref.shape[0]
   if size % _REGISTER:
-    registers_ref[first + size // _REGISTER] = zeros()
+    registers_ref[first_register + size // _REGISTER] = zeros()
   for row, begin in enumerate(range(0, size, LANES)):
     register, sublane = divmod(row, SUBLANES)
     values = vector_ref[begin : min(begin + LANES, size)]
-    registers_ref[first + register, sublane, : values.size] = values
+    registers_ref[first_register + register, sublane, : values.size] = values
 
 
-def _copy_matrix(matrix_ref, registers_ref, first: int) -> None:
+def _copy_matrix(matrix_ref, registers_ref, first_register: int) -> None:
   """Copy `[height, width]` to registers, tile by tile."""
   height, width = matrix_ref.shape
-  across = pl.cdiv(width, LANES)
   tile_rows, rest = divmod(height, SUBLANES)
+  tile_columns = pl.cdiv(width, LANES)
 
-  def copy_tile_row(down, rows):
-    for column in range(across):
-      begin = column * LANES
+  def copy_tiles(tile_row, rows):
+    for tile_column in range(tile_columns):
+      begin = tile_column * LANES
       values = matrix_ref[
-        pl.ds(down * SUBLANES, rows), begin : min(begin + LANES, width)
+        pl.ds(tile_row * SUBLANES, rows), begin : min(begin + LANES, width)
       ]
-      register = first + down * across + column
+      register = first_register + tile_row * tile_columns + tile_column
       if values.shape != TILE:
         registers_ref[register] = zeros()
       registers_ref[register, : values.shape[0], : values.shape[1]] = values
 
-  def copy_whole(down, carry):
+  def copy_whole_tiles(tile_row, carry):
     del carry
-    copy_tile_row(down, SUBLANES)
+    copy_tiles(tile_row, SUBLANES)
 
-  loop(0, tile_rows, copy_whole, None, max(1, _UNROLL // across))
+  unroll = max(1, _UNROLL // tile_columns)
+  loop(0, tile_rows, copy_whole_tiles, None, unroll)
   if rest:
-    copy_tile_row(tile_rows, rest)
+    copy_tiles(tile_rows, rest)
