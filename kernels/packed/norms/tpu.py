@@ -122,11 +122,17 @@ def _sum_shapes(
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
   """Return the shapes of the slots and of the result.
 
-  There are two slots more than leaves: one for the registers of leaves that
-  are left out, and one for the leaf that continues in the next block.
+  There are at least two slots more than leaves: one for the registers of leaves
+  that are left out, and one for the leaf that continues in the next block.
   """
-  slots_shape = (leaf_map.slots + 2, SCALES * buffers, *TILE)
+  slots = _whole_turns(leaf_map.slots + 2)
+  slots_shape = (slots, SCALES * buffers, *TILE)
   return slots_shape, (leaf_map.leaves // LANES + 1, *TILE)
+
+
+def _whole_turns(slots: int) -> int:
+  """Round up to a multiple of the slots that a turn of the loop takes."""
+  return -(-slots // _UNROLL) * _UNROLL
 
 
 def _kernel(blocks: RegisterBlocks, refs, *, decayed: bool) -> None:
@@ -146,8 +152,11 @@ def _kernel(blocks: RegisterBlocks, refs, *, decayed: bool) -> None:
 
   @pl.when(step == blocks.steps - 1)
   def _end():
-    give = partial(_give, refs, blocks)
-    loop(0, leaf_map.slots, give, None, _UNROLL)
+    # A turn with fewer slots would take 0.5 us longer on v3.
+    given = _whole_turns(leaf_map.slots)
+    for slot in range(leaf_map.slots, given):
+      _clear(refs.slots, slot)
+    loop(0, given, partial(_give, refs, blocks), None, _UNROLL)
 
 
 def _clear(slots_ref, slot, carry=None) -> None:
@@ -186,7 +195,7 @@ def _give(refs, blocks: RegisterBlocks, slot, carry=None) -> None:
   del carry
   sublane = lax.broadcasted_iota(jnp.int32, TILE, 0)
   lane = lax.broadcasted_iota(jnp.int32, TILE, 1)
-  # A shard may have fewer leaves than slots: the spare lane takes the rest.
+  # The spare lane takes the slots that have no leaf.
   first_leaf = blocks.first_leaf(refs.codes)
   leaf = jnp.minimum(first_leaf + slot, blocks.leaf_map.leaves)
   column = zeros()
