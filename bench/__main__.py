@@ -76,10 +76,10 @@ def _compare(before: Any, tables: Tables) -> int:
   if len(set(made_by)) > 1:
     lines = ["compiled by {} -> {}".format(*made_by), *lines]
     if losses:
-      lines.append(f"not a failure, as the compiler differs: {losses} losses")
+      lines.append(f"losses: {losses}, not a failure as the compiler differs")
     losses = 0
   elif losses:
-    lines.append(f"{losses} losses, of {len(lines)} differences")
+    lines.append(f"losses: {losses} of {len(lines)} differences")
   for line in lines:
     print(line, file=sys.stderr)
   return 1 if losses else 0

@@ -114,7 +114,7 @@ def test_the_same_is_silent(compare):
 def test_a_loss_fails(compare):
   assert compare(estimates(100.0), estimates(103.0)) == (
     1,
-    ["x: us 100 -> 103 (1.03), loss", "1 losses, of 1 differences"],
+    ["x: us 100 -> 103 (1.03), loss", "losses: 1 of 1 differences"],
   )
 
 
@@ -129,7 +129,7 @@ def test_a_loss_by_another_compiler_is_reported(compare):
     [
       "compiled by libtpu 1.2 -> libtpu 1.3",
       "x: us 100 -> 103 (1.03), loss",
-      "not a failure, as the compiler differs: 1 losses",
+      "losses: 1, not a failure as the compiler differs",
     ],
   )
 

@@ -45,11 +45,15 @@ def write(tmp_path):
 
 
 @pytest.fixture(params=["translated", "interpreted"])
-def run(write, request, monkeypatch):
-  """Run a hand-written program; the latency of DMAs is a microsecond."""
-
+def code(request, monkeypatch):
+  """Run scalar code translated to Python, and by the tests' interpreter."""
   if request.param == "interpreted":
     monkeypatch.setattr(routine, "ScalarCode", InterpretedCode)
+
+
+@pytest.fixture
+def run(write, code):
+  """Run a hand-written program; the latency of DMAs is a microsecond."""
 
   def run_bundles(bundles, chip="v5e"):
     path = write(bundles)

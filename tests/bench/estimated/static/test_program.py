@@ -1,4 +1,4 @@
-"""Stored dumps against what the script that this code replaces says of them."""
+"""Stored dumps: costs of whole programs and of routines alone."""
 
 import shutil
 
@@ -14,8 +14,9 @@ from podscale.bench.estimated.static.program import (
 )
 from podscale.bench.estimated.static.routine import Routine
 
-# That script's figures: cycles and HBM bytes of the whole program, and of its
-# kernels run alone: cycles, bundles, their cycles, bytes, vector operations.
+# Cycles and HBM bytes of the whole program; and for its routines run alone
+# cycles, bundles, cycles of the bundles, bytes, vector operations. Translated
+# and interpreted code have to give the same figures, each by its own means.
 PROGRAMS = {
   "loop_v5e": (
     *(27916, 3145728),
@@ -88,11 +89,11 @@ def chip_of(name):
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_program_agrees(dumps, name):
+def test_costs_of_programs(dumps, name, code):
   cycles, hbm_bytes, kernels = PROGRAMS[name]
   chip = chip_of(name)
   program = simulate_program(dumps / name, chip)
-  # The figures above are rounded to cycles.
+  # The figures above are rounded to whole cycles.
   assert program.microseconds * chip.mhz == pytest.approx(cycles, abs=0.5)
   parts = [*program.routines, program.top_level]
   assert sum(part.hbm_bytes for part in parts) == hbm_bytes
@@ -105,7 +106,7 @@ def test_program_agrees(dumps, name):
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_kernels_alone_agree(dumps, name):
+def test_costs_of_routines_alone(dumps, name, code):
   chip = chip_of(name)
   for path in program_files(dumps / name)[1]:
     kernel = simulate_routine(path, chip)
@@ -116,11 +117,11 @@ def test_kernels_alone_agree(dumps, name):
     assert kernel.hbm_bytes == hbm_bytes
     slots = kernel.slots["VALU"] * issue * chip.vector_slots
     assert slots == pytest.approx(vector)
-    # On v4 the second of the two keeps its output on the chip.
+    # On v4 the second routine keeps its output on the chip.
     assert all("vmem->cmem" in note for note in kernel.unmodelled)
 
 
-def test_program_calls_kernels_in_its_loop(dumps):
+def test_a_program_calls_routines_in_its_loop(dumps):
   program = simulate_program(dumps / "loop_v5e", CHIPS["v5e"])
   calls = {kernel.name: kernel.calls for kernel in program.routines}
   assert calls == {"convert.1": 1, "copy.11": 7, "fusion.8": 7}
@@ -164,7 +165,7 @@ ENDLESS = [
 TOP = [": { %1 = inlined_call /* %bad = fusion() */ }", ": {}"]
 
 
-def test_kernel_that_fails_takes_the_compilers_estimate(write, tmp_path):
+def test_a_routine_that_fails_takes_the_compilers_estimate(write, tmp_path):
   write(ENDLESS, "2-bad")
   write(TOP, "1-TLP")
   program = simulate_program(tmp_path, CHIPS["v5e"])
