@@ -96,6 +96,14 @@ def test_make_targets_exist(page):
     assert f"\n{target}:" in makefile, target
 
 
+def test_every_make_target_is_described():
+  makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+  (targets,) = re.findall(r"^\.PHONY: ((?:.*\\\n)*.*)$", makefile, re.MULTILINE)
+  commands = (ROOT / "docs/reference/commands.md").read_text(encoding="utf-8")
+  for target in targets.replace("\\\n", " ").split():
+    assert f"| `make {target}` |" in commands
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_a_page_names_no_private_machine(page):
   text = text_of(page)
