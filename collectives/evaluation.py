@@ -133,6 +133,16 @@ def evaluation_sums(
   Raises:
     ValueError: The shapes do not fit, or the labels are the same on all devices
       along one of the axes, so that examples would count more than once.
+
+  >>> from podscale.collectives import group_mesh
+  >>> mesh = group_mesh(jax.devices()[:1])
+  >>> P = jax.sharding.PartitionSpec
+  >>> evaluate = jax.shard_map(
+  ...   evaluation_sums, mesh=mesh, in_specs=P(ALL_DEVICES), out_specs=P()
+  ... )
+  >>> sums = evaluate(jnp.array([[1.0, 0.0], [2.0, 3.0]]), jnp.array([0, 0]))
+  >>> int(sums.examples), int(sums.correct)
+  (2, 1)
   """
   if logits.ndim != 2 or labels.shape != logits.shape[:1]:
     raise ValueError(

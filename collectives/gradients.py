@@ -32,6 +32,18 @@ def mean_gradients[Tree](
   Raises:
     ValueError: A leaf does not have a floating-point dtype, or is already the
       same on all devices along one of the axes.
+
+  >>> from podscale.collectives import device_varying, group_mesh
+  >>> mesh = group_mesh(jax.devices()[:1])
+  >>> P = jax.sharding.PartitionSpec
+  >>> def gradient(w, x):
+  ...   grad = jax.grad(lambda w: jnp.sum(w * x))(device_varying(w))
+  ...   return mean_gradients(grad)
+  >>> gradient = jax.shard_map(
+  ...   gradient, mesh=mesh, in_specs=(P(), P(ALL_DEVICES)), out_specs=P()
+  ... )
+  >>> print(gradient(jnp.float32(2), jnp.arange(4.0)))
+  6.0
   """
   for path, leaf in jax.tree.leaves_with_path(tree):
     _check(jax.tree_util.keystr(path), leaf, axis_names)

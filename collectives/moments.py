@@ -66,6 +66,19 @@ def group_moments(
       implementation is unknown.
     NotImplementedError: "pallas_tpu" without a pivot, or not supported here.
 
+  >>> from podscale.collectives import ALL_DEVICES, group_mesh
+  >>> mesh = group_mesh(jax.devices()[:1])
+  >>> P = jax.sharding.PartitionSpec
+  >>> from podscale.kernels import channel_moments
+  >>> mean = jax.shard_map(
+  ...   lambda x: group_moments(channel_moments(x)).mean,
+  ...   mesh=mesh,
+  ...   in_specs=P(None, None, ALL_DEVICES),
+  ...   out_specs=P(ALL_DEVICES),
+  ... )
+  >>> print(mean(jnp.arange(4.0).reshape(1, 1, 2, 2)))
+  [1. 2.]
+
   Source: Chan, Golub, LeVeque 1979, "Updating formulae and a pairwise
   algorithm for computing sample variances"; groups as in Ying et al. 2018,
   arXiv:1811.06992.

@@ -43,6 +43,15 @@ def all_reduce(
     ValueError: x is not float32, the axis is not a mesh axis, or the
       implementation is unknown.
     NotImplementedError: "pallas_tpu" does not support this case.
+
+  >>> from podscale.collectives import group_mesh
+  >>> mesh = group_mesh(jax.devices()[:1])
+  >>> P = jax.sharding.PartitionSpec
+  >>> total = jax.shard_map(
+  ...   all_reduce, mesh=mesh, in_specs=P(MEMBER), out_specs=P(MEMBER)
+  ... )
+  >>> print(total(jnp.ones(3)))  # on one device the sum is x
+  [1. 1. 1.]
   """
   axes = mesh_axes(axis_name)
   check_implementation(implementation)

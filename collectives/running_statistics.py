@@ -56,6 +56,20 @@ def merge_running_statistics[Tree](
   Raises:
     ValueError: `momentum` is outside [0, 1).
 
+  >>> from podscale.collectives import group_mesh
+  >>> mesh = group_mesh(jax.devices()[:1])
+  >>> P = jax.sharding.PartitionSpec
+  >>> merge = jax.shard_map(
+  ...   lambda mean, variance: merge_running_statistics(
+  ...     mean, variance, old_means=jnp.zeros(1), momentum=0.5
+  ...   ),
+  ...   mesh=mesh,
+  ...   in_specs=P(ALL_DEVICES),
+  ...   out_specs=P(),
+  ... )
+  >>> print(*merge(jnp.ones(1), jnp.full(1, 2.0)))  # one group: unchanged
+  [1.] [2.]
+
   Source: the law of total variance; update rule of Ioffe and Szegedy 2015,
   arXiv:1502.03167, section 3.1, with momentum as in Keras.
   """

@@ -69,10 +69,23 @@ def own_shard(torus: Torus, axis_names: Sequence[str] = ALL_DEVICES) -> Shard:
     axis_names: All axes of that mesh, in its order.
 
   Returns:
-    Index of the shard, traced, with the axes that the shards span.
+    Shard: its number, traced, and the axes that the shards span.
 
   Raises:
     ValueError: A name is not a mesh axis, or the torus belongs to another mesh.
+
+  >>> from podscale.collectives import group_mesh
+  >>> mesh = group_mesh(jax.devices()[:1])
+  >>> P = jax.sharding.PartitionSpec
+  >>> torus = torus_of(mesh)
+  >>> number = jax.shard_map(
+  ...   lambda: own_shard(torus).number[None],
+  ...   mesh=mesh,
+  ...   in_specs=(),
+  ...   out_specs=P(ALL_DEVICES),
+  ... )
+  >>> print(number())
+  [0]
   """
   axes = _axes_of(torus, axis_names)
   shards = jnp.asarray(torus.shard_of_device, jnp.int32)
@@ -105,6 +118,19 @@ def scatter_mean(
     ValueError: The buffer is not float32, the number of devices does not divide
       its rows, the buffer is the same on all devices along an axis, a name is
       not a mesh axis, or the torus belongs to another mesh.
+
+  >>> from podscale.collectives import group_mesh
+  >>> mesh = group_mesh(jax.devices()[:1])
+  >>> P = jax.sharding.PartitionSpec
+  >>> torus = torus_of(mesh)
+  >>> mean = jax.shard_map(
+  ...   lambda x: gather_shards(scatter_mean(x, torus), torus),
+  ...   mesh=mesh,
+  ...   in_specs=P(ALL_DEVICES),
+  ...   out_specs=P(ALL_DEVICES),
+  ... )
+  >>> print(mean(jnp.arange(3.0)))  # on one device the mean is x
+  [0. 1. 2.]
   """
   axes, devices = _axes_of(torus, axis_names), torus.devices
   if buffer.dtype != jnp.float32 or buffer.shape[0] % devices:
@@ -141,7 +167,7 @@ def gather_shards(
 
   Returns:
     Whole buffer, `[rows * devices, ...]`, the same on all devices but typed as
-    varying.
+    varying; see the example of `scatter_mean`.
 
   Raises:
     ValueError: A name is not a mesh axis, or the torus belongs to another mesh.

@@ -46,6 +46,15 @@ def device_varying[Tree](
 
   Raises:
     ValueError: A name is not a mesh axis.
+
+  >>> from podscale.collectives import group_mesh
+  >>> mesh = group_mesh(jax.devices()[:1])
+  >>> P = jax.sharding.PartitionSpec
+  >>> copies = jax.shard_map(
+  ...   device_varying, mesh=mesh, in_specs=P(), out_specs=P(ALL_DEVICES)
+  ... )
+  >>> print(copies(jax.numpy.ones(2)))  # one copy for each device
+  [1. 1.]
   """
   axes = mesh_axes(axis_names)
   return jax.tree.map(lambda leaf: _cast(leaf, axes), tree)

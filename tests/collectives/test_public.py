@@ -21,11 +21,12 @@ def test_exports_what_it_names():
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_docstrings_describe_every_argument_and_the_result(name):
+def test_docstrings_have_every_argument_the_result_and_a_call(name):
   function = FUNCTIONS[name]
   parameters = list(inspect.signature(function).parameters)
   assert documented_arguments(function) == parameters
   assert "Returns:" in function.__doc__
+  assert ">>> " in function.__doc__ or name == "gather_shards"
 
 
 def test_imports_neither_flax_nor_train():
