@@ -26,12 +26,11 @@ from podscale.collectives import ALL_DEVICES, group_mesh
 from podscale.kernels import Moments, depthwise_conv_bn
 from podscale.kernels.depthwise_conv.window import window
 
-# Few, for each compiles two programs; but every activation meets every choice
-# of scale and offset, and each value of the other settings most others. Batches
-# that divide into blocks and that do not, one channel and more than 128, images
-# odd, even, and smaller than the filter. In bfloat16 relu goes without an
-# affine: which side of 0 a value is on would hang on the rounding of x, and
-# with it the floor of the tolerance.
+# Each case compiles two programs, so there are few. Every activation meets all
+# choices of scale and offset, and each other setting meets most others. Batches
+# divide into blocks or not; there is one channel or more than 128; images are
+# odd, even, and smaller than the filter. In bfloat16, relu has no scale and
+# offset: rounding x could move a value across 0, and the tolerance with it.
 CASES = [
   Case(3, 1, "SAME", (5, 4, 7, 3)),
   Case(3, 1, "VALID", (4, 5, 1, 130), "HWCN", "float32", None, "offset"),
@@ -81,14 +80,14 @@ def test_windows_are_those_of_tensorflow(padding, size, kernel, stride):
   ours = window(size, kernel, stride, padding)
   out, low, high = oracle.output_size_and_padding(size, kernel, stride, padding)
   assert (ours.out, ours.low) == (out, low)
-  # `high` also drops what no window reaches.
+  # `high` is lower, even negative, if no window reads the last inputs.
   assert ours.high <= high
   assert ours.low + size + ours.high == (out - 1) * stride + kernel
 
 
 def test_moments_are_those_before_rounding():
-  # Without a prologue the taps meet bfloat16 inputs as they are, so nothing
-  # but the result is rounded to bfloat16.
+  # Without a prologue, the taps read exact bfloat16 inputs, and only the result
+  # is rounded to bfloat16.
   case = Case(3, 1, "SAME", (6, 5, 3, 4), dtype="bfloat16", affine="")
   case = case._replace(activation=None)
   x, filters, *_ = draw(case)
@@ -126,7 +125,7 @@ def test_only_x_and_y_are_kept_for_the_backward_pass(layout):
 
 
 def grads_of_sums(op, x, filters, scale, offset):
-  """Gradients through y and both moments."""
+  """Compute the gradients through y and both moments."""
 
   def loss(*args):
     y, moments = op(*args)
@@ -170,7 +169,7 @@ CASE = Case(3, 2, "SAME", (3, 4, 8, 2))  # one image a device
 
 
 def on_devices(from_outside):
-  """`everything` on 8 devices; weights and their gradients are replicated."""
+  """Make a function like `everything` on 8 devices, with replicated weights."""
   op = partial(depthwise_conv_bn, **CASE.settings)
   mesh = group_mesh(group_size=4)
   images, weights = P(None, None, ALL_DEVICES), (P(), P(), P())
@@ -220,7 +219,7 @@ def test_gradients_of_replicated_weights_are_summed(from_outside):
   names = ["dx", "dfilters", "dscale", "doffset"]
 
   def per_device(function):
-    """The sum of the weights' gradients over devices, all images' dx."""
+    """Sum the weights' gradients over devices; concatenate dx."""
 
     def of_all(x, filters, scale, offset, dy, dmean, dm2):
       grads = []
@@ -245,7 +244,7 @@ def test_gradients_of_replicated_weights_are_summed(from_outside):
 
 @pytest.mark.parametrize("varying", range(4))
 def test_any_one_argument_may_vary_over_devices(varying):
-  # The types alone: shard_map refuses an out_specs that they do not fit.
+  # Types are enough: shard_map rejects out_specs that do not fit them.
   inputs = list(draw(CASE)[:4])
   specs = [P()] * 4
   specs[varying] = P(ALL_DEVICES)

@@ -1,4 +1,4 @@
-"""The depthwise kernels through the real TPU compiler, without a TPU.
+"""Compilation of the depthwise kernels by the real TPU compiler, without a TPU.
 
 A sample of layers by default; `make test-tpu-compile` has all of B0 to B7.
 """
@@ -31,7 +31,7 @@ SAMPLE = [
 
 
 def check(shape, batch, chip, layout="HWNC", dtype=jnp.bfloat16):
-  """It compiles, to two kernels and nothing else that is large."""
+  """Compile a layer; expect two kernels and no other op of their size."""
   _, arguments = layer_arguments(shape, batch, layout)
   arguments = [
     jax.ShapeDtypeStruct(x.shape, dtype if x.dtype == jnp.bfloat16 else x.dtype)
@@ -66,7 +66,7 @@ def test_other_generations(chip):
   [
     (DepthwiseShape(112, 32, 3, 1), 64, "v3"),
     (DepthwiseShape(28, 240, 5, 1), 128, "v5e"),
-    (DepthwiseShape(190, 48, 3, 1), 64, "v5e"),  # takes all of VMEM
+    (DepthwiseShape(190, 48, 3, 1), 64, "v5e"),  # needs all of VMEM
     (DepthwiseShape(28, 240, 3, 2), 128, "v6e"),
   ],
   ids=str,

@@ -1,9 +1,8 @@
 """The Pallas TPU kernels of the depthwise convolution, interpreted.
 
-Plain interpretation checks the values: block by block, with the parts of a
-block beyond the array filled with NaN. TPU interpretation, which is slow, does
-so for one small call with NaN in all memory not yet written, and looks for
-races between copies and reads.
+Plain interpretation runs block by block and fills the parts of a block beyond
+the array with NaN. TPU interpretation is slow: for small calls it fills all
+memory with NaN until it is written, and detects races between copies and reads.
 """
 
 import dataclasses
@@ -43,7 +42,7 @@ KERNEL = partial(depthwise_conv_bn, implementation="pallas_tpu")
 
 @pytest.fixture
 def interpreted(monkeypatch):
-  """Runs Pallas calls as plain JAX, row by row: less code to compile."""
+  """Run Pallas calls as plain JAX, without unrolled rows, to compile faster."""
   run = partial(pl.pallas_call, interpret=True)
   monkeypatch.setattr(pallas_call.pl, "pallas_call", run)
   change_blocks(monkeypatch, unroll=1)
@@ -64,7 +63,7 @@ def plan_for(name, monkeypatch):
     chip = target_chip()
   monkeypatch.setattr(plan, "target_chip", lambda: chip)
   if chip.unpacks_in_memory:
-    # Interpretation on the CPU lacks a rule for this one operation.
+    # Interpretation on the CPU has no rule for this operation.
     mlir.register_lowering(
       _primitive_of_pack_elementwise(),
       mlir.lower_fun(_pack_elementwise, multiple_results=False),
@@ -102,12 +101,13 @@ def _pack_elementwise(even, odd, *, packed_dtype):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-  """Cuts images into several grid steps that do not divide them evenly."""
+  """Split images into several grid steps, the last of them cut short."""
   change_blocks(monkeypatch, rows=2, columns=3, fill_columns=4)
 
 
-# Batches below, at and above a register's images, channels below and above 128
-# lanes, odd and even images, images smaller than the filter, one pixel.
+# There are fewer images than in a register, as many and more; channels below
+# and above 128 lanes; odd and even sizes; images smaller than the filter; and
+# one pixel.
 WHOLE = [
   Case(3, 1, "SAME", (4, 5, 8, 3)),
   Case(3, 2, "SAME", (5, 4, 3, 2), activation="relu", affine="scale"),
@@ -185,7 +185,7 @@ def test_little_of_a_register_is_left_empty(v5e, channels, packed):
   assert made.forward.blocks.packed == made.backward.blocks.packed == packed
 
 
-# Channels in the sublanes: below, at and above a register's 8.
+# Fewer channels than the 8 sublanes of a register, as many, and more.
 CHANNELS_IN_SUBLANES = [
   Case(3, 1, "SAME", (4, 5, 3, 9)),
   Case(3, 2, "SAME", (5, 4, 130, 3), activation="relu", affine="offset"),
@@ -213,7 +213,7 @@ def test_channels_in_the_sublanes_of_images_cut_into_rows(
   check(case, KERNEL)
 
 
-# Halos of one, two or no rows of the neighbouring bands; whole bands per step.
+# The halo of a band has one, two or no rows; a step has a whole band.
 BANDED = [
   Case(3, 1, "SAME", (6, 5, 8, 3), bands=3),
   Case(3, 2, "SAME", (8, 4, 9, 70), bands=2, activation="relu", affine="scale"),
@@ -241,7 +241,7 @@ def test_bands(interpreted, case):
   ids=named,
 )
 def test_bands_cut_into_rows(interpreted, small_blocks, request, chip, case):
-  """The last step has one row, so its neighbours' rows lie in its block."""
+  """The last step has one row, so that the band's halo lies in its block."""
   request.getfixturevalue(chip)
   check(case._replace(dtype="bfloat16"), KERNEL)
 
@@ -279,10 +279,10 @@ def test_any_small_shape(stride, shape, activation):
     check(Case(3, stride, "SAME", shape, activation=activation), KERNEL)
 
 
-# Batches that are no multiple of 8 or 16, channels that are none of 128, blocks
-# that do not divide the rows, stride 2 on even and odd sizes (where TensorFlow
-# pads less before than after), both layouts. The columns in pairs of TPU v3 are
-# not among them: this interpreter cannot read a ref as another type.
+# Batches are no multiples of 8 or 16, channels none of 128, and blocks do not
+# divide the rows. Stride 2 meets even and odd sizes, where TensorFlow pads less
+# before than after. The bfloat16 pairs of TPU v3 are missing, because this
+# interpreter cannot bitcast a ref.
 ODD = [
   Case(3, 1, "SAME", (3, 3, 17, 130)),
   slow(Case(3, 1, "SAME", (3, 3, 30, 130), dtype="bfloat16")),
@@ -334,7 +334,7 @@ def test_the_variance_is_that_of_values_far_from_zero(interpreted, mean):
   _, moments = depthwise_conv_bn(x, center, implementation="pallas_tpu")
   variance = np.float64(moments.m2) / np.float64(moments.count)
   exact_variance = np.asarray(x, np.float64).var((0, 1, 2))
-  # The issue's bound for |mean| / std up to 100.
+  # The bound has to hold for |mean| / std up to 100.
   np.testing.assert_allclose(variance, exact_variance, rtol=1e-4)
 
 
@@ -361,8 +361,8 @@ def test_on_devices_and_under_checkpoint(interpreted):
     )(x, filters, scale, offset)
 
   for ours, other in zip(grads("pallas_tpu"), grads("xla"), strict=True):
-    # Both are within a few ulp of the exact gradients (above); sums of 8
-    # devices, cancelling by at most ten times.
+    # The tests above bound both errors to a few ulp of the exact gradients.
+    # Sums over 8 devices cancel by at most a factor of ten.
     scale = np.abs(other).max()
     np.testing.assert_allclose(ours, other, rtol=0, atol=1e-5 * scale)
 

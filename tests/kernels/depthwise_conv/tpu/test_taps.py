@@ -1,4 +1,4 @@
-"""Which taps meet which inputs, against the definition."""
+"""Ranges of positions that meet the same taps, against the definition."""
 
 import pytest
 
@@ -18,7 +18,7 @@ WINDOWS = [
 
 
 def pairs(w):
-  """(output, tap, input) wherever a tap meets an input."""
+  """Return (output, tap, input) of each tap that meets an input."""
   return {
     (output, tap, output * w.stride + tap - w.low)
     for output in range(w.out)

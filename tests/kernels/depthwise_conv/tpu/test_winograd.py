@@ -1,4 +1,4 @@
-"""Minimal filtering against the sums that it stands for."""
+"""Winograd's transforms against sums of products."""
 
 import numpy as np
 import pytest

@@ -47,7 +47,7 @@ def test_the_variance_is_that_of_values_far_from_zero(mean):
     layout="HWNC",
   )
   variance = np.float64(moments.m2) / np.float64(moments.count)
-  # The bound of the public op for |mean| / std up to 100.
+  # The public op has the same bound for |mean| / std up to 100.
   exact = np.asarray(x, np.float64).var((0, 1, 2))
   np.testing.assert_allclose(variance, exact, rtol=1e-4)
 
