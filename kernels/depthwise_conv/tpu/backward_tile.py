@@ -21,9 +21,9 @@ winograd they are points of consecutive Winograd tiles.
 AddToFilter = Callable[[int, int, jax.Array], None]
 """Function that adds a register to the filter's gradient.
 
-It takes a row and a column of the filter, with winograd a point. The tile's
-functions call it as soon as a sum is complete: if they returned all
-sums at the end, registers would spill.
+It takes a row and a column of the filter, with winograd a point. The functions
+below call it as soon as a sum is complete: if they returned all sums at the
+end, registers would spill.
 """
 
 
@@ -59,10 +59,10 @@ def gradients(
   for a in tap_rows:
     filter_sums: dict[int, jax.Array] = {}
     for output, pairs in meetings.items():
-      q = read(a, output)
+      dy = read(a, output)
       for column, b in pairs:
-        dz[column] = plus(dz[column], q * filters[a][b])
-        filter_sums[b] = plus(filter_sums.get(b), q * z[column])
+        dz[column] = plus(dz[column], dy * filters[a][b])
+        filter_sums[b] = plus(filter_sums.get(b), dy * z[column])
     for b, filter_sum in filter_sums.items():
       add_to_filter(a, b, filter_sum)
   return dz
@@ -101,10 +101,10 @@ def gradients_winograd(
     for a in tap_rows:
       filter_sum: Value = None
       for t in tiles:
-        q = read(a, t * points + j)
-        products[t][j] = plus(products[t][j], q * filters[a][j])
+        dy = read(a, t * points + j)
+        products[t][j] = plus(products[t][j], dy * filters[a][j])
         if transposed[t][j] is not None:
-          filter_sum = plus(filter_sum, q * transposed[t][j])
+          filter_sum = plus(filter_sum, dy * transposed[t][j])
       if filter_sum is not None:
         add_to_filter(a, j, filter_sum)
   dz = [

@@ -1,10 +1,9 @@
 """Per-channel inputs and outputs of a kernel, in either layout.
 
-With the channels in the lanes, each vector is an operand of its own. A vector
-`[c]` needs no copy; TPU v3 needs a row `[1, c]`, and that copy costs several
-microseconds on chips whose DMA has a latency of one. With the channels in the
-sublanes, all vectors are columns of one table `[c, values]`, because a vector
-of its own would take 512 bytes a channel.
+With the channels in the lanes, each vector is an operand of its own: `[c]`, or
+a row `[1, c]` for TPU v3. XLA copies the vector to make a row, so later chips
+take `[c]`. With the channels in the sublanes, all vectors are columns of one
+table `[c, values]`, because a column of its own would take 512 bytes a channel.
 """
 
 from collections.abc import Mapping, Sequence

@@ -14,7 +14,7 @@ from . import forward as forward_kernel
 from .geometry import Geometry
 from .plan import Plan
 
-_SPARE = 4 * 2**20  # bytes; the compiler was seen to take 1.5 MiB besides
+_SPARE = 4 * 2**20  # bytes, for the compiler's own buffers
 
 
 def forward(
