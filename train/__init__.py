@@ -1,1 +1,1 @@
-"""Training: recipes, the step, the loop. `python -m podscale.train PRESET`."""
+"""Training of EfficientNets: `python -m podscale.train PRESET`."""

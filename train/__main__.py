@@ -1,7 +1,7 @@
-"""The command line: `python -m podscale.train PRESET [--flag value]`."""
+"""Command line: `python -m podscale.train PRESET [--flag value]`."""
 
 if __name__ == "__main__" and __package__ == "train":
-  # `python -m train` from the checkout: the same program by its real name.
+  # `python -m train` in a checkout runs the same program by its real name.
   import runpy
 
   runpy.run_module("podscale.train", run_name="__main__", alter_sys=True)
@@ -12,14 +12,18 @@ import sys
 from collections.abc import Sequence
 
 from .errors import NonFiniteError, SaveError, UsageError, printable
-from .processes import crash_notifier, terminal  # before JAX, see the former
+from .processes import crash_notifier, terminal  # before JAX, see goodbye
 from .processes.signals import Stop
 from .settings.arguments import parse
 from .settings.config import Config
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Parses the arguments and trains; returns the exit code."""
+  """Parse the arguments and train; return the exit code.
+
+  Args:
+    argv: Words of the command line; None takes `sys.argv`.
+  """
   words = sys.argv[1:] if argv is None else argv
   try:
     if words[:1] == ["diff"]:
@@ -29,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     terminal.divert()
     stop = Stop(terminal.leave)
     stop.listen()
-    # Late, so that --help does not wait for JAX.
+    # Imported late, so that --help does not wait for JAX.
     from .loop import train
     from .processes.devices import configure_jax
     from .processes.distributed import join, leaving_together
@@ -45,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(words: Sequence[str]) -> Config:
-  """Parses the arguments; `--help | head` ends without a word."""
+  """Parse the arguments; exit silently if the pipe of `--help` closes."""
   try:
     try:
       return parse(words)
@@ -58,17 +62,20 @@ def _parse(words: Sequence[str]) -> Config:
 
 
 def _say(error: Exception) -> int:
-  """Prints an error as one line; returns the exit code."""
+  """Print an error as one line; return the exit code."""
   print(f"podscale-train: {printable(str(error))}", file=sys.stderr, flush=True)
   return 2 if isinstance(error, UsageError) else 1
 
 
 def _diff(workdirs: Sequence[str]) -> int:
-  """Prints where two runs part; 1 where they do."""
+  """Print the first difference of two runs; return 1 if there is one."""
   from .records.diff import diff
 
   if len(workdirs) != 2:
-    raise UsageError("python -m podscale.train diff RUN_A RUN_B: two workdirs")
+    raise UsageError(
+      f"diff takes two workdirs, got {len(workdirs)}; usage: "
+      "python -m podscale.train diff RUN_A RUN_B"
+    )
   lines = diff(*workdirs)
   print("\n".join(lines) or "the same, bit for bit")
   return 1 if lines else 0

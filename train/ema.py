@@ -1,7 +1,7 @@
-"""An average over the training steps, for evaluation.
+"""Exponential moving average over the training steps, for evaluation.
 
-It runs over the parameters and over batch norm's running statistics alike, as
-in TensorFlow's EfficientNet, where evaluation uses both averages.
+It covers the parameters and batch norm's running statistics, as in TensorFlow's
+EfficientNet, whose evaluation uses both averages.
 """
 
 from typing import Any
@@ -13,10 +13,12 @@ PyTree = Any
 
 
 def init_ema(values: PyTree) -> PyTree:
-  """The average before the first step: a float32 copy of `values`.
+  """Make the average before the first step, a float32 copy of `values`.
 
-  It is a copy, and not the same buffers, so that a step may be given both to
-  overwrite.
+  A step overwrites the buffers of both, so they must not share any.
+
+  Args:
+    values: Tree of arrays.
   """
   return jax.tree.map(lambda x: jnp.array(x, jnp.float32, copy=True), values)
 
@@ -28,26 +30,27 @@ def update_ema(
   num_updates: jax.Array | int,
   max_decay: float,
 ) -> PyTree:
-  """One step of the average, over about the last tenth of the steps so far.
+  """Update the average, which spans about the last tenth of the steps so far.
 
       decay   = min(max_decay, (1 + n) / (10 + n))
       average = decay * average + (1 - decay) * values
 
-  The ramp matters where steps are few: over the 6,842 steps of 350 epochs at
-  batch 65,536, a constant decay of 0.9999 would leave half of the initial
-  weights in the average. With it the average's mean age is a tenth of the steps
-  taken, until `max_decay` is reached: 0.9999 after some 90,000 steps.
+  The ramp matters for short runs: over the 6,842 steps of 350 epochs at batch
+  65,536, a constant decay of 0.9999 would keep half of the initial weights in
+  the average. With the ramp, the mean age of the averaged values is a tenth of
+  the steps done, until the decay reaches `max_decay`, 0.9999 after about 90,000
+  steps.
 
   Args:
-    average: float32 tree, from `init_ema` or the last step.
-    values: tree of the same structure and shapes, as they are after this step.
-    num_updates: `n`, the number of parameter updates done, this step's
-      included: 1 at the first. TensorFlow reads its step counter after the
-      optimizer has counted (`ema.apply` under a dependency on the train op).
-    max_decay: the largest decay.
+    average: Average before this step, a float32 tree.
+    values: Values after this step, a tree of the same structure and shapes.
+    num_updates: Number `n` of parameter updates done, including this step's, so
+      1 at the first step. TensorFlow reads its step counter after the optimizer
+      has incremented it (`ema.apply` depends on the train op).
+    max_decay: Largest decay.
 
   Returns:
-    The new average, float32.
+    The new average, a float32 tree.
 
   >>> average = init_ema({"kernel": jnp.array([0.0, 11.0])})
   >>> values = {"kernel": jnp.array([11.0, 0.0])}
@@ -58,7 +61,7 @@ def update_ema(
   in `models/official/efficientnet/main.py` of tensorflow/tpu.
   """
   n = jnp.asarray(num_updates, jnp.float32)
-  # 1 - decay, without the digits that subtracting from 1 would lose.
+  # This is 1 - decay; subtracting the decay from 1 would lose digits.
   share = jnp.maximum(1 - max_decay, 9 / (10 + n))
   with jax.named_scope("update_ema"):
     return jax.tree.map(

@@ -1,4 +1,4 @@
-"""The exceptions that the command line turns into one line each."""
+"""Exceptions that the command line prints as one line."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,33 +6,33 @@ from typing import Any
 
 
 class UsageError(ValueError):
-  """A mistake in what the user asked for.
+  """Error in the user's request, such as a setting, a file or a folder.
 
-  The command line prints its message as one line and exits with code 2; so the
-  message holds the numbers and, where possible, the cure.
+  The command line prints its message as one line and exits with code 2. The
+  message holds the numbers and, if possible, the cure.
   """
 
 
 class NonFiniteError(RuntimeError):
-  """The loss or the gradient of a step is not finite; exit code 1.
+  """Loss or gradient that is not finite; exit code 1.
 
   Attributes:
-    data_state: Where the input stands behind that step's images; None until
-      who knows it has set it.
+    data_state: Position of the input after that step's images; None until the
+      training loop sets it.
   """
 
   data_state: dict[str, Any] | None = None
 
 
 class SaveError(RuntimeError):
-  """A checkpoint that could not be written; those before it are whole.
+  """Checkpoint that could not be written; older checkpoints are intact.
 
-  Exit code 1, where it is that of the last step.
+  The command line exits with code 1 if it is the checkpoint of the last step.
   """
 
 
 def one_line(error: Exception) -> str:
-  """What an error says, without its line ends.
+  """Return the text of an error in one line.
 
   >>> one_line(ValueError(" a   b "))
   'a b'
@@ -41,7 +41,7 @@ def one_line(error: Exception) -> str:
 
 
 def printable(text: str) -> str:
-  r"""Escape what does not print, such as a line end in the name of a file.
+  r"""Escape characters that do not print, such as a newline in a file's name.
 
   >>> print(printable("a folder\nready"))
   a folder\nready
@@ -52,7 +52,12 @@ def printable(text: str) -> str:
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
-  """The error for a name that is not in `known`, with the nearest that are.
+  """Make the error for an unknown name, with the nearest known names.
+
+  Args:
+    kind: Kind of thing that has the name, such as "preset".
+    name: Unknown name.
+    known: Known names.
 
   >>> str(unknown_name("preset", "b5-64", ["b0", "b5-64k", "demo"]))
   "unknown preset 'b5-64'; did you mean 'b5-64k'?"

@@ -1,76 +1,53 @@
-"""The training loop: from settings to a trained network, in one function."""
+"""Training loop: from settings to a trained network."""
 
 import contextlib
 import functools
-import json
-import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
-from jax.tree_util import KeyPath, keystr
 from rich.console import Console
 
-from ..collectives import ALL_DEVICES, EvaluationTotals
-from .assembly import assemble
-from .data import (
-  Batch,
-  EvalBatches,
-  Order,
-  Shuffled,
-  ShuffledInShards,
-  Skips,
-  Source,
-  TrainBatches,
-  describe,
-  eval_batches,
-  train_batches,
-)
-from .data.loading.device_prefetch import (
-  DataWait,
-  DeviceBatch,
-  DevicePrefetch,
-  next_batch,
-)
-from .errors import NonFiniteError, SaveError, UsageError, printable
+from ..collectives import EvaluationTotals
+from .assembly import Assembly, assemble
+from .data import Skips
+from .data.loading.device_prefetch import DevicePrefetch
+from .errors import NonFiniteError, SaveError, UsageError
+from .evaluation import check_test_images, evaluate, evaluation_record
+from .input_pipeline import open_train_batches, prefetch
+from .metrics_window import MetricsWindow
+from .non_finite import describe_non_finite
 from .processes import terminal
 from .processes.console import RunConsole
-from .processes.distributed import first_message, on_all, on_main
+from .processes.distributed import main_decides
 from .processes.signals import Stop
-from .processes.watchdog import Watch
+from .processes.watchdog import Watchdog
 from .records.checkpoint import Checkpoints
 from .records.lock import WorkdirLock
-from .records.log import RunLog, run_record
+from .records.log import RunLog
 from .records.report import report
-from .records.wall_time import STEPS, Account
-from .records.workdir import SplitIdentity, claim
+from .records.wall_time import STEPS, WallTime
 from .settings.config import Config
 from .setup import Run, set_up
-from .state import TrainState, Variables
-from .step import EvalStep, Metrics
+from .start import claim_workdir, log_start, open_log, restore
+from .state import TrainState
 
-_MOST_NAMED = 5  # tensors in a message
-_MOST_NORMS = 3
-# Between tries to write the last state; after a signal, less.
+# Pauses between attempts to save the last state; shorter after a signal.
 _RETRY_SECONDS = (1, 4, 10)
-_LONG_CHECK_SECONDS = 5
 
 
 class Trained(NamedTuple):
-  """What a run ends with.
+  """Result of a run.
 
   Attributes:
-    state: As the last step left it, with the tensors by name.
-    evaluation: The last of the averaged variables, on the test split: of
-      `state`, but where a signal stopped the run, which is not evaluated
-      again. None if it was stopped before the first.
+    state: State after the last step, with whole tensors by name.
+    evaluation: Last evaluation of the averaged variables on the test split.
+      A run that a signal stops does not evaluate its last state; None if it
+      stopped before the first evaluation.
   """
 
   state: TrainState
@@ -80,21 +57,18 @@ class Trained(NamedTuple):
 def train(
   config: Config, console: Console | None = None, stop: Stop | None = None
 ) -> Trained:
-  """Trains and evaluates as `config` says, resuming what its workdir holds.
+  """Train and evaluate a network; resume if the workdir holds a checkpoint.
 
   Args:
-    config: The settings.
-    console: Where to print; None is the terminal.
-    stop: When to stop; None takes SIGTERM and SIGINT while it trains.
-
-  Returns:
-    The state as the last step left it, and the last evaluation.
+    config: Settings of the run.
+    console: Console for the log lines; None prints to the terminal.
+    stop: Stop request; None listens for SIGTERM and SIGINT during training.
 
   Raises:
-    UsageError: settings, data or workdir that cannot be used.
-    NonFiniteError: the loss or the gradient of a step is not finite, and the
-      run is to stop then, or has rolled back as often as it may.
-    SaveError: the last state could not be written, tried again and again.
+    UsageError: Settings, data or workdir cannot be used.
+    NonFiniteError: The loss or the gradient of a step is not finite, and the
+      settings forbid a rollback or the run has used up its rollbacks.
+    SaveError: Every attempt to save the last state failed.
   """
   console = console or RunConsole()
   config = replace(config, workdir=_workdir(config))
@@ -123,8 +97,8 @@ def _train_with_rollbacks(
         data_state = error.data_state
         if jax.process_index() == 0:
           text = (
-            f"{error}; going on from there with the images that follow, "
-            f"{rollbacks} of at most {config.most_rollbacks} times"
+            f"{error}; rolling back, then training on the images that follow "
+            f"(rollback {rollbacks} of at most {config.most_rollbacks})"
           )
           console.print(text, markup=False, highlight=False, soft_wrap=True)
 
@@ -136,12 +110,17 @@ def _train(
   data_state: dict[str, Any] | None,
   lock: WorkdirLock,
 ) -> Trained:
-  """As `train`, up to a step that is not finite.
+  """Train to the end, to a signal or to a step that is not finite.
 
-  With `data_state` the input goes on from there, not from where the checkpoint
-  has it.
+  Args:
+    config: Settings of the run.
+    console: Console for the log lines.
+    stop: Stop request.
+    data_state: Position at which the input starts; None takes the position in
+      the checkpoint.
+    lock: Lock of the workdir.
   """
-  account = Account()
+  wall_time = WallTime()
   run = set_up(config)
   assembly = assemble(
     config,
@@ -151,252 +130,249 @@ def _train(
     scale=run.scale,
   )
   workdir = Path(config.workdir or "")
-  notes = _claim(config, run, workdir, lock)
+  notes = claim_workdir(config, run, workdir, lock)
   terminal.keep_in(workdir, jax.process_index())
-  stop.advice = f"to go on: the same command with --workdir {workdir}"
-
-  # --- The state, the data and where both stood ---------------------------
-  sharding = assembly.sharding
-  train_step, eval_step, unpack, unpack_average = (
-    account.first_call("compilation", jitted)
-    for jitted in (
-      *(assembly.train_step, assembly.eval_step),
-      *(sharding.unpack, sharding.unpack_average),
-    )
-  )
-  state = assembly.init_state()
-  leaves = state.variables.params.packing.paths
+  stop.advice = f"to resume, run the same command with --workdir {workdir}"
   skips = Skips(config.data.skip_bad)
   with contextlib.ExitStack() as stack:
-    batches = _batches(config, run, skips)
+    host_batches = open_train_batches(config, run, skips)
     checkpoints = stack.enter_context(
       Checkpoints(workdir / "checkpoints", keep=config.keep_checkpoints)
     )
-    step = 0
-    damaged: list[str] = []
-    restored = checkpoints.restore_latest(
-      sharding.unpacked_shapes(state),
-      last_step=run.total_steps,
-      check_data=batches.check,
-    )
-    if restored:
-      step, saved, saved_data, damaged = restored
-      state = sharding.pack(saved, like=state)
-      data_state = data_state or saved_data
-    if data_state:
-      batches.restore(data_state)
-    log = stack.enter_context(_open_log(workdir, run, step, console))
+    start = restore(checkpoints, assembly, host_batches, run)
+    if position := data_state or start.data_state:
+      host_batches.restore(position)
+    log = stack.enter_context(open_log(workdir, run, start.step, console))
     stop.say = functools.partial(log.message, everywhere=True)
-    log.run(run_record(config))
-    damage = (f"{d}; put aside, the one before is used" for d in damaged)
-    for line in (*notes, *damage):
-      log.message(line)
-    log.message(_banner(config, run, workdir, step))
-    for line in describe(run.train_source, run.test_source):
-      log.message(printable(line))
-    watch = stack.enter_context(
-      Watch(lambda text: log.message(text, everywhere=True))
+    log_start(log, config, run, workdir, start.step, [*notes, *start.notes])
+    watchdog = stack.enter_context(
+      Watchdog(lambda text: log.message(text, everywhere=True))
     )
-
-    feed = stack.enter_context(
-      contextlib.closing(_feed(batches, run, state=batches.state))
+    batches = stack.enter_context(
+      contextlib.closing(prefetch(host_batches, run.mesh, host_batches.state))
     )
-
-    def save() -> None:
-      checkpoints.save(step, unpack(state), feed.state())
-
-    totals: EvaluationTotals | None = None
-    told = 0
-
-    def evaluate_and_log() -> bool:
-      """Whether it came to its end, and not the run."""
-      nonlocal totals, told
-      with account.spent_on("evaluation"), watch.over("evaluation"):
-        evaluated = evaluate(eval_step, unpack_average(state), run, skips, stop)
-      if evaluated is None:
-        return False
-      totals = evaluated
-      log.eval(_eval_record(totals, step, run))
-      if len(skips) > told:
-        log.message(skips.summary(), everywhere=True)
-        told = len(skips)
-      return True
-
-    if _main_finds(not log.evaluated or bool(notes)):
-      with watch.over("checking the test images"):
-        _check_test_images(run, skips, log)
-    account.add("initialisation", account.seconds()[STEPS])
-
-    # --- Steps -------------------------------------------------------------
-    evaluate_every = _interval(config.eval_every_epochs, run)
-    save_every = _interval(config.checkpoint_every_epochs, run)
-    is_due = step == run.total_steps or (step and step % evaluate_every == 0)
-    stopping = False
-    if is_due and _main_finds(step not in log.evaluated):
-      # The process that saved this step did not come to it.
-      stopping = not evaluate_and_log()
-    pending: list[Metrics] = []
-    wait = DataWait()
-    clock = time.perf_counter()
-    while step < run.total_steps and not stopping:
-      with watch.over("waiting for images"):
-        last_loss = pending[-1]["loss"] if pending else None
-        batch = wait.next(feed, stop, last_loss)
-      stopping = batch is None
-      if batch is not None:
-        with watch.over("starting a step"):
-          images = assembly.augment(batch)
-          state, metrics = train_step(state, images, batch["label"])
-        stop.started(metrics["loss"])
-        step += 1
-        pending.append(metrics)
-      last = step == run.total_steps
-      evaluates = not stopping and (last or step % evaluate_every == 0)
-      saves = last or stopping or step % save_every == 0
-      logs = evaluates or saves or step % config.log_every_steps == 0
-      if logs and pending:
-        with watch.over("waiting for the devices"):
-          done = jax.device_get(pending)
-        try:
-          values = _finite(done, step, checkpoints, leaves)
-        except NonFiniteError as error:
-          error.data_state = feed.state()
-          raise
-        seconds = time.perf_counter() - clock
-        rate = len(done) * config.batch_size / seconds
-        waited = wait.seconds / seconds
-        log.train(_train_record(values, step, rate, waited, run))
-        account.add("data wait", wait.seconds)
-        pending = []
-        # What goes wrong in an evaluation costs no training then.
-        if saves:
-          with account.spent_on("checkpoints"), watch.over("saving"):
-            try:
-              save()
-            except SaveError as error:
-              log.message(f"{error}; the run goes on")
-        if evaluates:
-          stopping = not evaluate_and_log()
-        if evaluates or saves:
-          log.times(step, account.seconds())
-        wait, clock = DataWait(), time.perf_counter()
-
-    # --- The end -----------------------------------------------------------
-    with account.spent_on("checkpoints"), watch.over("saving"):
-      _save_at_last(save, checkpoints, log, stop)
-    stop.saved()
-    if not stopping and totals is None:  # resumed where no step was left
-      with account.spent_on("evaluation"):
-        average = unpack_average(state)
-        totals = evaluate(eval_step, average, run, skips, stop)
-      stopping = totals is None
-    if stopping:
-      log.message(
-        f"stopped by {stop.signal} at step {step}, saved; {stop.advice}"
-      )
-    log.times(step, account.seconds())
+    loop = _Loop(
+      config=config,
+      run=run,
+      assembly=assembly,
+      skips=skips,
+      batches=batches,
+      checkpoints=checkpoints,
+      log=log,
+      watchdog=watchdog,
+      wall_time=wall_time,
+      stop=stop,
+      state=start.state,
+      step=start.step,
+    )
+    if main_decides(not log.evaluated or bool(notes)):
+      with watchdog.watch("checking the test images"):
+        check_test_images(run, skips, log)
+    wall_time.add("initialisation", wall_time.seconds()[STEPS])
+    loop.run_steps()
+    loop.finish()
   if jax.process_index() == 0:
     report(workdir, console)
-  return Trained(unpack(state), totals)
+  return Trained(loop.unpack(loop.state), loop.totals)
 
 
-def evaluate(
-  eval_step: EvalStep, variables: Variables, run: Run, skips: Skips, stop: Stop
-) -> EvaluationTotals | None:
-  """Evaluate a network's variables on every test example once.
+class _Due(NamedTuple):
+  """Work that is due after a step."""
 
-  Returns:
-    The sums; None where the run is to stop before all are there.
+  evaluate: bool
+  save: bool
+  log: bool
+
+
+@dataclass
+class _Loop:
+  """Training loop over one input, with the files that it writes.
+
+  Attributes:
+    config: Settings of the run.
+    run: Data and devices of the run.
+    assembly: Steps and shardings.
+    skips: Record of the images that are left out.
+    batches: Training batches on the devices.
+    checkpoints: Checkpoints of the run.
+    log: Log of the run.
+    watchdog: Reporter of work that hangs.
+    wall_time: Account of the process's time.
+    stop: Stop request.
+    state: Training state after the last step.
+    step: Number of steps done.
+    totals: Last evaluation of this process; None before it.
+    stopping: True once a signal stops the run.
   """
-  totals = EvaluationTotals()
-  batches = _eval_batches(run, skips)
-  with contextlib.closing(_feed(iter(batches), run)) as feed:
-    for _ in range(len(batches)):
-      batch = next_batch(feed, stop)
-      if batch is None:
-        return None
-      totals.add(eval_step(variables, batch["image"], batch["label"]))
-  return totals
 
+  config: Config
+  run: Run
+  assembly: Assembly
+  skips: Skips
+  batches: DevicePrefetch
+  checkpoints: Checkpoints
+  log: RunLog
+  watchdog: Watchdog
+  wall_time: WallTime
+  stop: Stop
+  state: TrainState
+  step: int
+  totals: EvaluationTotals | None = None
+  stopping: bool = False
 
-def _claim(
-  config: Config, run: Run, workdir: Path, lock: WorkdirLock
-) -> list[str]:
-  """Takes the workdir, in process 0; returns lines for its log."""
-  data = {
-    "train": _identity(run.train_source),
-    "test": _identity(run.test_source),
-  }
-  notes: list[str] = []
-  on_main(lambda: notes.extend(claim(workdir, config, data, lock)))
-  text = json.dumps(data)
-  of_main = first_message(text)
+  def __post_init__(self):
+    timed = functools.partial(self.wall_time.time_first_call, "compilation")
+    self._train_step = timed(self.assembly.train_step)
+    self._eval_step = timed(self.assembly.eval_step)
+    self.unpack = timed(self.assembly.sharding.unpack)
+    self._unpack_average = timed(self.assembly.sharding.unpack_average)
+    self._evaluate_every = _interval(self.config.eval_every_epochs, self.run)
+    self._save_every = _interval(self.config.checkpoint_every_epochs, self.run)
+    self._skips_logged = 0
 
-  def check_same() -> None:
-    if text != of_main:
-      raise UsageError(
-        f"process {jax.process_index()} has other images than process 0: "
-        f"{text} where that has {of_main}"
+  def run_steps(self) -> None:
+    """Train until the last step or a signal."""
+    self._evaluate_restored_state()
+    window = MetricsWindow()
+    while self.step < self.run.total_steps and not self.stopping:
+      self._take_step(window)
+      due = self._due()
+      if due.log and window.metrics:
+        self._report(window, due)
+        window = MetricsWindow()
+
+  def finish(self) -> None:
+    """Save the last state, and evaluate it if nothing has been evaluated."""
+    with (
+      self.wall_time.measure("checkpoints"),
+      self.watchdog.watch("saving"),
+    ):
+      _save_last(self.save, self.checkpoints, self.log, self.stop)
+    self.stop.saved()
+    if not self.stopping and self.totals is None:
+      # The checkpoint was already that of the last step.
+      with self.wall_time.measure("evaluation"):
+        self.totals = self._evaluate()
+      self.stopping = self.totals is None
+    if self.stopping:
+      self.log.message(
+        f"stopped by {self.stop.signal} at step {self.step}, saved; "
+        f"{self.stop.advice}"
       )
+    self.log.times(self.step, self.wall_time.seconds())
 
-  on_all(check_same)
-  return notes
-
-
-def _identity(source: Source) -> SplitIdentity:
-  return {"examples": len(source), "listing": source.listing}
-
-
-def _open_log(workdir: Path, run: Run, step: int, console: Console) -> RunLog:
-  """The log of this process; what is wrong in process 0 all processes raise."""
-
-  def open_log(is_main: bool) -> RunLog:
-    return RunLog(
-      workdir,
-      total_steps=run.total_steps,
-      resume_step=step,
-      is_main=is_main,
-      console=console,
+  def save(self) -> None:
+    """Start to save the state and the position of the input."""
+    self.checkpoints.save(
+      self.step, self.unpack(self.state), self.batches.state()
     )
 
-  logs: list[RunLog] = []
-  on_main(lambda: logs.append(open_log(is_main=True)))
-  return logs[0] if logs else open_log(is_main=False)
+  def _evaluate_restored_state(self) -> None:
+    """Run an evaluation that the process before saved for, but missed."""
+    last = self.step == self.run.total_steps
+    due = last or (self.step and self.step % self._evaluate_every == 0)
+    if due and main_decides(self.step not in self.log.evaluated):
+      self._evaluate_and_log()
 
+  def _take_step(self, window: MetricsWindow) -> None:
+    with self.watchdog.watch("waiting for images"):
+      batch = window.next_batch(self.batches, self.stop)
+    if batch is None:
+      self.stopping = True
+      return
+    with self.watchdog.watch("starting a step"):
+      images = self.assembly.augment(batch)
+      self.state, metrics = self._train_step(self.state, images, batch["label"])
+    self.stop.started(metrics["loss"])
+    self.step += 1
+    window.metrics.append(metrics)
 
-def _main_finds(what: bool) -> bool:
-  """What process 0 finds, in all of them."""
-  is_main = jax.process_index() == 0
-  return first_message("yes" if is_main and what else "") == "yes"
-
-
-def _check_test_images(run: Run, skips: Skips, log: RunLog) -> None:
-  """Refuses test images that an evaluation would stop at, before the steps."""
-  begin = time.perf_counter()
-  on_all(lambda: _eval_batches(run, skips).check())
-  seconds = time.perf_counter() - begin
-  if seconds > _LONG_CHECK_SECONDS:
-    images = f"{len(run.test_source):,} test images"
-    log.message(
-      f"checked the headers and labels of {images} in {seconds:.0f} s"
+  def _due(self) -> _Due:
+    last = self.step == self.run.total_steps
+    evaluate = not self.stopping and (
+      last or self.step % self._evaluate_every == 0
     )
+    save = last or self.stopping or self.step % self._save_every == 0
+    log = evaluate or save or self.step % self.config.log_every_steps == 0
+    return _Due(evaluate, save, log)
+
+  def _report(self, window: MetricsWindow, due: _Due) -> None:
+    """Log the steps of a window, then save and evaluate if that is due."""
+    with self.watchdog.watch("waiting for the devices"):
+      values = window.fetch()
+    self._check_finite(values)
+    progress = {"step": self.step, "epoch": self._epoch()}
+    self.log.train(progress | window.summarize(values, self.config.batch_size))
+    self.wall_time.add("data wait", window.wait_seconds)
+    # Before the evaluation, so that an error in it costs no training.
+    if due.save:
+      self._save_or_go_on()
+    if due.evaluate:
+      self._evaluate_and_log()
+    if due.evaluate or due.save:
+      self.log.times(self.step, self.wall_time.seconds())
+
+  def _check_finite(self, values: list[dict[str, np.ndarray]]) -> None:
+    """Raise a NonFiniteError if a loss or gradient is not finite."""
+    leaves = self.state.variables.params.packing.paths
+    problem = describe_non_finite(values, self.step - len(values) + 1, leaves)
+    if not problem:
+      return
+    with contextlib.suppress(SaveError):
+      self.checkpoints.wait()
+    good = self.checkpoints.latest_step()
+    where = (
+      "no checkpoint is saved yet"
+      if good is None
+      else f"the last good checkpoint is that of step {good}"
+    )
+    error = NonFiniteError(f"{problem}; {where}")
+    error.data_state = self.batches.state()
+    raise error
+
+  def _save_or_go_on(self) -> None:
+    with (
+      self.wall_time.measure("checkpoints"),
+      self.watchdog.watch("saving"),
+    ):
+      try:
+        self.save()
+      except SaveError as error:
+        self.log.message(f"{error}; the run goes on")
+
+  def _evaluate_and_log(self) -> None:
+    with (
+      self.wall_time.measure("evaluation"),
+      self.watchdog.watch("evaluation"),
+    ):
+      totals = self._evaluate()
+    if totals is None:
+      self.stopping = True
+      return
+    self.totals = totals
+    self.log.eval(
+      evaluation_record(totals, step=self.step, epoch=self._epoch())
+    )
+    if len(self.skips) > self._skips_logged:
+      self.log.message(self.skips.summary(), everywhere=True)
+      self._skips_logged = len(self.skips)
+
+  def _evaluate(self) -> EvaluationTotals | None:
+    average = self._unpack_average(self.state)
+    return evaluate(self._eval_step, average, self.run, self.skips, self.stop)
+
+  def _epoch(self) -> float:
+    return self.step / self.run.steps_per_epoch
 
 
-def _eval_batches(run: Run, skips: Skips) -> EvalBatches:
-  return eval_batches(
-    run.test_source,
-    batch_size=run.eval_batch_size,
-    resolution=run.resolution,
-    skips=skips,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-  )
-
-
-def _save_at_last(
+def _save_last(
   save: Callable[[], None], checkpoints: Checkpoints, log: RunLog, stop: Stop
 ) -> None:
-  """Saves the last state, if it is not, until it is on disk."""
+  """Save the last state and wait for the disk; retry what fails.
+
+  Raises:
+    SaveError: Every attempt failed.
+  """
   pauses = iter(_RETRY_SECONDS)
   while True:
     try:
@@ -406,152 +382,12 @@ def _save_at_last(
       pause = next(pauses, None)
       if pause is None:
         raise
-      log.message(f"{error}; trying again in {pause} s at most")
+      log.message(f"{error}; trying again in at most {pause} s")
       stop.sleep(pause)
-
-
-def _batches(config: Config, run: Run, skips: Skips) -> TrainBatches:
-  return train_batches(
-    run.train_source,
-    batch_size=config.batch_size,
-    resolution=run.resolution,
-    seed=config.seed,
-    crop=config.data.crop,
-    flip=config.data.flip,
-    policy=run.policy,
-    augment_later=config.data.augment_on == "device",
-    order=_order(config, run),
-    skips=skips,
-    process_index=jax.process_index(),
-    process_count=jax.process_count(),
-  )
-
-
-def _order(config: Config, run: Run) -> Order:
-  examples = len(run.train_source)
-  if config.data.cache:
-    return ShuffledInShards(examples, config.seed, config.batch_size)
-  return Shuffled(examples, config.seed)
-
-
-def _feed(
-  batches: Iterator[Batch], run: Run, state: Callable[[], dict[str, Any]] = dict
-) -> DevicePrefetch:
-  return DevicePrefetch(
-    batches, lambda batch: _to_devices(batch, run.mesh), state
-  )
-
-
-def _to_devices(batch: Batch, mesh: Mesh) -> DeviceBatch:
-  """This process's share of a batch, split over the devices."""
-  sharding = NamedSharding(mesh, P(ALL_DEVICES))
-  return {
-    name: jax.make_array_from_process_local_data(sharding, array)
-    for name, array in batch.items()
-  }
 
 
 def _interval(epochs: float, run: Run) -> int:
   return max(1, round(epochs * run.steps_per_epoch))
-
-
-def _finite(
-  metrics: list[dict[str, np.ndarray]],
-  step: int,
-  checkpoints: Checkpoints,
-  leaves: Sequence[KeyPath],
-) -> dict[str, float]:
-  """The mean loss of the last steps and the other scalars of the last one.
-
-  Raises:
-    NonFiniteError: the loss or the gradient of one of them is not finite.
-  """
-  first = step - len(metrics) + 1
-  for number, values in enumerate(metrics, first):
-    norms = values.pop("leaf_gradient_norms")
-    if not all(math.isfinite(v) for v in values.values()):
-      with contextlib.suppress(SaveError):
-        checkpoints.wait()
-      good = checkpoints.latest_step()
-      where = (
-        "no checkpoint is saved yet"
-        if good is None
-        else (f"the last good checkpoint is that of step {good}")
-      )
-      raise NonFiniteError(
-        f"step {number} is not finite (loss {values['loss']:g}, gradient norm "
-        f"{values['gradient_norm']:g}, learning rate "
-        f"{values['learning_rate']:g}{_not_finite(norms, leaves)}"
-        f"{_largest(norms, leaves)}); {where}"
-      )
-  mean_loss = float(np.mean([values["loss"] for values in metrics]))
-  return {k: float(v) for k, v in metrics[-1].items()} | {"loss": mean_loss}
-
-
-def _not_finite(norms: np.ndarray, leaves: Sequence[KeyPath]) -> str:
-  """Whose gradients are not finite, if it is not everyone's."""
-  bad = np.flatnonzero(~np.isfinite(norms)).tolist()
-  names = [_name(leaves[i]) for i in bad]
-  if not names:
-    return ""
-  if len(names) == len(leaves):
-    return ", of every tensor"
-  more = f" and {len(names) - _MOST_NAMED} more" * (len(names) > _MOST_NAMED)
-  return f", not finite in {', '.join(names[:_MOST_NAMED])}{more}"
-
-
-def _largest(norms: np.ndarray, leaves: Sequence[KeyPath]) -> str:
-  """The gradients with the largest norms, of those that are finite."""
-  order = np.argsort(np.where(np.isfinite(norms), -norms, np.inf))
-  named = [
-    f"{_name(leaves[i])} {norms[i]:.3g}"
-    for i in order[:_MOST_NORMS].tolist()
-    if np.isfinite(norms[i])
-  ]
-  return f", largest norms {', '.join(named)}" if named else ""
-
-
-def _name(leaf: KeyPath) -> str:
-  return keystr(leaf, simple=True, separator=".")
-
-
-def _train_record(
-  values: dict[str, float], step: int, rate: float, waited: float, run: Run
-) -> dict[str, Any]:
-  return {
-    "step": step,
-    "epoch": step / run.steps_per_epoch,
-    **values,
-    "images_per_s": rate,
-    "data_wait": waited,
-  }
-
-
-def _eval_record(
-  totals: EvaluationTotals, step: int, run: Run
-) -> dict[str, Any]:
-  return {
-    "split": "test",
-    "step": step,
-    "epoch": step / run.steps_per_epoch,
-    "examples": totals.examples,
-    "correct": totals.correct,
-    "correct_top5": totals.correct_top5,
-    "top1": totals.top1,
-    "top5": totals.top5,
-    "loss": totals.mean_loss,
-  }
-
-
-def _banner(config: Config, run: Run, workdir: Path, step: int) -> str:
-  groups, members = run.mesh.devices.shape
-  start = f"resuming at step {step}" if step else "starting"
-  return (
-    f"{config.preset}: {start} of {run.total_steps} steps, "
-    f"{config.batch_size} images each, on {jax.device_count()} "
-    f"{jax.devices()[0].device_kind} devices ({groups} batch-norm groups of "
-    f"{members}), in {workdir}"
-  )
 
 
 def _workdir(config: Config) -> str:
@@ -559,6 +395,7 @@ def _workdir(config: Config) -> str:
     return config.workdir
   if jax.process_count() > 1:
     raise UsageError(
-      f"{jax.process_count()} processes need a --workdir that they all see"
+      f"{jax.process_count()} processes need a --workdir that all of them can "
+      "read and write"
     )
   return f"runs/{config.preset}-{datetime.now():%Y%m%d-%H%M%S}"

@@ -1,4 +1,4 @@
-"""Mixup: training on images that are parts of two, and on both their labels."""
+"""Mixup: training on mixtures of two images and their labels."""
 
 from typing import NamedTuple
 
@@ -9,12 +9,12 @@ from ..model.regularization import image_keys
 
 
 class Mixed(NamedTuple):
-  """Images of two each.
+  """Mixed images and their labels.
 
   Attributes:
-    images: `[n, h, w, c]`.
-    partners: Labels `[n]` of what was mixed in.
-    share: Of the image itself, float32 `[n]`, in [0.5, 1].
+    images: Mixed images, `[n, h, w, c]`.
+    partners: Labels of the partners, `[n]`.
+    share: Share of the image itself, float32 `[n]` in [0.5, 1].
   """
 
   images: jax.Array
@@ -30,24 +30,23 @@ def mixup(
   key: jax.Array,
   first_image: jax.Array | int = 0,
 ) -> Mixed:
-  """Mixes the images of each pair, that of an even place and the one behind it.
+  """Mix each image with its neighbour: images 0 and 1, 2 and 3, ...
 
-  The share of the image is the larger of s and 1 - s, s from Beta(alpha,
-  alpha), one for each image (Zhang et al. 2018, arXiv:1710.09412; the larger
-  share as in tensorflow/tpu,
-  models/official/efficientnet/imagenet_input.py). There the partner is that
-  from the end of a device's batch; in a shuffled batch a neighbour is as good,
-  and the same whatever the devices.
+  An image keeps the larger of the shares s and 1 - s, with its own s drawn from
+  Beta(alpha, alpha) (Zhang et al. 2018, arXiv:1710.09412; the larger share as
+  in tensorflow/tpu, models/official/efficientnet/imagenet_input.py). The
+  reference takes partners from the end of a device's batch. In a shuffled batch
+  the neighbour is equivalent, and independent of the number of devices.
 
   Args:
-    images: Float `[n, h, w, c]`.
-    labels: `[n]`.
-    alpha: Above 0.
-    key: For the shares, with an image's place in the whole batch.
-    first_image: Images of the whole batch before these, an even number.
+    images: Images, float `[n, h, w, c]`.
+    labels: Labels, `[n]`.
+    alpha: Parameter of the beta distribution, above 0.
+    key: PRNG key of the shares; each image folds in its position in the batch.
+    first_image: Position of the first image in the batch, an even number.
 
   Raises:
-    ValueError: n is odd.
+    ValueError: The number of images is odd.
 
   >>> images = jnp.arange(2.0)[:, None, None, None]
   >>> mixed = mixup(
@@ -57,7 +56,7 @@ def mixup(
   ([8, 7], True)
   """
   if len(labels) % 2:
-    raise ValueError(f"mixup takes images in pairs, got {len(labels)}")
+    raise ValueError(f"mixup needs an even number of images, got {len(labels)}")
   share = jax.vmap(
     lambda own: jax.random.beta(own, alpha, alpha, (), jnp.float32)
   )(image_keys(key, first_image, len(labels)))

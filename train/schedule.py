@@ -1,8 +1,8 @@
-"""The learning rate over time: linear warmup, then a decay.
+"""Learning rate over time: a linear warmup, then a decay.
 
-The rules, their constants and their way of counting are those of
+Rules, constants, step counting and float32 arithmetic follow
 `build_learning_rate` in `models/official/efficientnet/utils.py` of
-tensorflow/tpu, in float32 as there.
+tensorflow/tpu.
 """
 
 import jax.numpy as jnp
@@ -13,7 +13,11 @@ from .settings.config import ScheduleConfig
 
 
 def peak_learning_rate(config: ScheduleConfig, batch_size: int) -> float:
-  """The rate at the end of warmup, linear in the batch.
+  """Compute the rate at the end of warmup, linear in the batch size.
+
+  Args:
+    config: Settings of the schedule.
+    batch_size: Images per step, over all devices.
 
   >>> peak_learning_rate(ScheduleConfig(lr_per_256=0.016), batch_size=4096)
   0.256
@@ -28,31 +32,31 @@ def make_schedule(
   steps_per_epoch: float,
   total_steps: int,
 ) -> optax.Schedule:
-  """The learning rate as a function of the step.
+  """Make the learning rate's function of the step.
 
-  With `w = int(warmup_epochs * steps_per_epoch)`, step `s` has the rate
+  With `w = int(warmup_epochs * steps_per_epoch)`, the rate of step `s` is
 
       peak * s / w                                                while s < w
       peak * decay_rate ** floor(s / (decay_epochs * steps_per_epoch))
       end + (peak - end) * (1 - max(1, s - w) / (total_steps - w + 1)) ** power
 
-  the second line for "exponential", which counts from step 0, so that warmup
-  of 5 epochs ends in a drop to `decay_rate ** 2`; the third for "polynomial",
-  which counts from the end of warmup and stays at `end` after `total_steps`.
+  The second line is "exponential". It counts from step 0, so a warmup of 5
+  epochs ends with a drop to `decay_rate ** 2`. The third line is "polynomial".
+  It counts from the end of warmup and stays at `end` after `total_steps`.
 
   Args:
-    config: the settings.
-    batch_size: images per step, over all devices.
-    steps_per_epoch: training images divided by `batch_size`; not rounded.
-    total_steps: steps of the whole run.
+    config: Settings of the schedule.
+    batch_size: Images per step, over all devices.
+    steps_per_epoch: Training images divided by `batch_size`, not rounded.
+    total_steps: Number of training steps.
 
   Returns:
-    A function from the step, an integer from 0, traced or not, to the rate of
-    that step's update, a float32 scalar.
+    A function from the step, a concrete or traced integer from 0, to the rate
+    of that step's update, a float32 scalar.
 
   Raises:
-    UsageError: polynomial, where the rate would rise after warmup or warmup is
-      longer than the run.
+    UsageError: A polynomial rate would rise after warmup, or warmup is longer
+      than the run.
 
   >>> rate = make_schedule(
   ...   ScheduleConfig(warmup_epochs=2),
@@ -68,7 +72,7 @@ def make_schedule(
   if config.name == "exponential":
     decayed = optax.exponential_decay(
       peak,
-      # Not a whole number; nor is TensorFlow's.
+      # TensorFlow does not round this number either.
       transition_steps=config.decay_epochs * steps_per_epoch,
       decay_rate=config.decay_rate,
       staircase=True,

@@ -101,8 +101,8 @@ def make_mesh(config: Config, eval_batch_size: int) -> Mesh:
   images = config.batch_size // devices
   if config.data.mixup_alpha and images % 2:
     raise UsageError(
-      f"mixup takes images in pairs, and --batch-size "
-      f"{config.batch_size} is {images} on each of {devices} devices; use a "
+      f"mixup needs an even number of images on each device, and --batch-size "
+      f"{config.batch_size} gives {images} to each of {devices} devices; use a "
       f"multiple of {2 * devices}"
     )
   try:

@@ -17,7 +17,7 @@ from support.mutants import REFUSED, json_mutants, mutants
 
 from podscale.train.records.checkpoint import Checkpoints
 from podscale.train.records.lock import WorkdirLock
-from podscale.train.records.log import read_metrics
+from podscale.train.records.metrics_file import read_metrics
 from podscale.train.records.report import print_summary, write_curves
 from podscale.train.records.workdir import claim
 from podscale.train.settings.config import Config

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 
-from podscale.train.records.log import read_metrics
+from podscale.train.records.metrics_file import read_metrics
 
 
 def start(workdir, *flags, devices=8):

@@ -31,7 +31,7 @@ def test_a_part_of_a_batch_is_mixed_as_in_the_whole():
 
 def test_an_odd_number_has_no_pairs():
   images = jnp.zeros((3, 1, 1, 3))
-  with pytest.raises(ValueError, match="in pairs, got 3"):
+  with pytest.raises(ValueError, match="even number of images, got 3"):
     mixup(images, jnp.arange(3), alpha=0.2, key=jax.random.key(0))
 
 

@@ -60,7 +60,7 @@ def test_groups_by_images():
     ({"batch_size": 4}, "--batch-size 4 does not divide by 8 devices; use 8"),
     (
       {"batch_size": 72, "data": DataConfig(source="synthetic", mixup_alpha=1)},
-      "mixup takes images in pairs, and --batch-size 72 is 9 on each of 8",
+      "and --batch-size 72 gives 9 to each of 8 devices; use a multiple of 16",
     ),
     ({"eval_batch_size": 12}, "--eval-batch-size 12 does not divide by 8"),
     ({"batch_norm": BatchNormConfig(group_size=3)}, "3 does not divide 8"),

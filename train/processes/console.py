@@ -1,4 +1,4 @@
-"""The console of a run, which outlives the reader of its lines."""
+"""Console of a run, which survives a closed output pipe."""
 
 import contextlib
 import os
@@ -8,22 +8,22 @@ from rich.console import Console
 
 
 class RunConsole(Console):
-  """A console whose closed pipe does not end the run.
+  """Console that does not end the run when its output pipe closes.
 
-  Rich ends a process whose standard output has no reader any more, as behind
-  `| head` or when `tee` was killed. A run goes on: its log is in the workdir.
+  Rich ends a process whose standard output loses its reader, as with `| head`
+  or a killed `tee`. A run continues, because its log is in the workdir.
   """
 
   def on_broken_pipe(self) -> None:
-    """Print nothing from now on, and say so on standard error."""
+    """Stop printing, and report that on standard error."""
     self.quiet = True
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())
     os.close(nowhere)
-    with contextlib.suppress(OSError):  # closed as well
+    with contextlib.suppress(OSError):  # standard error may be closed too
       print(
         "podscale-train: nothing reads the standard output any more; the run "
-        "goes on, and logs to its workdir",
+        "continues and logs to its workdir",
         file=sys.stderr,
         flush=True,
       )

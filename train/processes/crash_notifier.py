@@ -1,9 +1,9 @@
-"""A line from a process that is ended before it can say one.
+"""Notifier that prints a line for a process that was killed or has crashed.
 
-SIGKILL, the system when it is short of memory, and JAX when another process is
-missing all end a process where it is. So a helper waits beside it, and speaks
-when it is gone without a goodbye. The helper runs this file by itself, so that
-it starts in milliseconds and needs no JAX.
+SIGKILL, the system's out-of-memory killer, and JAX after the loss of another
+process all end a process at once. A helper process waits beside it and prints a
+line if the process ends without `goodbye`. The helper runs only this file,
+without JAX, so it starts within milliseconds.
 """
 
 import atexit
@@ -17,22 +17,33 @@ _helper: subprocess.Popen[bytes] | None = None
 
 
 def prepare() -> None:
-  """Starts the helper; where that fails it is said, and the run goes on."""
+  """Start the helper; if that fails, print a warning and continue."""
   global _helper
   command = [sys.executable, "-I", "-S", __file__]
   try:
     _helper = subprocess.Popen(command, stdin=subprocess.PIPE, bufsize=0)
   except OSError as error:
-    print(f"no last words, should this be killed: {error}", file=sys.stderr)
+    print(
+      f"podscale-train: cannot start the crash notifier: {error}",
+      file=sys.stderr,
+    )
 
 
 def name(process: str) -> None:
-  """Says whose last words they are, once that is known."""
+  """Tell the helper the name of this process.
+
+  Args:
+    process: Name, such as "process 1 of 2".
+  """
   _tell("name", process)
 
 
 def name_file(path: Path) -> None:
-  """Says where its libraries' lines are, among them why it has crashed."""
+  """Tell the helper the file of the libraries' output.
+
+  Args:
+    path: File that may hold the cause of a crash.
+  """
   _tell("file", str(path))
 
 
@@ -42,34 +53,34 @@ def _tell(what: str, text: str) -> None:
       _helper.stdin.write(f"{what} {text}\n".encode())
 
 
-# JAX can still end a process in what it does at exit. The first that is
-# registered is the last that is called, so this is imported before JAX.
+# JAX's exit handlers can still end the process. Python calls the handler that
+# was registered first last, so this module must be imported before JAX.
 @atexit.register
 def goodbye() -> None:
-  """Ends the helper without a word; for a process that has said its own."""
+  """End the helper silently, because this process ends in an orderly way."""
   global _helper
   if _helper:
     _helper.communicate(b"goodbye\n")
     _helper = None
 
 
-def _wait_and_speak() -> None:
+def _wait_and_notify() -> None:
   for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
-    signal.signal(number, signal.SIG_IGN)  # those the process may outlive
+    signal.signal(number, signal.SIG_IGN)  # the process may survive these
   told = dict(line.rstrip("\n").partition(" ")[::2] for line in sys.stdin)
   if "goodbye" in told:
     return
   line = "the run was killed or has crashed"
   if "name" in told:
     line = (
-      f"{told['name']} was killed or has crashed, or JAX ended it as another "
-      "one is missing"
+      f"{told['name']} was killed or has crashed, or JAX ended it because "
+      "another process is missing"
     )
   if "file" in told:
-    line += f"; what its libraries printed is in {told['file']}"
+    line += f"; its libraries' output is in {told['file']}"
   line += "; start the run again with the same --workdir"
   print(f"podscale-train: {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":
-  _wait_and_speak()
+  _wait_and_notify()

@@ -1,4 +1,4 @@
-"""What is set in JAX before its devices are first looked at."""
+"""JAX settings that must precede the first use of its devices."""
 
 import ctypes
 import os
@@ -10,10 +10,13 @@ from ..settings.config import Config
 
 
 def configure_jax(config: Config) -> None:
-  """Sets the number of simulated CPU devices and the compilation cache.
+  """Set the number of simulated CPU devices and the compilation cache.
 
   The cache is in the user's cache folder, unless JAX_COMPILATION_CACHE_DIR
-  names another (or is empty, for none).
+  names another folder; an empty value turns the cache off.
+
+  Args:
+    config: Settings of the run.
   """
   jax.config.update("jax_num_cpu_devices", config.cpu_devices)
   keep_freed_memory()
@@ -22,17 +25,17 @@ def configure_jax(config: Config) -> None:
 
 
 def cache_folder() -> Path:
-  """Where compiled programs are kept between runs."""
+  """Return the folder that keeps compiled programs between runs."""
   home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
   return Path(home) / "podscale" / "xla"
 
 
 def keep_freed_memory() -> None:
-  """Has glibc's malloc keep what XLA:CPU frees for its next step.
+  """Make glibc's malloc keep the memory that XLA:CPU frees.
 
-  XLA:CPU allocates its temporaries anew in each step, and glibc maps and
-  unmaps blocks of that size, so that every page is zeroed by the kernel again:
-  half the time of a demo step. Elsewhere than on glibc nothing is done.
+  XLA:CPU allocates its temporaries anew in each step. By default glibc returns
+  blocks of that size to the kernel, which must zero every page again; that
+  takes half the time of a demo step. Without glibc this does nothing.
   """
   mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
   if mallopt is None:

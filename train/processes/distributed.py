@@ -1,4 +1,4 @@
-"""Many processes as one run: how they find each other and agree."""
+"""Start of a run with several processes, and agreement between them."""
 
 import contextlib
 import os
@@ -13,8 +13,8 @@ from ..settings.config import Config
 from . import crash_notifier, terminal
 from .signals import Stop
 
-# What a launcher leaves in the environment, to name it in the log; which of
-# them JAX follows is its own choice.
+# Environment variables by which the log names the launcher. JAX itself decides
+# which launcher to use.
 _LAUNCHERS = {
   "SLURM_JOB_ID": "SLURM",
   "OMPI_MCA_orte_hnp_uri": "Open MPI",
@@ -23,26 +23,27 @@ _LAUNCHERS = {
   "TPU_PROCESS_ADDRESSES": "GKE",
   "KUBERNETES_SERVICE_HOST": "Kubernetes",
 }
-# A process that is silent for longer has died, and JAX ends the others where
-# they are, which leaves them their last words. Gloo gives up a first connection
-# after 30 s, which comes to an error that says more.
+# JAX takes a process that is silent for longer as dead, and ends the others at
+# once. The value exceeds Gloo's 30 s for a first connection, because Gloo's
+# error is more helpful.
 _HEARTBEAT_SECONDS = 45
 _START_SECONDS = 300
 _LONGEST_MESSAGE = 1000  # bytes
 
 
 def join(config: Config) -> str:
-  """Joins the other processes of the run, before JAX's devices are looked at.
+  """Connect the processes of the run; call it before JAX's devices are used.
 
   Args:
-    config: `distributed` and, for processes that are told, `coordinator`,
-      `num_processes` and `process_id`.
+    config: Settings `distributed`, `coordinator`, `num_processes` and
+      `process_id`.
 
   Returns:
-    What was chosen, for the log.
+    Description of the connection, for the log.
 
   Raises:
-    UsageError: no launcher was found with "on", or the others do not come.
+    UsageError: There is no launcher although `distributed` is "on", or the
+      processes do not find each other.
   """
   told = (config.coordinator, config.num_processes, config.process_id)
   if config.distributed == "off":
@@ -54,27 +55,33 @@ def join(config: Config) -> str:
       num_processes=config.num_processes,
       process_id=config.process_id,
       cluster_detection_method="deactivate",
-      # By default it listens on all addresses of the machine.
+      # By default the coordinator listens on all addresses of the machine.
       coordinator_bind_address=bind,
     )
-    return _ours(f"told, coordinator {config.coordinator}")
+    return _joined(f"coordinator {config.coordinator}")
   try:
     _initialize()
   except ValueError as error:
     if config.distributed == "on":
       raise UsageError(
-        f"no launcher of many processes was found ({error}); name "
+        f"no launcher of many processes was found ({error}); pass "
         "--coordinator HOST:PORT, --num-processes and --process-id"
       ) from None
     return "one process"
   names = (_LAUNCHERS[name] for name in _LAUNCHERS if name in os.environ)
-  return _ours(f"started by {next(names, 'Cloud TPU')}")
+  return _joined(f"started by {next(names, 'Cloud TPU')}")
 
 
 def first_message(message: str) -> str:
-  """The first message, by process, of all that are not empty; "" without any.
+  """Return the first process's message that is not empty, in every process.
 
-  All processes call this at the same time, and get the same answer.
+  All processes must call this function together.
+
+  Args:
+    message: Message of this process; may be empty.
+
+  Returns:
+    The message, or "" if all are empty.
   """
   if jax.process_count() == 1:
     return message
@@ -87,19 +94,26 @@ def first_message(message: str) -> str:
 
 
 def on_main(work: Callable[[], None]) -> None:
-  """Does `work` in process 0 while the others wait.
+  """Run `work` in process 0 while the other processes wait.
+
+  Args:
+    work: Function to run.
 
   Raises:
-    UsageError: in all of them, what it raised there.
+    UsageError: `work` raised it; every process raises it then.
   """
   on_all(work if jax.process_index() == 0 else lambda: None)
 
 
 def on_all(work: Callable[[], None]) -> None:
-  """Does `work` in every process, and waits for the others.
+  """Run `work` in every process, and wait for all of them.
+
+  Args:
+    work: Function to run.
 
   Raises:
-    UsageError: in all of them, what it raised in the first where it did.
+    UsageError: `work` raised it in some process; every process raises the first
+      one.
   """
   message = ""
   try:
@@ -111,19 +125,48 @@ def on_all(work: Callable[[], None]) -> None:
     raise UsageError(message)
 
 
+def main_decides(condition: bool) -> bool:
+  """Return process 0's value of a condition, in every process."""
+  is_main = jax.process_index() == 0
+  return first_message("yes" if is_main and condition else "") == "yes"
+
+
+def same_on_all(what: str, text: str) -> None:
+  """Check that a text is the same in every process.
+
+  Args:
+    what: Name of what the text describes, such as "images".
+    text: Text of this process.
+
+  Raises:
+    UsageError: The texts differ; every process raises it.
+  """
+  main_text = first_message(text)
+
+  def check() -> None:
+    if text != main_text:
+      raise UsageError(
+        f"process {jax.process_index()} and process 0 have different {what}: "
+        f"{text} and {main_text}"
+      )
+
+  on_all(check)
+
+
 @contextlib.contextmanager
 def leaving_together(
   stop: Stop, say: Callable[[Exception], int]
 ) -> Iterator[None]:
-  """Ends this process at once where it fails, or another one has.
+  """End this process at once if it fails or another process is gone.
 
-  A process that ended as usual would first wait for the others, which wait for
-  it in a collective. When it is gone they find that out, within a minute, or
-  JAX does and ends them before they can; then their last words are said.
+  A process that exits normally first waits for the others, but they wait for it
+  in a collective. After an immediate exit the others notice the loss within a
+  minute and raise an error, or JAX ends them and the crash notifier prints
+  their line.
 
   Args:
-    stop: Where processes leave for a signal, it comes before their errors.
-    say: Prints an error; returns the exit code.
+    stop: Stop request; processes that leave for a signal print no error.
+    say: Function that prints an error and returns the exit code.
   """
   try:
     yield
@@ -134,9 +177,9 @@ def leaving_together(
     if isinstance(error, jax.errors.JaxRuntimeError):
       reason = str(error).splitlines()[0][:200]
       error = RuntimeError(
-        f"process {jax.process_index()} of {jax.process_count()} cannot go on, "
-        f"most likely as another one is gone ({reason}); start the run again "
-        "with the same --workdir"
+        f"process {jax.process_index()} of {jax.process_count()} cannot "
+        f"continue, most likely because another process is gone ({reason}); "
+        "start the run again with the same --workdir"
       )
     terminal.leave(say(error))
 
@@ -154,7 +197,7 @@ def _initialize(**settings) -> None:
     ) from None
 
 
-def _ours(how: str) -> str:
+def _joined(how: str) -> str:
   process = f"process {jax.process_index()} of {jax.process_count()}"
   if jax.process_count() > 1:
     crash_notifier.name(process)

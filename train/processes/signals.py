@@ -1,6 +1,6 @@
-"""A run that is asked to stop: by a signal, to this process or another.
+"""Signals that stop a run, sent to this process or another.
 
-Importing this module imports no JAX, so that a signal is heard from the start.
+This module imports no JAX, so that a run handles signals from the start.
 """
 
 import contextlib
@@ -16,17 +16,17 @@ from typing import Any, Protocol
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _TICK_SECONDS = 1.0
-# JAX takes SIGTERM where there are several processes, and tells all of them
-# under this name in the store of keys and values that they share.
+# With several processes JAX handles SIGTERM: it sets this key in the key-value
+# store that all processes share.
 _NOTICE = "RECEIVED_PREEMPTION_NOTICE"
 _LEAVING = "podscale_leaving"
-_AGREED_SECONDS = 5.0  # from the notice until all agree on where to stop
-_HEARD_SECONDS = 3.0  # until all others know that one leaves
-_LAST_SECONDS = 3.0  # process 0 outlives the others, who need it
-_INPUT_SECONDS = 20.0  # how long a process waits that cannot save
+_AGREED_SECONDS = 5.0  # from the signal until all processes agree on a step
+_HEARD_SECONDS = 3.0  # until all processes know that this one leaves
+_LAST_SECONDS = 3.0  # process 0 exits last, because the others need it
+_INPUT_SECONDS = 20.0  # longest wait for input in a process that cannot save
 _END_SECONDS = 10.0  # from the last save to the end of the process
-_LONGEST_SECONDS = 600.0  # from the signal to the end
-_SHORT_SECONDS = 2.0  # between tries to save after a signal
+_LONGEST_SECONDS = 600.0  # from the signal to the end of the process
+_SHORT_SECONDS = 2.0  # between attempts to save after a signal
 
 
 class _Result(Protocol):
@@ -34,27 +34,27 @@ class _Result(Protocol):
 
 
 class Stop:
-  """Whether the run is to stop.
+  """Stop request, set by SIGTERM or SIGINT.
 
-  A thread hears SIGTERM and SIGINT wherever the main thread is, in a compiler
-  or in a read that hangs, and prints a line at once. The run stops where it
-  next calls `asked`: between steps, between the batches of an evaluation, or
-  while it waits for input. The second signal acts as it does by default.
+  A thread receives the signals, even while the main thread compiles or hangs in
+  a read, and prints a line at once. The run stops at its next call of `asked`:
+  between steps, between the batches of an evaluation, or while it waits for
+  input. A second signal has its default effect.
 
-  With several processes SIGTERM to one stops all of them, and SIGINT acts as
-  SIGTERM does.
+  With several processes, SIGTERM to one of them stops all, and SIGINT acts like
+  SIGTERM.
 
   Args:
-    leave: Ends the process with an exit code. Called by the thread where the
-      process has nothing to save, ten or twenty seconds after everything is
-      saved where it still lives then, and ten minutes after the signal.
-      None leaves the process to its owner.
+    leave: Function that ends the process with an exit code. The thread calls it
+      if the process has nothing to save, if the process still runs ten or
+      twenty seconds after its last save, and ten minutes after the signal. With
+      None the thread never ends the process.
 
   Attributes:
-    signal: The name of the signal that came; SIGTERM where another process got
-      it. None without one.
-    say: Takes the thread's lines.
-    advice: How to go on, for those lines.
+    signal: Name of the signal; SIGTERM if another process received it. None
+      before a signal.
+    say: Function that takes the thread's lines.
+    advice: Instruction to resume the run, for those lines.
 
   Example:
     >>> stop = Stop()
@@ -67,12 +67,12 @@ class Stop:
   def __init__(self, leave: Callable[[int], Any] | None = None):
     self.signal: str | None = None
     self.say: Callable[[str], None] = _print
-    self.advice = "to go on: the same command"
+    self.advice = "to resume, run the same command"
     self._leave = leave
     self._came = threading.Event()
     self._since = 0.0
     self._polls = 0
-    self._client: Any = None  # of several processes
+    self._client: Any = None  # JAX's key-value store, with several processes
     self._is_main = True
     self._first_step: _Result | None = None
     self._saved: float | None = None
@@ -83,20 +83,20 @@ class Stop:
     )
 
   def listen(self) -> None:
-    """Take the signals, until `close` or the end of the process."""
+    """Handle the signals, until `close` or the end of the process."""
     self._ear, self._mouth = socket.socketpair()
     self._ear.settimeout(_TICK_SECONDS)
     self._mouth.setblocking(False)
     self._wakeup = signal.set_wakeup_fd(
       self._mouth.fileno(), warn_on_full_buffer=False
     )
-    # None is a handler in C, which Python cannot set again.
+    # None stands for a handler in C, which Python cannot restore.
     self._before = {s: signal.getsignal(s) or signal.SIG_DFL for s in _SIGNALS}
     self._take_signals()
     self._thread.start()
 
   def close(self) -> None:
-    """Give the signals back to who had them."""
+    """Restore the previous signal handlers."""
     for s in self._taken():
       signal.signal(s, self._before[s])
     signal.set_wakeup_fd(self._wakeup)
@@ -105,7 +105,7 @@ class Stop:
     self._ear.close()
 
   def joined(self) -> None:
-    """Follow the other processes; called once they have found each other."""
+    """Follow the other processes; call it once they are connected."""
     import jax
     from jax._src import distributed
 
@@ -113,13 +113,13 @@ class Stop:
       self._client = distributed.global_state.client
       self._is_main = jax.process_index() == 0
     elif self._thread.is_alive():
-      self._take_signals()  # JAX has taken SIGTERM where there was a launcher
+      self._take_signals()  # under a launcher JAX has replaced the handler
 
   def asked(self) -> bool:
-    """Whether to stop here; all processes ask equally often.
+    """Tell if the run must stop here.
 
-    All of them get the same answer: they agree on a call that none of them has
-    made yet.
+    All processes must call this equally often. They get the same answer,
+    because they agree on a call that none of them has made yet.
     """
     if not self._client:
       return self._came.is_set()
@@ -132,16 +132,16 @@ class Stop:
     return True
 
   def cannot_wait(self) -> bool:
-    """Whether `asked` is to be called now and not when the input has come."""
+    """Tell if the caller must call `asked` now instead of awaiting input."""
     seconds = _AGREED_SECONDS if self._client else 0.0
     return self._came.is_set() and time.monotonic() > self._since + seconds
 
   @contextlib.contextmanager
   def needing_input(self) -> Iterator[None]:
-    """Wait for input that must come, as another process has it and goes on.
+    """Mark a wait for input that another process already has.
 
-    Where it does not, this process can neither go on nor save; so it leaves
-    twenty seconds after the signal, and the others with it.
+    Without that input this process can neither continue nor save. It leaves
+    twenty seconds after a signal, and the other processes leave with it.
     """
     self._needs_input = True
     try:
@@ -150,29 +150,38 @@ class Stop:
       self._needs_input = False
 
   def sleep(self, seconds: float) -> None:
-    """Sleep; two seconds at most where a signal has come, or when it comes."""
+    """Sleep; a signal shortens the rest of the sleep to two seconds.
+
+    Args:
+      seconds: Duration without a signal.
+    """
     self._came.wait(max(0.0, seconds - _SHORT_SECONDS))
     time.sleep(min(seconds, _SHORT_SECONDS))
 
   def started(self, result: _Result) -> None:
-    """There is something to save once this result of the first step is done."""
+    """Note a step's result; once it is ready there is something to save.
+
+    Args:
+      result: Result of a step; only the first call counts.
+    """
     if self._first_step is None:
       self._first_step = result
 
   def give_way(self) -> None:
-    """Wait for the end where the thread is about to end the process.
+    """Wait forever if the thread is about to end the process.
 
-    Called before an error is printed: it may come of the others' leaving.
+    Call it before printing an error: the loss of a leaving process causes
+    errors in the others.
     """
     while self._leaving:
       time.sleep(1)
 
   def saved(self) -> None:
-    """Everything is saved: what is left must not take long."""
+    """Note that everything is saved, so that the process must end soon."""
     self._saved = time.monotonic()
 
   def _taken(self) -> list[signal.Signals]:
-    # With several processes SIGTERM is JAX's, which tells the others.
+    # With several processes JAX handles SIGTERM and notifies the others.
     return [s for s in _SIGNALS if not (self._client and s == signal.SIGTERM)]
 
   def _take_signals(self) -> None:
@@ -180,7 +189,10 @@ class Stop:
       signal.signal(s, self._first_signal)
 
   def _first_signal(self, number: int, frame: FrameType | None) -> None:
-    """Python's handler, when the main thread gets to it; the thread acts."""
+    """Restore the handler before; the thread reacts to the signal itself.
+
+    Python calls this in the main thread, possibly much later.
+    """
     signal.signal(number, self._before[signal.Signals(number)])
 
   def _listen(self) -> None:
@@ -197,11 +209,11 @@ class Stop:
 
   def _hear(self, number: signal.Signals) -> None:
     if self._came.is_set():
-      if self._leave:  # the main thread may never come to its handler
+      if self._leave:  # the main thread may never run its handler
         ctypes.CDLL(None).signal(int(number), None)  # SIG_DFL
         os.kill(os.getpid(), number)
       return
-    if self._client:  # it is SIGINT: JAX is to tell the others
+    if self._client:  # the signal is SIGINT; through SIGTERM JAX tells all
       os.kill(os.getpid(), signal.SIGTERM)
     self._note(number.name)
 
@@ -211,10 +223,10 @@ class Stop:
     self.signal, self._since = name, time.monotonic()
     self._came.set()
     if self._client or not self._may_leave():
-      self.say(f"{name}: the run saves what is done and stops")
+      self.say(f"{name}: the run saves its state and stops")
 
   def _look(self) -> None:
-    """Act on what other processes tell, and on time that is over."""
+    """React to messages of other processes and to deadlines."""
     if self._client and self._saved is None:
       if not self._came.is_set() and self._told(_NOTICE):
         self._note(signal.SIGTERM.name)
@@ -225,48 +237,48 @@ class Stop:
       return
     seconds = time.monotonic() - self._since
     if self._saved is not None:
-      # Processes wait for each other at their ends.
+      # Several processes wait for each other when they exit.
       longest = _END_SECONDS * (2 if self._client else 1)
       if min(seconds, time.monotonic() - self._saved) > longest:
         self._leave(0)
     elif self._may_leave():
       if not self._client or seconds > _AGREED_SECONDS:
         self._end(
-          f"stopped by {self.signal} before a step was done, so that nothing "
-          f"is lost; {self.advice}"
+          f"stopped by {self.signal} before a step was done, nothing is lost; "
+          f"{self.advice}"
         )
     elif self._needs_input and seconds > _INPUT_SECONDS:
       self._end(
-        f"stopped by {self.signal} where images do not come and other "
-        f"processes wait for them; {self.advice}, from the last checkpoint"
+        f"stopped by {self.signal} while a process lacks images and the others "
+        f"wait for it; {self.advice}, from the last checkpoint"
       )
     elif seconds > _LONGEST_SECONDS:
       self.say(
-        f"{seconds:.0f} s after {self.signal} the run has not come to its end "
-        f"and is ended; {self.advice}, from the last checkpoint"
+        f"{seconds:.0f} s after {self.signal} the run has not ended, so the "
+        f"process exits; {self.advice}, from the last checkpoint"
       )
       self._leave(1)
 
   def _end(self, text: str) -> None:
-    """Leave, and all other processes with this one."""
+    """End this process, and through the shared store all others."""
     if self._leave:
       self._leaving = True
       self.say(text)
       if self._client:
-        with contextlib.suppress(Exception):  # another one was first
+        with contextlib.suppress(Exception):  # another process has set it
           self._client.key_value_set(_LEAVING, text)
         time.sleep(_HEARD_SECONDS + (_LAST_SECONDS if self._is_main else 0))
       self._leave(0)
 
   def _told(self, key: str) -> str:
-    """What the processes are told under a name; "" without."""
+    """Return the value of a key in the shared store; "" without one."""
     try:
       return self._client.key_value_try_get(key)
-    except Exception:  # JAX has an error of its own for a key that is not there
+    except Exception:  # JAX's own error type for a missing key
       return ""
 
   def _may_leave(self) -> bool:
-    """Whether it may end the process, as no step is done that is not saved."""
+    """Tell if the thread may end the process without losing a step."""
     if not self._leave or self._saved is not None:
       return False
     return self._first_step is None or not self._first_step.is_ready()

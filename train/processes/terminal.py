@@ -1,8 +1,8 @@
-"""Keep what libraries print off the terminal, in a file.
+"""Redirection of the libraries' output from the terminal to a file.
 
-XLA, Gloo, gRPC and libtpu write to file descriptors 1 and 2, in the middle of
-the run's own lines. So these lead to a file, and `sys.stdout` and `sys.stderr`
-to where they led before. Only the command line does this.
+XLA, Gloo, gRPC and libtpu write to file descriptors 1 and 2, in between the
+run's own lines. `divert` points these descriptors to a file, and `sys.stdout`
+and `sys.stderr` to the terminal. Only the command line calls it.
 """
 
 import atexit
@@ -15,15 +15,15 @@ from typing import NoReturn, TextIO
 
 from . import crash_notifier
 
-_MOST_BYTES = 2**20  # of earlier processes; the file begins anew then
+_MOST_BYTES = 2**20  # a longer file of earlier processes is overwritten
 _SHOW_CURSOR = b"\x1b[?25h"
-_file: Path | None = None  # where the descriptors lead
+_file: Path | None = None  # target of the descriptors
 
 
 def divert() -> None:
-  """Lead descriptors 1 and 2, warnings and logging to a temporary file.
+  """Redirect descriptors 1 and 2, warnings and logging to a temporary file.
 
-  Where the system does not allow it everything stays on the terminal.
+  If the system refuses, all output stays on the terminal.
   """
   global _file
   try:
@@ -33,23 +33,23 @@ def divert() -> None:
     return
   _file = Path(name)
   atexit.register(discard)
-  _lead_to(descriptor)
+  _redirect_to(descriptor)
   sys.stdout, sys.stderr = streams
-  # Of Python's own: "WARNING:absl:..." and the like.
+  # Python's own log lines, such as "WARNING:absl:...".
   logging.basicConfig(stream=os.fdopen(2, "w", buffering=1, closefd=False))
   logging.captureWarnings(True)
   crash_notifier.name_file(_file)
 
 
 def keep_in(workdir: Path, process: int) -> None:
-  """Append what was printed so far to a file in the workdir, and what follows.
+  """Move the libraries' output to a file in the workdir, and keep it there.
 
-  Nothing is done in a process that has not diverted its libraries' lines, or
-  where the file cannot be written.
+  This does nothing if `divert` has not been called or the file cannot be
+  written.
 
   Args:
-    workdir: A folder that the run has claimed.
-    process: The number of this process, which has a file of its own.
+    workdir: Folder that the run has claimed.
+    process: Number of this process, which is part of the file's name.
   """
   global _file
   if _file is None:
@@ -63,24 +63,28 @@ def keep_in(workdir: Path, process: int) -> None:
     os.write(descriptor, so_far)
   except OSError:
     return
-  _lead_to(descriptor)
+  _redirect_to(descriptor)
   discard()
   _file = path
   crash_notifier.name_file(path)
 
 
 def leave(code: int) -> NoReturn:
-  """End the process at once, whatever its threads are at."""
+  """End the process at once, without waiting for its threads.
+
+  Args:
+    code: Exit code.
+  """
   discard()
   crash_notifier.goodbye()
   sys.stdout.flush()
   if sys.stdout.isatty():
-    os.write(sys.stdout.fileno(), _SHOW_CURSOR)  # a bar has hidden it
+    os.write(sys.stdout.fileno(), _SHOW_CURSOR)  # a progress bar hides it
   os._exit(code)
 
 
 def discard() -> None:
-  """Remove the temporary file; one in a workdir stays."""
+  """Remove the temporary file; a file in a workdir stays."""
   if _file is not None and _file.name.startswith("podscale-"):
     _file.unlink(missing_ok=True)
 
@@ -96,7 +100,7 @@ def _copy(stream: TextIO) -> TextIO:
   )
 
 
-def _lead_to(descriptor: int) -> None:
+def _redirect_to(descriptor: int) -> None:
   for number in (1, 2):
     os.dup2(descriptor, number)
   os.close(descriptor)

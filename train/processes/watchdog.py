@@ -1,4 +1,4 @@
-"""What hangs, or takes far longer than it used to, is reported."""
+"""Watchdog: reports work that hangs or takes far longer than before."""
 
 import contextlib
 import sys
@@ -8,30 +8,32 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, Self
 
-_TIMES = 5  # as long as the longest so far is far too long
+_FACTOR = 5  # too long is this many times the longest duration so far
 _LEAST_SECONDS = 60.0
-_FIRST_SECONDS = 1800.0  # of what compiles, or has nothing to compare with
+_FIRST_SECONDS = 1800.0  # for work that compiles or ran only once before
 
 
-class _Doing(NamedTuple):
-  what: str
+class _Work(NamedTuple):
+  name: str
   begin: float
 
 
-class Watch:
-  """Looks on from a thread, and says what takes too long.
+class Watchdog:
+  """Thread that reports work that takes too long; it never stops the run.
 
-  Too long is five times the longest so far and at least a minute; half an hour
-  where there was none, and the first of a kind, which compiles, is none. It is
-  said again when the time has doubled. The run itself is left alone.
+  Too long is five times the longest duration so far, and at least a minute. The
+  first work of a name may compile, so its duration does not count; until there
+  is one that counts, the limit is half an hour. Each report doubles the limit
+  for the next.
 
   Args:
-    say: Takes the text: a line, then the stack of every thread.
-    least_seconds: The minute.
-    first_seconds: The half an hour.
+    say: Function that takes a report: a line, then the stack of every thread.
+    least_seconds: Least limit, in seconds.
+    first_seconds: Limit without an earlier duration, in seconds.
+    clock: Function that returns the time in seconds.
 
   Example:
-    >>> with Watch(print) as watch, watch.over("evaluation"):
+    >>> with Watchdog(print) as watchdog, watchdog.watch("evaluation"):
     ...   pass
   """
 
@@ -41,15 +43,19 @@ class Watch:
     *,
     least_seconds: float = _LEAST_SECONDS,
     first_seconds: float = _FIRST_SECONDS,
+    clock: Callable[[], float] = time.monotonic,
   ):
     self._say = say
     self._least = least_seconds
     self._first = first_seconds
-    self._doing: _Doing | None = None
+    self._clock = clock
+    self._work: _Work | None = None
     self._longest: dict[str, float] = {}
+    self._reported: _Work | None = None
+    self._limit = 0.0  # for `_reported`
     self._closing = threading.Event()
     self._thread = threading.Thread(
-      target=self._look_on, name="podscale-watch", daemon=True
+      target=self._run, name="podscale-watchdog", daemon=True
     )
 
   def __enter__(self) -> Self:
@@ -61,45 +67,50 @@ class Watch:
     self._thread.join()
 
   @contextlib.contextmanager
-  def over(self, what: str) -> Iterator[None]:
-    """Watch what is done inside; one thing at a time."""
-    self._doing = doing = _Doing(what, time.monotonic())
+  def watch(self, name: str) -> Iterator[None]:
+    """Watch the work inside; calls must not be nested.
+
+    Args:
+      name: Name of the work, by which its durations are compared.
+    """
+    self._work = work = _Work(name, self._clock())
     try:
       yield
     finally:
-      self._doing = None
-      taken = time.monotonic() - doing.begin
-      before = self._longest.get(what)
-      self._longest[what] = 0.0 if before is None else max(before, taken)
+      self._work = None
+      taken = self._clock() - work.begin
+      before = self._longest.get(name)
+      self._longest[name] = 0.0 if before is None else max(before, taken)
 
-  def _look_on(self) -> None:
-    told: _Doing | None = None
-    limit = 0.0
+  def check(self) -> None:
+    """Report the current work if it has exceeded its limit."""
+    work = self._work
+    if work is None:
+      return
+    limit = self._limit
+    if work is not self._reported:
+      longest = self._longest.get(work.name)
+      limit = max(self._least, _FACTOR * longest) if longest else self._first
+    seconds = self._clock() - work.begin
+    if seconds > limit:
+      self._reported, self._limit = work, 2 * limit
+      self._say(self._report(work.name, seconds))
+
+  def _run(self) -> None:
     while not self._closing.wait(self._least / 60):
-      doing = self._doing
-      if doing is None:
-        continue
-      if doing is not told:
-        longest = self._longest.get(doing.what)
-        limit = self._first
-        if longest:
-          limit = max(self._least, _TIMES * longest)
-      seconds = time.monotonic() - doing.begin
-      if seconds > limit:
-        told, limit = doing, 2 * limit
-        self._say(self._report(doing.what, seconds))
+      self.check()
 
-  def _report(self, what: str, seconds: float) -> str:
-    longest = self._longest.get(what)
-    usual = f", {longest:.1f} s at most before" if longest else ""
+  def _report(self, name: str, seconds: float) -> str:
+    longest = self._longest.get(name)
+    usual = f", at most {longest:.1f} s before" if longest else ""
     return (
-      f"{what} takes {seconds:.0f} s so far{usual}; every thread is at:\n"
+      f"{name} takes {seconds:.0f} s so far{usual}; stacks of all threads:\n"
       f"{_stacks()}"
     )
 
 
 def _stacks() -> str:
-  """The stack of every thread but this one."""
+  """Return the stack of every thread but this one."""
   names = {thread.ident: thread.name for thread in threading.enumerate()}
   return "\n".join(
     f"{names.get(ident, ident)}:\n{''.join(traceback.format_stack(frame))}"

@@ -1,20 +1,18 @@
 """Checkpoints of a run.
 
-With several processes each calls the same methods in the same order. The state
-is whole on all of them, so process 0 alone writes it, and what fails there is
-told to the others when it is their turn to wait; all read. None waits for
-another inside Orbax, whose barriers keep those a failure has not reached for
-minutes.
+With several processes, all of them call the same methods in the same order.
+Every process holds the whole state; process 0 writes it and all processes read
+it. A failed write raises in every process at the next `save` or `wait`.
+
+Processes wait for each other only outside Orbax. After a failure in one
+process, Orbax's own barriers would block the others for minutes.
 """
 
 import contextlib
 import functools
-import hashlib
 import itertools
-import json
 import re
 import shutil
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -26,21 +24,28 @@ from orbax.checkpoint.checkpoint_managers import LatestN
 
 from ..errors import SaveError, UsageError, one_line
 from ..processes.distributed import first_message, on_main
-from .log import make_folder
+from .checkpoint_record import (
+  array_type,
+  checksum,
+  leaves_by_name,
+  seal,
+  unseal,
+)
+from .files import make_folder
 from .orbax_noise import silence_orbax
 
-# Second step counters, which podscale saved up to version 0.1.0: of LARS and of
-# RMSProp. They equal the step, and no state holds them any more.
+# Step counters of LARS and RMSProp, which podscale 0.1.0 saved besides the step
+# that they equal.
 _EARLIER_COUNTERS = ("optimizer.count", "optimizer.1.count")
-_MOST_OF_A_REASON = 150  # characters, from each end
+_MOST_OF_A_REASON = 150  # characters, at each end of a long reason
 
 
 class DamagedError(UsageError):
-  """A checkpoint that cannot be read back as it was saved.
+  """Checkpoint that cannot be read back as it was saved.
 
   Args:
-    path: Its folder.
-    reason: Why, in one line.
+    path: Folder of the checkpoint.
+    reason: Cause of the error, in one line.
   """
 
   def __init__(self, path: Path, reason: str):
@@ -49,13 +54,14 @@ class DamagedError(UsageError):
 
 
 class Restored(NamedTuple):
-  """What a run goes on from.
+  """Restored checkpoint.
 
   Attributes:
-    step: Steps done.
-    state: As it was saved.
-    data_state: Where the input stood.
-    damaged: What is wrong with the newer checkpoints that were put aside.
+    step: Number of steps done.
+    state: State that was saved.
+    data_state: Position of the input.
+    damaged: Error texts of newer checkpoints, which were damaged and are
+      renamed.
   """
 
   step: int
@@ -65,25 +71,24 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-  """The checkpoints in a directory: the last `keep` of them, one per step.
+  """Last checkpoints of a run in a directory, one per step.
 
-  Saving is asynchronous: `save` returns when the arrays are copied to the host
-  (so the next step may have their buffers), and writes while training goes on.
-  A checkpoint counts when it is written whole; what a killed process or a full
-  disk left of one is cleared away. That one could not be written is told by the
-  next `save` or `wait`. A process must end with `close`, or use this as a
-  context manager.
+  Saving is asynchronous: `save` returns once it has copied the arrays to the
+  host, so the next step may overwrite their buffers, and a thread writes them
+  while training goes on. Only completely written checkpoints count; the next
+  start removes the rest of one that a killed process or a full disk has left.
+  Call `close` at the end, or use the object as a context manager.
 
-  One record in each holds the step, the data state, and the shape, dtype and
-  CRC-32 of every array, under a SHA-256 of its own, so that whatever changes
-  on disk is noticed when it is read.
+  A record in each checkpoint holds the step, the position of the input, and the
+  shape, dtype and CRC-32 of every array, protected by a SHA-256. Restoring
+  detects any change on the disk.
 
   Args:
-    directory: Where they are, of all processes; made if it is not there.
-    keep: How many to keep.
+    directory: Directory that all processes share; made if missing.
+    keep: Number of checkpoints to keep.
 
   Raises:
-    UsageError: If the directory cannot be made.
+    UsageError: The directory cannot be made.
 
   Example:
     >>> import tempfile, jax.numpy as jnp
@@ -120,26 +125,26 @@ class Checkpoints:
   def __exit__(self, kind: object, *exception: object) -> None:
     if kind is None:
       return self.close()
-    with contextlib.suppress(SaveError):  # what ended the block comes first
+    with contextlib.suppress(SaveError):  # the block's own error matters more
       self.close()
 
   def save(self, step: int, state: Any, data_state: dict[str, Any]) -> None:
-    """Start to save; a step that is there already is left as it is.
+    """Start to save a checkpoint; do nothing if the step is saved already.
 
     Args:
       step: Number of steps done.
-      state: Pytree of `jax.Array`s that each process has whole, none of them
-        empty, no PRNG keys.
-      data_state: Where the input stands, as JSON can hold it.
+      state: Pytree of `jax.Array`s that every process holds whole. No array is
+        empty or holds PRNG keys.
+      data_state: Position of the input, in types of JSON.
 
     Raises:
-      SaveError: If the save before failed, which does not keep this one from
-        being started; or if there is not room enough for this one, which does.
+      SaveError: The previous save failed, and this one has started; or the
+        disk has no room for this one, and it has not started.
     """
     failed = self._finish()
     lack = ""
     if jax.process_index() == 0 and step not in self._manager.all_steps():
-      leaves = jax.tree.map(np.asarray, _by_name(state))
+      leaves = jax.tree.map(np.asarray, leaves_by_name(state))
       lack = self._lack_of_room(leaves)
       if not lack:
         self._start(step, leaves, data_state)
@@ -150,9 +155,9 @@ class Checkpoints:
       raise failed
 
   def latest_step(self) -> int | None:
-    """The last step that is saved; in process 0 also one being saved.
+    """Return the latest step; None without checkpoints.
 
-    None without checkpoints.
+    In process 0 this may be a step that is still being written.
     """
     return self._manager.latest_step()
 
@@ -163,24 +168,24 @@ class Checkpoints:
     *,
     check_data: Callable[[Any], object] | None = None,
   ) -> tuple[Any, dict[str, Any]]:
-    """Read a checkpoint back, bit for bit, once it is on disk.
+    """Restore a checkpoint, bit for bit, once it is on disk.
 
     Args:
-      abstract_state: Pytree of what the state is to be: arrays or
-        `jax.ShapeDtypeStruct`s with a sharding, which may be another than that
-        of the saved arrays.
-      step: Which one; None takes the latest.
-      check_data: Called with the data_state; raises ValueError if it is none.
+      abstract_state: Pytree of arrays or `jax.ShapeDtypeStruct`s with the
+        shardings to restore to; they may differ from the saved arrays'.
+      step: Step to restore; None takes the latest.
+      check_data: Function of the data_state that raises ValueError if it is
+        invalid.
 
     Returns:
       The state, in the tree and shardings of `abstract_state`, and the
       data_state.
 
     Raises:
-      UsageError: If there is no such checkpoint, or it is of another model or
-        an earlier version of podscale.
-      DamagedError: If its files cannot be read, are not what was saved, were
-        saved at another step, or hold no data_state.
+      UsageError: The checkpoint does not exist, or belongs to another model or
+        an earlier format.
+      DamagedError: The files cannot be read, have changed, were saved at
+        another step, or hold an invalid data_state.
     """
     self.wait()
     if step is None:
@@ -188,7 +193,7 @@ class Checkpoints:
     if step is None or step not in self._manager.all_steps():
       wanted = "" if step is None else f" of step {step}"
       raise UsageError(f"no checkpoint{wanted} in {self._directory}")
-    target = _by_name(
+    target = leaves_by_name(
       jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
         abstract_state,
@@ -223,20 +228,23 @@ class Checkpoints:
     last_step: int | None = None,
     check_data: Callable[[Any], object] | None = None,
   ) -> Restored | None:
-    """Read back the newest checkpoint that is whole, if there is any.
+    """Restore the newest checkpoint that is not damaged.
 
-    Those that are damaged and newer are put aside: STEP.damaged is what they
-    are called then, and a number follows if that is taken.
+    This renames newer, damaged checkpoints to STEP.damaged, with a number
+    appended if that name is taken.
 
     Args:
-      abstract_state: As in `restore`.
-      last_step: Of the run; there may be no checkpoint beyond it.
-      check_data: As in `restore`.
+      abstract_state: Shapes and shardings, as in `restore`.
+      last_step: Last step of the run; None for no limit.
+      check_data: Check of the data_state, as in `restore`.
+
+    Returns:
+      The checkpoint; None if the directory has none.
 
     Raises:
-      UsageError: If the newest is beyond the last step, of another model or of
-        an earlier version of podscale. No other is put aside then.
-      DamagedError: If there are checkpoints and all are damaged.
+      UsageError: The checkpoint is beyond the last step, or belongs to another
+        model or an earlier format. Nothing is renamed then.
+      DamagedError: All checkpoints are damaged.
     """
     self.wait()
     damaged: list[DamagedError] = []
@@ -248,12 +256,12 @@ class Checkpoints:
         continue
       if last_step is not None and step > last_step:
         raise UsageError(
-          f"the checkpoint {self._directory / str(step)} is that of step "
-          f"{step}, beyond the end of the run at step {last_step}; move it "
-          "away or choose another --workdir"
+          f"the checkpoint {self._directory / str(step)} is beyond the end "
+          f"of the run at step {last_step}; move it away or choose another "
+          "--workdir"
         )
       for newer in damaged:
-        on_main(functools.partial(_put_aside, newer.path))
+        on_main(functools.partial(_rename_damaged, newer.path))
       if damaged:
         self._manager.reload()
       return Restored(step, *restored, [str(newer) for newer in damaged])
@@ -262,21 +270,21 @@ class Checkpoints:
     return None
 
   def wait(self) -> None:
-    """Wait until all that was saved is on disk.
+    """Wait until the last save is on disk.
 
     Raises:
-      SaveError: If the last save failed. What it had written is removed; the
-        checkpoints before it are as they were.
+      SaveError: The last save failed. Its files are removed; older checkpoints
+        are intact.
     """
     failed = self._finish()
     if failed:
       raise failed
 
   def close(self) -> None:
-    """Wait for what is being written and end the threads that write.
+    """Wait for the last save and end the threads that write.
 
     Raises:
-      SaveError: In process 0, if the last save failed.
+      SaveError: The last save failed; raised in process 0 only.
     """
     with self._noting_failure():
       self._manager.close()
@@ -291,29 +299,29 @@ class Checkpoints:
         step,
         args=ocp.args.Composite(
           state=ocp.args.StandardSave(leaves),
-          record=ocp.args.JsonSave(_sealed(step, data_state, leaves)),
+          record=ocp.args.JsonSave(seal(step, data_state, leaves)),
         ),
         force=True,
       )
 
   def _finish(self) -> SaveError | None:
-    """Wait for the last save, and tell if it failed."""
+    """Wait for the last save; return its error, or None."""
     with self._noting_failure():
       self._manager.wait_until_finished()
     failure, self._failure = first_message(self._failure), ""
     if failure and jax.process_index() == 0:
       self._remove_unfinished()
-    # Who has not written knows of no new ones.
+    # Only process 0 has written, so the others look for new checkpoints.
     if failure or jax.process_index() > 0:
       self._manager.reload()
     return self._error(failure) if failure else None
 
   @contextlib.contextmanager
   def _noting_failure(self) -> Iterator[None]:
-    # For `wait`, in which all processes learn of it.
+    """Keep an error for `_finish`, which raises it in every process."""
     try:
       yield
-    except Exception as e:  # Orbax raises all sorts for a full disk
+    except Exception as e:  # Orbax raises many types for a full disk
       self._failure = _reason(e)
 
   def _lack_of_room(self, leaves: Mapping[str, np.ndarray]) -> str:
@@ -321,11 +329,11 @@ class Checkpoints:
     free = shutil.disk_usage(self._directory).free
     if free >= needed:
       return ""
-    return f"it has {needed:,} bytes, the disk has room for {free:,}"
+    return f"it needs {needed:,} bytes, the disk has room for {free:,}"
 
   def _error(self, failure: str) -> SaveError:
     latest = self.latest_step()
-    kept = "no other is there" if latest is None else f"step {latest} is kept"
+    kept = "there is no other" if latest is None else f"step {latest} is kept"
     return SaveError(
       f"a checkpoint could not be saved in {self._directory}, {kept} "
       f"({failure})"
@@ -337,11 +345,11 @@ class Checkpoints:
 
   @contextlib.contextmanager
   def _reading(self, step: int) -> Iterator[None]:
-    """Damage that one process finds is every process's."""
+    """Raise a DamagedError in every process if one of them cannot read."""
     cause, reason = None, ""
     try:
       yield
-    except Exception as e:  # Orbax raises all sorts for a damaged file
+    except Exception as e:  # Orbax raises many types for a damaged file
       cause, reason = e, _reason(e)
     reason = first_message(reason)
     if reason:
@@ -351,14 +359,14 @@ class Checkpoints:
     folder = self._directory / str(step)
     if (folder / "data").exists() and not (folder / "record").exists():
       raise UsageError(
-        f"the checkpoint {folder} was written by an earlier version of "
-        "podscale, in a format without checksums of all that it holds; resume "
-        "it with that version or choose another --workdir"
+        f"the checkpoint {folder} has the format of an earlier version of "
+        "podscale, without checksums of every array; resume the run with that "
+        "version or choose another --workdir"
       )
 
   def _read_record(self, step: int) -> dict[str, Any]:
     wanted = ocp.args.Composite(record=ocp.args.JsonRestore())
-    return _unsealed(step, self._manager.restore(step, args=wanted)["record"])
+    return unseal(step, self._manager.restore(step, args=wanted)["record"])
 
   def _read_state(
     self, step: int, target: dict[str, Any], saved: Mapping[str, Any]
@@ -366,11 +374,9 @@ class Checkpoints:
     wanted = ocp.args.Composite(state=ocp.args.StandardRestore(target))
     state = self._manager.restore(step, args=wanted)["state"]
     for name, leaf in state.items():
-      found, expected = _checksum(leaf), saved[name]["crc32"]
+      found, expected = checksum(leaf), saved[name]["crc32"]
       if found != expected:
-        raise ValueError(
-          f"{name} has checksum {found}, it was saved with {expected}"
-        )
+        raise ValueError(f"{name} has checksum {found}, expected {expected}")
     return state
 
   def _check_same(
@@ -378,16 +384,16 @@ class Checkpoints:
   ) -> None:
     for name in {**target, **saved}:
       there = saved.get(name, "absent")
-      here = _describe(target[name]) if name in target else "absent"
+      here = array_type(target[name]) if name in target else "absent"
       if there != here:
         raise UsageError(
-          f"the checkpoint of step {step} in {self._directory} is of another "
-          f"model: {name} is {there} there, {here} here"
+          f"the checkpoint of step {step} in {self._directory} belongs to "
+          f"another model: {name} is {there} there, {here} here"
         )
 
 
 def _options(process: int, keep: int) -> ocp.CheckpointManagerOptions:
-  """Of a process by itself, which writes if it is the first."""
+  """Return options by which each process works alone and only 0 writes."""
   return ocp.CheckpointManagerOptions(
     create=False,
     read_only=process > 0,
@@ -400,7 +406,7 @@ def _options(process: int, keep: int) -> ocp.CheckpointManagerOptions:
 
 
 def _reason(error: Exception) -> str:
-  """What an error says, the system's own words first; of a long one the ends.
+  """Describe an error: the system's own words first, a long text shortened.
 
   >>> _reason(ValueError("Failed: No space left [os_error_code='28']"))
   "No space left, ValueError: Failed: No space left [os_error_code='28']"
@@ -412,65 +418,8 @@ def _reason(error: Exception) -> str:
   return f"{system[1].strip()}, {text}" if system else text
 
 
-def _sealed(
-  step: int, data_state: dict[str, Any], leaves: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
-  """Put what identifies a checkpoint under a SHA-256."""
-  arrays = {
-    name: {"type": _describe(leaf), "crc32": _checksum(leaf)}
-    for name, leaf in leaves.items()
-  }
-  record = {"step": step, "data": data_state, "arrays": arrays}
-  return {"record": record, "sha256": _digest(record)}
-
-
-def _unsealed(step: int, sealed: Any) -> dict[str, Any]:
-  """Return the record that was `_sealed` at this step.
-
-  Raises:
-    ValueError: It has changed, or is of another step.
-  """
-  record = sealed["record"]
-  if sealed["sha256"] != _digest(record):
-    raise ValueError("the record of step, input and arrays has changed")
-  if record["step"] != step:
-    raise ValueError(f"it was saved at step {record['step']}")
-  return record
-
-
-def _digest(record: Any) -> str:
-  """Compute the SHA-256 of a record as JSON, however its file is laid out."""
-  text = json.dumps(record, sort_keys=True, separators=(",", ":"))
-  return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _checksum(leaf: Any) -> int:
-  """Compute the CRC-32 of an array's bytes."""
-  return zlib.crc32(np.ascontiguousarray(leaf).view(np.uint8))
-
-
-def _put_aside(path: Path) -> None:
+def _rename_damaged(path: Path) -> None:
   """Rename a damaged checkpoint, so that its step can be saved again."""
   names = (f"{path.name}.damaged{n or ''}" for n in itertools.count())
-  asides = (path.with_name(name) for name in names)
-  path.rename(next(aside for aside in asides if not aside.exists()))
-
-
-def _by_name(tree: Any) -> dict[str, Any]:
-  """The leaves of a tree by their path, such as "params.stem.kernel".
-
-  What is on disk is then free of the classes that the tree is made of.
-  """
-  paths_and_leaves, _ = jax.tree.flatten_with_path(tree)
-  by_name = {
-    jax.tree_util.keystr(path, simple=True, separator="."): leaf
-    for path, leaf in paths_and_leaves
-  }
-  if len(by_name) != len(paths_and_leaves):
-    raise ValueError("two leaves of the state have the same name")
-  return by_name
-
-
-def _describe(leaf: Any) -> str:
-  """Describe shape and dtype, such as "float32[3,3,32]"."""
-  return f"{leaf.dtype}[{','.join(map(str, leaf.shape))}]"
+  targets = (path.with_name(name) for name in names)
+  path.rename(next(target for target in targets if not target.exists()))

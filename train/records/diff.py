@@ -1,32 +1,33 @@
-"""Where two runs part: `python -m podscale.train diff RUN_A RUN_B`."""
+"""First difference of two runs: `python -m podscale.train diff RUN_A RUN_B`."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from .log import METRICS, flat, read_metrics
+from .metrics_file import METRICS, flat, read_metrics
 
-# Of one start, not of the training.
+# Values that depend on the start, not on the training.
 _NOT_COMPARED = {"kind", "time", "step", "lost_seconds", "settings.workdir"}
 _NOT_COMPARED |= {f"settings.{n}" for n in ("coordinator", "process_id")}
 _SPEEDS = {"time", "images_per_s", "data_wait"}
 
 
 def diff(a: str | Path, b: str | Path) -> list[str]:
-  """What differs first between two runs, by their workdirs.
+  """Find the first differences between two runs.
 
   Args:
-    a: Of one run.
-    b: Of the other.
+    a: Workdir of a run.
+    b: Workdir of another run.
 
   Returns:
     Up to two lines: the first setting, version or device that differs between
-    their last starts, and the first step or evaluation whose numbers do, or
-    that only one of them has. None where both are the same, bit for bit.
+    the runs' last starts, and the first step or evaluation whose numbers
+    differ or that is missing in one run. No lines if the runs are the same, bit
+    for bit.
 
   Raises:
-    UsageError: a folder has no readable log of a run.
+    UsageError: A folder has no readable log of a run.
   """
   records = [read_metrics(Path(path) / METRICS) for path in (a, b)]
   starts = [
@@ -56,14 +57,17 @@ def _last_start(
 ) -> dict[str, Any]:
   starts = [record for record in records if record["kind"] == "run"]
   if not starts:
-    raise UsageError(f"{Path(path) / METRICS}: no run was started there")
+    raise UsageError(f"{Path(path) / METRICS} has no record of a run's start")
   return flat(starts[-1])
 
 
 def _by_step(
   records: list[dict[str, Any]],
 ) -> dict[tuple[int, str], dict[str, Any]]:
-  """A resumed run has some steps twice; the last time counts."""
+  """Index records by step and kind; the last one counts.
+
+  A resumed run may log a step twice.
+  """
   return {
     (record["step"], record["kind"]): record
     for record in records

@@ -1,4 +1,4 @@
-"""One run at a time in a workdir."""
+"""Lock of a workdir, for one run at a time."""
 
 import contextlib
 import errno
@@ -15,15 +15,15 @@ _MOST_OF_A_HOLDER = 200  # bytes
 
 
 class WorkdirLock:
-  """Keep other runs out of a workdir, from `take` to `close`.
+  """Lock that keeps other runs out of a workdir, from `take` to `close`.
 
-  It is an exclusive `flock` on WORKDIR/lock, which the system releases when the
-  process ends, however that comes. On NFS Linux makes a POSIX lock of it, which
-  holds between hosts. The file names the host and the process that hold it, and
-  stays when they are gone: it is the lock on it that counts.
+  The lock is an exclusive `flock` on WORKDIR/lock. The system releases it when
+  the process ends, even by a signal. On NFS, Linux turns it into a POSIX lock,
+  which holds between hosts. The file names the host and the process that hold
+  the lock. It stays after they end; only the lock on it counts.
 
   Args:
-    workdir: The folder, which exists when it is taken.
+    workdir: Folder to lock; must exist when `take` is called.
 
   >>> import tempfile
   >>> with tempfile.TemporaryDirectory() as folder:
@@ -37,13 +37,13 @@ class WorkdirLock:
     self._file: int | None = None
 
   def take(self) -> str:
-    """Take the lock; again it does nothing.
+    """Take the lock; do nothing if this object holds it already.
 
     Returns:
-      Why there is none, where the file system has no locks; else "".
+      A problem if the file system has no locks; else "".
 
     Raises:
-      UsageError: another run has it, or the file cannot be opened.
+      UsageError: Another run holds the lock, or the file cannot be opened.
     """
     if self._file is not None:
       return ""
@@ -77,7 +77,7 @@ class WorkdirLock:
 
 def _write_holder(file: int) -> None:
   holder = f"process {os.getpid()} on {socket.gethostname()}\n"
-  # Where the disk is full the lock holds all the same; its holder is unknown.
+  # On a full disk the lock still holds, but nothing names its holder.
   with contextlib.suppress(OSError):
     os.ftruncate(file, 0)
     os.pwrite(file, holder.encode(), 0)

@@ -1,14 +1,7 @@
-"""What a run writes while it goes: metrics.jsonl, TensorBoard, the terminal."""
+"""Log of a run while it trains: metrics.jsonl, TensorBoard, the terminal."""
 
-import contextlib
-import dataclasses
-import errno
-import importlib.metadata
 import json
 import math
-import os
-import platform
-import subprocess
 import time
 from collections.abc import Mapping
 from datetime import timedelta
@@ -19,202 +12,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from ..errors import UsageError
-from ..settings.config import Config
-from .append_file import Lines
-from .record import parse_record
+from .append_file import AppendFile
+from .files import write_atomically
+from .metrics_file import METRICS, history, lost_seconds, read_metrics
 from .scalars import Scalars
-
-METRICS = "metrics.jsonl"
-
-
-def make_folder(path: Path) -> None:
-  """Make `path` and the folders above it; UsageError where that fails."""
-  try:
-    path.mkdir(parents=True, exist_ok=True)
-  except OSError as e:
-    reason = _obstacle(path) or e.strerror
-    raise UsageError(f"cannot make the folder {path}: {reason}") from e
-
-
-def _obstacle(path: Path) -> str:
-  """Say what stands where a folder should be; "" if it is nothing like that."""
-  for place in (*reversed(path.parents), path):
-    if os.path.isdir(place) or not os.path.lexists(place):
-      continue
-    if not os.path.islink(place):
-      return f"{place} is a file"
-    link = f"{place} is a link to {os.readlink(place)}"
-    try:
-      os.stat(place)
-    except OSError as e:
-      if e.errno == errno.ELOOP:
-        return f"{link}, which leads back to itself"
-      return f"{link}, where nothing is"
-    return f"{link}, a file"
-  return ""
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-  """Replace the file at `path`: afterwards it is the old one or the new one.
-
-  Args:
-    path: The file; folders above it are made.
-    content: Bytes, or text, which is written in UTF-8.
-
-  Raises:
-    UsageError: If it cannot be written.
-  """
-  make_folder(path.parent)
-  data = content.encode() if isinstance(content, str) else content
-  beside = path.with_name(path.name + ".tmp")
-  try:
-    with beside.open("wb") as file:
-      file.write(data)
-      file.flush()
-      os.fsync(file.fileno())
-    beside.replace(path)
-  except OSError as e:
-    with contextlib.suppress(OSError):
-      beside.unlink()
-    raise UsageError(f"cannot write {path}: {e.strerror}") from e
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-  """The records of a metrics.jsonl, one dict per line, in order.
-
-  A last line that was cut short, as a killed process leaves it, is left out.
-
-  Raises:
-    UsageError: If the file cannot be read, or another line is not a record
-      that a run has written.
-  """
-  try:
-    *lines, tail = path.read_bytes().split(b"\n")
-  except OSError as e:
-    raise UsageError(f"cannot read {path}: {e.strerror}") from e
-  if _is_json(tail):
-    lines.append(tail)
-  records = []
-  for number, line in enumerate(lines, start=1):
-    try:
-      records.append(parse_record(line))
-    except ValueError as error:
-      raise UsageError(
-        f"line {number} of {path} is not a record of a run ({error}); "
-        "mend it or move the file away"
-      ) from None
-  return records
-
-
-def _is_json(text: bytes) -> bool:
-  try:
-    json.loads(text)
-  except ValueError:
-    return False
-  except RecursionError:
-    pass  # whatever it is, it is not the beginning of a record
-  return True
-
-
-def history(records: list[dict[str, Any]], step: int) -> list[dict[str, Any]]:
-  """The records that still hold for a run that goes on after `step`.
-
-  What a process logged after its last checkpoint is done again, so it goes,
-  and with it the "run" line of a process that never got beyond `step`.
-
-  >>> history([{"kind": "run", "step": 0}, {"kind": "train", "step": 10}], 0)
-  []
-  >>> history([{"kind": "run", "step": 0}, {"kind": "train", "step": 10}], 10)
-  [{'kind': 'run', 'step': 0}, {'kind': 'train', 'step': 10}]
-  """
-  return [
-    record
-    for record in records
-    if record["step"] + (record["kind"] == "run") <= step
-  ]
-
-
-def lost_seconds(records: list[dict[str, Any]], step: int) -> float:
-  """Time in the records that a run which goes on after `step` does again.
-
-  >>> done = {"kind": "train", "step": 10, "time": 50.0}
-  >>> lost = {"kind": "train", "step": 20, "time": 80.0}
-  >>> lost_seconds([done, lost], 10), lost_seconds([done], 10)
-  (30.0, 0.0)
-  """
-  kept = history(records, step)
-  # Of a process that got to no checkpoint all counts, from its start on.
-  begin = kept[-1] if kept else records[0] if records else {"time": 0.0}
-  return (records[-1]["time"] if records else 0.0) - begin["time"]
-
-
-def run_record(config: Config) -> dict[str, Any]:
-  """What one must know to repeat a run: settings, versions, devices, code.
-
-  Returns:
-    preset, settings (all of them, nested), versions, device_kind,
-    device_count and process_count (of all processes), and git_revision: the
-    commit of a checkout, "-dirty" after it where files differ from it, or None.
-  """
-  import jax
-
-  packages = ("podscale", "jax", "jaxlib", "flax", "optax", "numpy")
-  versions = {name: _version(name) for name in packages}
-  return {
-    "preset": config.preset,
-    "settings": dataclasses.asdict(config),
-    "versions": versions | {"python": platform.python_version()},
-    "device_kind": jax.devices()[0].device_kind,
-    "device_count": jax.device_count(),
-    "process_count": jax.process_count(),
-    "git_revision": git_revision(Path(__file__).resolve().parent),
-  }
-
-
-def _version(package: str) -> str:
-  try:
-    return importlib.metadata.version(package)
-  except importlib.metadata.PackageNotFoundError:  # run from its sources
-    return "not installed"
-
-
-def git_revision(folder: Path) -> str | None:
-  """The commit that `folder` is checked out from; None where there is none."""
-
-  def git(*args: str) -> str:
-    # Without optional locks: never in the way of a git the user runs.
-    command = ["git", "--no-optional-locks", "-C", str(folder), *args]
-    return subprocess.run(
-      command, capture_output=True, text=True, check=True, timeout=30
-    ).stdout.strip()
-
-  try:
-    # A package installed somewhere below another project's checkout is not
-    # part of that project: git must know the files in this very folder.
-    if not git("ls-files", "--", "."):
-      return None
-    return git("describe", "--always", "--abbrev=40", "--dirty", "--exclude=*")
-  except (OSError, subprocess.SubprocessError):
-    return None
-
-
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-  """The leaves of nested settings by their dotted names.
-
-  >>> flat({"seed": 0, "model": {"name": "b0"}})
-  {'seed': 0, 'model.name': 'b0'}
-  """
-  leaves: dict[str, Any] = {}
-  for name, value in tree.items():
-    if isinstance(value, Mapping):
-      leaves |= flat(value, f"{prefix}{name}.")
-    else:
-      leaves[prefix + name] = value
-  return leaves
 
 
 def _plain(value: Any) -> Any:
-  """`value` as JSON has it; what is not a finite number becomes None."""
+  """Convert a value for JSON; numbers that are not finite become None."""
   if isinstance(value, Mapping):
     return {key: _plain(item) for key, item in value.items()}
   if hasattr(value, "item"):  # a NumPy or JAX scalar
@@ -225,7 +30,7 @@ def _plain(value: Any) -> Any:
 
 
 def _scalars(line: Mapping[str, Any]) -> dict[str, float]:
-  """The numbers of a record, by the names that TensorBoard has for them."""
+  """Select the numbers of a record, by their names in TensorBoard."""
   return {
     f"{line['kind']}/{name}": value
     for name, value in line.items()
@@ -234,33 +39,33 @@ def _scalars(line: Mapping[str, Any]) -> dict[str, float]:
 
 
 class RunLog:
-  """Writes what happens in a run, from process 0 only.
+  """Log of a run, which only process 0 writes.
 
-  Every record becomes a line of WORKDIR/metrics.jsonl, written at once, with
-  its kind ("run", "train", "eval" or "times") and the time (seconds since 1970)
-  added; numbers that are not finite become null. The scalars of "train" and
-  "eval" records also go to WORKDIR/tensorboard as KIND/NAME. In a terminal a
-  bar shows how far the run is, elsewhere each record prints a line.
+  Every record becomes a line of WORKDIR/metrics.jsonl, written at once. The log
+  adds the record's kind ("run", "train", "eval" or "times") and the time in
+  seconds since 1970; numbers that are not finite become null. The scalars of
+  "train" and "eval" records also go to WORKDIR/tensorboard as KIND/NAME. A
+  terminal shows a progress bar; other outputs get a line per record.
 
-  A full disk does not end the run: it is said, and what is to be written waits
-  until there is room.
+  A full disk does not end the run: the log prints a warning, keeps the records
+  and writes them once the disk has room.
 
-  Use it as a context manager, and call `run` first.
+  Use the log as a context manager, and call `run` first.
 
   Args:
-    workdir: Folder of the run; made if it is not there.
+    workdir: Folder of the run; made if missing.
     total_steps: Number of steps of the whole run.
     resume_step: Steps that the restored checkpoint has done; 0 for a new run.
-      Older records of later steps are removed: those steps are done again.
-    is_main: Whether this is process 0; the log of another does nothing.
-    console: Where to print.
+      The log removes records of later steps, which the run repeats.
+    is_main: True in process 0; the log of another process writes nothing.
+    console: Console for the log lines; None prints to the terminal.
 
   Attributes:
-    evaluated: The steps that earlier processes have evaluated, in process 0.
+    evaluated: Steps that earlier processes have evaluated; process 0 only.
 
   Raises:
-    UsageError: If the workdir cannot be written, or its metrics.jsonl is not
-      one of ours.
+    UsageError: The workdir cannot be written, or its metrics.jsonl holds
+      something else than a run's records.
   """
 
   def __init__(
@@ -290,13 +95,13 @@ class RunLog:
     self._lost = lost_seconds(records, self._resume_step)
     write_atomically(path, "".join(json.dumps(r) + "\n" for r in kept))
     try:
-      self._lines = Lines(path)
+      self._file = AppendFile(path)
       self._scalars = Scalars(
         workdir / "tensorboard", purge_step=self._resume_step + 1
       )
     except OSError as e:
       raise UsageError(f"cannot write {e.filename}: {e.strerror}") from e
-    self._trouble = ""
+    self._problem = ""
     self._has_bar = console.is_terminal and not console.is_dumb_terminal
     self._progress = Progress(
       BarColumn(bar_width=None),
@@ -305,7 +110,7 @@ class RunLog:
       console=console,
       expand=True,
       disable=not self._has_bar,
-      refresh_per_second=2,  # the processor has other work
+      refresh_per_second=2,  # leaves the processor to the input pipeline
     )
     self._bar = self._progress.add_task(
       "", total=self._total_steps, completed=self._resume_step
@@ -320,23 +125,27 @@ class RunLog:
     if self._is_main:
       self._progress.stop()
       self._scalars.close()
-      lost = self._lines.close()
+      lost = self._file.close()
       if lost:
         self.message(f"{lost} bytes of {METRICS} could not be written")
 
   def run(self, record: Mapping[str, Any]) -> None:
-    """Log the start of this process; `record` is that of `run_record`."""
+    """Log the start of this process.
+
+    Args:
+      record: Result of `run_record`.
+    """
     if self._is_main:
       start = {"step": self._resume_step, "lost_seconds": self._lost}
       self._write("run", start | dict(record))
 
   def train(self, record: Mapping[str, Any]) -> None:
-    """Log training so far.
+    """Log the training steps since the last record.
 
     Args:
-      record: step (steps done), epoch (float), loss, learning_rate,
-        images_per_s, data_wait (share of the time in which the devices waited
-        for data), and whatever else is to be kept.
+      record: Dict of step (steps done), epoch (float), loss, learning_rate,
+        images_per_s, data_wait (share of the time that the devices waited for
+        data) and any other values to keep.
     """
     if not self._is_main:
       return
@@ -359,8 +168,9 @@ class RunLog:
     """Log an evaluation.
 
     Args:
-      record: split (its name), step, epoch (float), examples and correct
-        (counts), top1 (correct / examples), loss, and whatever else.
+      record: Dict of split (its name), step, epoch (float), examples and
+        correct (counts), top1 (correct / examples), loss and any other values
+        to keep.
     """
     if not self._is_main:
       return
@@ -373,16 +183,21 @@ class RunLog:
     )
 
   def times(self, step: int, seconds: Mapping[str, float]) -> None:
-    """Log where the time of this process went, from its start to this step."""
+    """Log how this process spent its time from its start to a step.
+
+    Args:
+      step: Number of steps done.
+      seconds: Seconds by activity, from `WallTime.seconds`.
+    """
     if self._is_main:
       self._write("times", {"step": step, "seconds": dict(seconds)})
 
   def message(self, text: str, *, everywhere: bool = False) -> None:
-    """Print a line of text, above the bar where there is one.
+    """Print a line of text, above the progress bar if there is one.
 
     Args:
-      text: What is said.
-      everywhere: Whether all processes say it, as each knows something else.
+      text: Line to print.
+      everywhere: True to print in every process, for text that differs.
     """
     if self._is_main or everywhere:
       self._console.print(text, markup=False, highlight=False, soft_wrap=True)
@@ -390,24 +205,25 @@ class RunLog:
 
   def _write(self, kind: str, record: Mapping[str, Any]) -> None:
     line = {"kind": kind} | _plain(record) | {"time": round(time.time(), 3)}
-    trouble = self._lines.add(f"{json.dumps(line, allow_nan=False)}\n".encode())
+    text = f"{json.dumps(line, allow_nan=False)}\n"
+    problem = self._file.append(text.encode())
     if kind != "run":
-      trouble = trouble or self._scalars.add(line["step"], _scalars(line))
-    if trouble != self._trouble:
+      problem = problem or self._scalars.add(line["step"], _scalars(line))
+    if problem != self._problem:
       self.message(
-        f"the log cannot be written ({trouble}); training goes on"
-        if trouble
+        f"the log cannot be written ({problem}); training goes on"
+        if problem
         else "the log is written again"
       )
-    self._trouble = trouble
+    self._problem = problem
 
   def _eta(self, step: int) -> timedelta:
-    """Time to go at the pace so far, evaluations and checkpoints included."""
+    """Estimate the remaining time, evaluations and checkpoints included."""
     since_step, since_time = self._pace_from
     now = time.monotonic()
     pace = (now - since_time) / max(step - since_step, 1)
     if not self._pace_is_warm:
-      # The first record's time holds compilation; count from there on.
+      # The time to the first record includes compilation.
       self._pace_from = (step, now)
       self._pace_is_warm = True
     return timedelta(seconds=round(pace * (self._total_steps - step)))

@@ -1,8 +1,8 @@
-"""Keep what Orbax prints of its failures off the terminal.
+"""Filter for Orbax's error output.
 
-Orbax reads and writes arrays in coroutines. Where one fails the others are
-abandoned, and their complaints, each with a stack trace, follow from several
-threads, after the error that a `SaveError` or `DamagedError` puts in one line.
+Orbax reads and writes arrays in coroutines. If one fails, Orbax abandons the
+others, and each prints a stack trace from its thread. `SaveError` and
+`DamagedError` already report the failure in one line.
 """
 
 import inspect
@@ -16,35 +16,35 @@ _LOGGERS = ("absl", "asyncio")
 
 
 def silence_orbax() -> None:
-  """Drop Orbax's log records and abandoned errors, from now on."""
+  """Drop Orbax's log records and the errors of its abandoned coroutines."""
   for name in _LOGGERS:
-    logging.getLogger(name).addFilter(_is_not_of_orbax)
+    logging.getLogger(name).addFilter(_is_not_from_orbax)
   if not isinstance(sys.unraisablehook, _Hook):
     sys.unraisablehook = _Hook(sys.unraisablehook)
 
 
 class _Hook:
-  """A `sys.unraisablehook` that passes on what is not Orbax's.
+  """Replacement of `sys.unraisablehook` that drops Orbax's errors.
 
   Args:
-    passed_on: The hook before.
+    previous: Hook that gets all other errors.
   """
 
-  def __init__(self, passed_on: Callable[[Any], object]):
-    self._passed_on = passed_on
+  def __init__(self, previous: Callable[[Any], object]):
+    self._previous = previous
 
   def __call__(self, unraisable: Any) -> None:
     abandoned = unraisable.object
-    of_orbax = (
+    from_orbax = (
       inspect.iscoroutine(abandoned)
       and "/orbax/" in abandoned.cr_code.co_filename
     )
-    # What TensorStore's threads raise: Orbax has closed its event loop.
-    if not of_orbax and str(unraisable.exc_value) != "Event loop is closed":
-      self._passed_on(unraisable)
+    # TensorStore's threads raise this after Orbax has closed its event loop.
+    if not from_orbax and str(unraisable.exc_value) != "Event loop is closed":
+      self._previous(unraisable)
 
 
-def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+def _is_not_from_orbax(record: logging.LogRecord) -> bool:
   if "/orbax/" in record.pathname:
     return False
   traceback = record.exc_info[2] if record.exc_info else None

@@ -1,4 +1,4 @@
-"""The records of metrics.jsonl, checked when they are read back."""
+"""Records of metrics.jsonl, checked when they are read back."""
 
 import json
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from ..errors import one_line
 
 _MOST_NESTED = 20
 _MOST_OF_A_VALUE = 40  # characters
-_MOST_NUMBER = 1e39  # what is logged was a float32
+_MOST_NUMBER = 1e39  # logged numbers come from float32
 _MOST_SECONDS = 1e11  # as a time since 1970, the year 5138
 
 
@@ -29,19 +29,19 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_number_or_null(value: Any) -> bool:
-  return value is None or _is_number(value)  # null: it was not finite
+  return value is None or _is_number(value)  # null stands for not finite
 
 
 def _is_time(value: Any) -> bool:
   return _is_within(value, _MOST_SECONDS)
 
 
-def _is_account(value: Any) -> bool:
+def _is_seconds_by_activity(value: Any) -> bool:
   return isinstance(value, dict) and all(map(_is_time, value.values()))
 
 
 _Fields = dict[str, Callable[[Any], bool]]
-_OF_ALL: _Fields = {"step": _is_count, "time": _is_time}
+_COMMON: _Fields = {"step": _is_count, "time": _is_time}
 _BY_KIND: dict[str, _Fields] = {
   "run": {
     "preset": _is_text,
@@ -63,19 +63,22 @@ _BY_KIND: dict[str, _Fields] = {
     "top1": _is_number,
     "loss": _is_number_or_null,
   },
-  "times": {"seconds": _is_account},
+  "times": {"seconds": _is_seconds_by_activity},
 }
-_MAY_LACK: _Fields = {"lost_seconds": _is_time}
+_OPTIONAL: _Fields = {"lost_seconds": _is_time}
 
 
 def parse_record(line: bytes) -> dict[str, Any]:
-  """Read a record from a line of metrics.jsonl.
+  """Parse a line of metrics.jsonl.
 
-  It has at least what the report and `diff` use of its kind: the names and
-  types that `RunLog` has written since the first version.
+  The record must have the fields of its kind that the report and `diff` read.
+  `RunLog` has written them since the first version.
+
+  Args:
+    line: JSON text.
 
   Raises:
-    ValueError: the line is no such record; the message says what is wrong.
+    ValueError: The line is not such a record; the message names the problem.
 
   >>> parse_record(b'{"kind": "times", "step": 3, "time": 1e9, "seconds": {}}')
   {'kind': 'times', 'step': 3, 'time': 1000000000.0, 'seconds': {}}
@@ -87,21 +90,21 @@ def parse_record(line: bytes) -> dict[str, Any]:
   try:
     record = json.loads(line)
   except ValueError as error:
-    raise ValueError(f"no JSON: {one_line(error)}") from None
+    raise ValueError(f"not JSON: {one_line(error)}") from None
   except RecursionError:
-    raise ValueError("brackets in brackets without end") from None
+    raise ValueError("too many nested brackets") from None
   if not isinstance(record, dict):
     raise ValueError(f"{_cut(record)}, not an object")
   kind = record.get("kind")
   if not isinstance(kind, str) or kind not in _BY_KIND:
     raise ValueError(f"kind is {_cut(kind)}, not one of {', '.join(_BY_KIND)}")
-  for name, is_right in {**_OF_ALL, **_BY_KIND[kind], **_MAY_LACK}.items():
+  for name, is_right in {**_COMMON, **_BY_KIND[kind], **_OPTIONAL}.items():
     if name in record and not is_right(record[name]):
       raise ValueError(f"{name} is {_cut(record[name])}")
-    if name not in record and name not in _MAY_LACK:
-      raise ValueError(f"no {name} in it")
+    if name not in record and name not in _OPTIONAL:
+      raise ValueError(f"it lacks {name}")
   if _is_nested(record, _MOST_NESTED):
-    raise ValueError(f"more than {_MOST_NESTED} brackets in brackets")
+    raise ValueError(f"more than {_MOST_NESTED} nested brackets")
   return record
 
 
@@ -111,7 +114,7 @@ def _cut(value: Any) -> str:
 
 
 def _is_nested(value: Any, most: int) -> bool:
-  """Tell whether more than `most` objects and lists are in each other."""
+  """Tell if objects and lists are nested more than `most` deep."""
   if not isinstance(value, dict | list):
     return False
   inner = value.values() if isinstance(value, dict) else value

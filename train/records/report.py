@@ -1,4 +1,4 @@
-"""What a run ends with: curves.png and a table in the terminal."""
+"""Report at the end of a run: curves.png and a table in the terminal."""
 
 import io
 import itertools
@@ -17,7 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from ..errors import one_line
-from .log import METRICS, read_metrics, write_atomically
+from .files import write_atomically
+from .metrics_file import METRICS, read_metrics
 
 CURVES = "curves.png"
 _TRAIN = {"color": "#4C72B0", "linewidth": 1.5, "label": "train"}
@@ -27,36 +28,43 @@ Records = Sequence[dict[str, Any]]
 
 
 def report(workdir: str | Path, console: Console) -> None:
-  """Draw the curves and print the summary, as far as they can be.
+  """Draw the curves and print the summary.
 
-  A run that has come to its end does not fail here: what cannot be drawn or
-  printed is named in a line.
+  An error here does not fail a finished run; it becomes a line of text.
+
+  Args:
+    workdir: Folder of the run.
+    console: Console for the summary.
   """
-  for what, work in (
-    (f"{CURVES} is not drawn", lambda: write_curves(workdir)),
-    ("there is no summary", lambda: print_summary(workdir, console)),
+  for problem, work in (
+    (f"cannot draw {CURVES}", lambda: write_curves(workdir)),
+    ("cannot print the summary", lambda: print_summary(workdir, console)),
   ):
     try:
       work()
     except Exception as error:
-      text = f"{what} ({type(error).__name__}: {one_line(error)})"
+      text = f"{problem} ({type(error).__name__}: {one_line(error)})"
       console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def write_curves(workdir: str | Path) -> Path:
-  """Draw WORKDIR/curves.png from what metrics.jsonl has, even if it is little.
+  """Draw WORKDIR/curves.png from metrics.jsonl.
 
-  Three panels over epochs: loss (log scale), learning rate, top-1 accuracy.
+  Three panels show loss (log scale), learning rate and top-1 accuracy over
+  epochs. A panel without records says so.
+
+  Args:
+    workdir: Folder of the run.
 
   Returns:
-    The path of the picture (1,800 x 630 pixels).
+    Path of the picture, 1,800 x 630 pixels.
 
   Raises:
-    UsageError: If there is no readable metrics.jsonl, or the picture cannot be
-      written; one that was there is then left as it was.
+    UsageError: The metrics.jsonl cannot be read, or the picture cannot be
+      written; an older picture then stays.
   """
   records = read_metrics(Path(workdir) / METRICS)
-  train, evals = _of_kind(records, "train"), _of_kind(records, "eval")
+  train, evals = _select(records, "train"), _select(records, "eval")
   figure = Figure(figsize=(12, 4.2), dpi=150, layout="constrained")
   FigureCanvasAgg(figure)
   figure.suptitle(_title(records), fontsize=15)
@@ -64,7 +72,7 @@ def write_curves(workdir: str | Path) -> Path:
 
   _curve(loss, train, "loss", **_TRAIN)
   _curve(loss, evals, "loss", **_TEST, label=_split(evals))
-  # The average is far off at first, and would press all the rest to the floor.
+  # On a linear scale the large first losses of the average hide the rest.
   loss.set_yscale("log")
   _finish(loss, "loss")
   if train and evals:
@@ -85,15 +93,19 @@ def write_curves(workdir: str | Path) -> Path:
 
 
 def print_summary(workdir: str | Path, console: Console) -> None:
-  """Print what the run came to as a table, from metrics.jsonl.
+  """Print a table of the run's results, from metrics.jsonl.
+
+  Args:
+    workdir: Folder of the run.
+    console: Console to print to.
 
   Raises:
-    UsageError: If there is no readable metrics.jsonl.
+    UsageError: The metrics.jsonl cannot be read.
   """
   workdir = Path(workdir)
   records = read_metrics(workdir / METRICS)
-  runs = _of_kind(records, "run")
-  train, evals = _of_kind(records, "train"), _of_kind(records, "eval")
+  runs = _select(records, "run")
+  train, evals = _select(records, "train"), _select(records, "eval")
   table = Table(box=box.SIMPLE_HEAD, show_header=False, title=_title(records))
   table.add_column(style="bold", no_wrap=True)
   table.add_column(overflow="fold")
@@ -120,7 +132,7 @@ def print_summary(workdir: str | Path, console: Console) -> None:
   console.print(table)
 
 
-def _of_kind(records: Records, kind: str) -> list[dict[str, Any]]:
+def _select(records: Records, kind: str) -> list[dict[str, Any]]:
   return [record for record in records if record["kind"] == kind]
 
 
@@ -129,7 +141,7 @@ def _split(evals: Records) -> str:
 
 
 def _title(records: Records) -> str:
-  runs, evals = _of_kind(records, "run"), _of_kind(records, "eval")
+  runs, evals = _select(records, "run"), _select(records, "eval")
   preset = runs[0]["preset"] if runs else "a run"
   if not evals:
     return f"podscale {preset}"
@@ -154,7 +166,7 @@ def _accuracy(record: dict[str, Any]) -> str:
 
 
 def _seconds(records: Records) -> float:
-  """Time from the start of each process to its last record, added up."""
+  """Sum the times from each process's start to its last record."""
   total = 0.0
   for before, after in zip(records, records[1:], strict=False):
     if after["kind"] != "run":
@@ -163,19 +175,19 @@ def _seconds(records: Records) -> float:
 
 
 def _shares(records: Records) -> str:
-  """What the time of all processes went into, largest first."""
+  """List the shares of the activities in all processes' time, largest first."""
   total: dict[str, float] = {}
   for before, after in itertools.zip_longest(records, records[1:]):
-    # The last account of each process holds the others.
+    # The last "times" record of a process includes the earlier ones.
     if before["kind"] == "times" and (after is None or after["kind"] == "run"):
-      for what, seconds in before["seconds"].items():
-        total[what] = total.get(what, 0.0) + seconds
+      for activity, seconds in before["seconds"].items():
+        total[activity] = total.get(activity, 0.0) + seconds
     if before["kind"] == "run" and before.get("lost_seconds"):
       lost = total.get("lost work", 0.0) + before["lost_seconds"]
       total["lost work"] = lost
   whole = sum(total.values())
   named = sorted(total.items(), key=lambda item: -item[1])
-  return ", ".join(f"{what} {s / whole:.1%}" for what, s in named if whole)
+  return ", ".join(f"{name} {s / whole:.1%}" for name, s in named if whole)
 
 
 def _files(workdir: Path) -> list[str]:
@@ -187,10 +199,10 @@ def _curve(axes: Axes, records: Records, name: str, **style: Any) -> None:
   points = [
     (record["epoch"], record[name])
     for record in records
-    if record.get(name) is not None  # null: it was not a finite number
+    if record.get(name) is not None  # null stands for not finite
   ]
   if len(points) == 1:
-    style["marker"] = "o"  # a line through one point does not show
+    style["marker"] = "o"  # a line through one point is invisible
   if points:
     axes.plot(*zip(*points, strict=True), **style)
 

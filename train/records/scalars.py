@@ -1,7 +1,7 @@
-"""Scalars for TensorBoard, written at once by who adds them.
+"""Writer of scalars for TensorBoard, without a thread.
 
-`tensorboardX.SummaryWriter` writes from a thread, which dies of a full disk;
-who adds scalars then waits for it for ever.
+`tensorboardX.SummaryWriter` writes from a thread, which a full disk kills; its
+callers then wait for that thread forever.
 """
 
 import os
@@ -14,28 +14,28 @@ from typing import Any
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from .append_file import Lines
+from .append_file import AppendFile
 from .tfrecord import frame
 
 
 class Scalars:
-  """A new file in a folder of TensorBoard's.
+  """New event file in a TensorBoard folder.
 
   Args:
-    folder: Made if it is not there.
-    purge_step: TensorBoard hides what other files have from this step on.
+    folder: Folder of event files; made if missing.
+    purge_step: Step from which TensorBoard hides the values of other files.
 
   Raises:
-    OSError: If the file cannot be made.
+    OSError: The file cannot be made.
   """
 
   def __init__(self, folder: Path, *, purge_step: int):
     folder.mkdir(parents=True, exist_ok=True)
-    # TensorBoard reads the files of a folder in the order of their names.
+    # TensorBoard reads the files of a folder in alphabetical order.
     name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
-    self._records = Lines(folder / f"{name}.{os.getpid()}")
+    self._file = AppendFile(folder / f"{name}.{os.getpid()}")
     start = SessionLog(status=SessionLog.START)
-    self._records.add(
+    self._file.append(
       _record(file_version="brain.Event:2")
       + _record(step=purge_step, session_log=start)
     )
@@ -43,10 +43,14 @@ class Scalars:
   def add(self, step: int, values: Mapping[str, float]) -> str:
     """Write the values of a step.
 
+    Args:
+      step: Number of steps done.
+      values: Values by name.
+
     Returns:
-      Why they are kept, to be written with the next; "" where they are written.
+      The reason why they stay in memory; "" if they are written.
     """
-    return self._records.add(
+    return self._file.append(
       b"".join(
         _record(step=step, summary=scalar(name, value))
         for name, value in values.items()
@@ -55,7 +59,7 @@ class Scalars:
 
   def close(self) -> None:
     """Close the file."""
-    self._records.close()
+    self._file.close()
 
 
 def _record(**event: Any) -> bytes:

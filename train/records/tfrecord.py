@@ -1,8 +1,8 @@
-"""The framing of TFRecord files, which TensorBoard's are too.
+"""Framing of TFRecord files, which TensorBoard uses too.
 
-A record is its length (uint64), the length's checksum, its bytes and their
-checksum, all little-endian; a checksum is a CRC-32C, rotated and with a
-constant added (tensorflow/core/lib/io/record_writer.h).
+A record consists of its length (uint64), the length's checksum, its bytes and
+their checksum, all little-endian. A checksum is a CRC-32C, rotated, plus a
+constant (tensorflow/core/lib/io/record_writer.h).
 """
 
 import struct
@@ -14,7 +14,7 @@ FOOTER = struct.Struct("<I")
 
 
 def frame(record: bytes) -> bytes:
-  """Frame a record for a file.
+  """Add length and checksums to a record.
 
   >>> len(frame(b"seven b")) - 7
   16
@@ -27,6 +27,6 @@ def frame(record: bytes) -> bytes:
 
 
 def checksum(data: bytes) -> int:
-  """Compute the checksum of a record or its length, as files store it."""
+  """Compute the checksum of a record or of its length."""
   crc = google_crc32c.value(data)
   return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

@@ -1,4 +1,4 @@
-"""Where the time of a run goes."""
+"""Wall time of a process, by activity."""
 
 import contextlib
 import time
@@ -8,56 +8,56 @@ from typing import Any
 STEPS = "steps"
 
 
-class Account:
-  """Seconds by what they were spent on, from its making to now.
+class WallTime:
+  """Seconds by activity, from the construction of this object to now.
 
-  What is in no other entry is `STEPS`: the devices' work, and the host's beside
-  it.
+  `STEPS` is the rest: time that belongs to no other activity. It covers the
+  devices' work, and the host's work beside it.
 
-  >>> account = Account()
-  >>> with account.spent_on("evaluation"):
+  >>> wall_time = WallTime()
+  >>> with wall_time.measure("evaluation"):
   ...   pass
-  >>> list(account.seconds())
+  >>> list(wall_time.seconds())
   ['evaluation', 'steps']
   """
 
   def __init__(self):
     self._begin = time.perf_counter()
     self._seconds: dict[str, float] = {}
-    self._inner = 0.0  # of the entry that is open, what inner ones have taken
+    self._inner = 0.0  # seconds that activities inside the open one took
 
-  def add(self, what: str, seconds: float) -> None:
-    """Book seconds that were measured elsewhere."""
-    self._seconds[what] = self._seconds.get(what, 0.0) + seconds
+  def add(self, activity: str, seconds: float) -> None:
+    """Add seconds that the caller has measured."""
+    self._seconds[activity] = self._seconds.get(activity, 0.0) + seconds
     self._inner += seconds
 
   @contextlib.contextmanager
-  def spent_on(self, what: str) -> Iterator[None]:
-    """Book the time inside, but for what is booked there on something else."""
+  def measure(self, activity: str) -> Iterator[None]:
+    """Add the time inside, except that of activities measured there."""
     outer, self._inner = self._inner, 0.0
     begin = time.perf_counter()
     try:
       yield
     finally:
       taken = time.perf_counter() - begin
-      self.add(what, taken - self._inner)
+      self.add(activity, taken - self._inner)
       self._inner = outer + taken
 
-  def first_call(self, what: str, function: Callable) -> Callable:
-    """The same function, whose first call is booked: a jitted one compiles."""
+  def time_first_call(self, activity: str, function: Callable) -> Callable:
+    """Wrap a function to measure its first call, in which `jit` compiles."""
     called = False
 
-    def booked(*args: Any) -> Any:
+    def timed(*args: Any) -> Any:
       nonlocal called
       if called:
         return function(*args)
       called = True
-      with self.spent_on(what):
+      with self.measure(activity):
         return function(*args)
 
-    return booked
+    return timed
 
   def seconds(self) -> dict[str, float]:
-    """All entries, which together are the time since the account was made."""
+    """Return the seconds of all activities; they add up to the whole time."""
     rest = time.perf_counter() - self._begin - sum(self._seconds.values())
     return self._seconds | {STEPS: rest}

@@ -1,4 +1,4 @@
-"""A run's folder: whose it is, and that nothing in it leads out of it."""
+"""Folder of a run: its owner's settings and data, and checks of its links."""
 
 import dataclasses
 import errno
@@ -11,17 +11,12 @@ from typing import Any, NamedTuple, TypedDict
 from ... import __version__
 from ..errors import UsageError
 from ..settings.config import Config
+from .files import make_folder, write_atomically
 from .lock import LOCK, WorkdirLock
-from .log import (
-  METRICS,
-  flat,
-  make_folder,
-  read_metrics,
-  write_atomically,
-)
+from .metrics_file import METRICS, flat, read_metrics
 
 _CONFIG = "config.json"
-# Another value of these trains the same weights, so a run may go on with it.
+# A resumed run may change these settings: they do not affect the weights.
 _MAY_DIFFER = {
   "workdir",
   "log_every_steps",
@@ -40,26 +35,27 @@ _MAY_DIFFER = {
   "data.class_names",
   "data.skip_bad",
 }
-_PATHS = {"data.path", "data.eval_path"}  # the listings are compared instead
+_PATHS = {"data.path", "data.eval_path"}  # `_compare` compares the listings
 _MOST_NAMED = 5
-# What a start leaves that was killed, or had no room, before its config.json.
-_FILES_OF_A_START = {LOCK, f"{_CONFIG}.tmp", f"{METRICS}.tmp"}
-_FOLDERS_OF_A_START = {"checkpoints", "tensorboard"}
+# Files and folders of a start that ended before it wrote config.json.
+_START_FILES = {LOCK, f"{_CONFIG}.tmp", f"{METRICS}.tmp"}
+_START_FOLDERS = {"checkpoints", "tensorboard"}
 
 
 class SplitIdentity(TypedDict):
-  """What a split of a data set is known by, wherever it is."""
+  """Identity of a split of a data set, whatever its folder."""
 
   examples: int
+  """Number of images."""
   listing: str
-  """`Source.listing`."""
+  """Digest of the images' names and order, `Source.listing`."""
 
 
 class _Recorded(NamedTuple):
   settings: dict[str, Any]
-  """By their dotted names."""
+  """Settings by dotted name."""
   data: dict[str, SplitIdentity]
-  """By split; empty in the workdirs of earlier versions."""
+  """Identities by split; empty in the workdirs of earlier versions."""
 
 
 def claim(
@@ -68,38 +64,37 @@ def claim(
   data: Mapping[str, SplitIdentity],
   lock: WorkdirLock,
 ) -> list[str]:
-  """Take `workdir` for a run with these settings, new or resumed.
+  """Claim `workdir` for a run with these settings, new or resumed.
 
-  The first start writes WORKDIR/config.json. Later ones must have the same
-  settings, but for those that do not change the training: how often to log,
-  evaluate and save, how many checkpoints to keep, the evaluation's batch, where
-  images are augmented, how many bad ones are left out, what is done where a
-  loss is not finite, on how many devices, how processes find each other. The
-  data may have moved, or may have been converted: its listing must be the same.
+  The first start writes WORKDIR/config.json. Later starts must have the same
+  settings, except those that do not change the training: intervals of logging,
+  evaluation and saving, number of checkpoints, evaluation batch size, place of
+  augmentation, limit of bad images, reaction to a loss that is not finite,
+  number of devices, and connection of the processes. The data may have moved or
+  been converted, but its listing must be the same.
 
   Args:
-    workdir: The folder; made if it is not there.
-    config: The settings.
-    data: What the run's data is, by split.
-    lock: The workdir's, which is taken.
+    workdir: Folder of the run; made if missing.
+    config: Settings of the run.
+    data: Identity of the data, by split.
+    lock: Lock of the workdir, which this function takes.
 
   Returns:
-    Lines for the log: that the data has moved, that there are no locks.
+    Lines for the log: a move of the data, a file system without locks.
 
   Raises:
-    UsageError: If the workdir cannot be written, holds something else, a run
-      with other settings, on other data or with a log that cannot be read, a
-      link that leads out of it or a named pipe, or if another run is at work
-      in it. Nothing in it is changed then.
+    UsageError: The workdir cannot be written or is in use by another run; or it
+      holds other files, a run with other settings or data, an unreadable log,
+      a link out of it or a named pipe. Nothing in it is changed then.
   """
   folder = Path(workdir)
   make_folder(folder)
   _refuse_links_out(folder)
   settings = json.loads(json.dumps(dataclasses.asdict(config)))
   _compare(folder, flat(settings), data)
-  trouble = lock.take()
-  notes = [f"{trouble}; make sure that no other run has it"] if trouble else []
-  # Again, for another run may have been faster; from here on none can be.
+  problem = lock.take()
+  notes = [f"{problem}; no other run may use this workdir"] if problem else []
+  # Compare again under the lock, because another run may have been faster.
   recorded, moved = _compare(folder, flat(settings), data)
   if not recorded:
     record = {"podscale": __version__, "settings": settings, "data": data}
@@ -111,11 +106,14 @@ def claim(
 def _compare(
   folder: Path, now: Mapping[str, Any], data: Mapping[str, SplitIdentity]
 ) -> tuple[bool, list[str]]:
-  """Refuse a folder that is not this run's.
+  """Compare the folder's settings and data with this run's.
 
   Returns:
-    Whether a run has claimed it, and a line for each split of its data that
+    True if a run has claimed the folder, and a line for each split whose data
     has moved since.
+
+  Raises:
+    UsageError: The folder belongs to something else than this run.
   """
   recorded = _recorded(folder)
   if recorded is None:
@@ -123,17 +121,17 @@ def _compare(
   there = recorded.settings
   may_differ = _MAY_DIFFER | (_PATHS if recorded.data else set())
   if recorded.data and there.get("data.path") != now.get("data.path"):
-    # Converted data has its classes; a listing knows where labels began.
+    # Converted data stores class numbers; the listing covers the label offset.
     may_differ = may_differ | {"data.label_offset"}
   differing = _differing(there, now, may_differ)
   if differing:
     more = len(differing) - _MOST_NAMED
     if more > 0:
       differing[_MOST_NAMED:] = [f"and {more} more"]
-    named = " ".join(", ".join(differing).split())  # they may be damaged
+    named = " ".join(", ".join(differing).split())  # a damaged file's names
     raise UsageError(
-      f"{folder} holds a run with other settings ({named}); resume it with its "
-      "own, or choose another --workdir"
+      f"{folder} holds a run with other settings ({named}); use its settings "
+      "to resume it, or choose another --workdir"
     )
   moved = []
   for split, before in recorded.data.items():
@@ -142,20 +140,20 @@ def _compare(
       raise UsageError(
         f"{folder} holds a run on other {split} images: {_describe(before)} in "
         f"{where_before} then, {_describe(data.get(split))} in {where_now} "
-        "now; resume it with its own, or choose another --workdir"
+        "now; use its images to resume it, or choose another --workdir"
       )
     if where_before != where_now:
       moved.append(
         f"the {split} images were in {where_before} and are in {where_now} "
-        "now: the same ones in the same order"
+        "now: the same images in the same order"
       )
   if (folder / METRICS).exists():
-    read_metrics(folder / METRICS)  # refused before anything is compiled
+    read_metrics(folder / METRICS)  # raises before anything is compiled
   return True, moved
 
 
 def _place(settings: Mapping[str, Any], split: str) -> str:
-  """Name the folder of a split's images, by the settings of a run."""
+  """Return the folder of a split's images, from the settings of a run."""
   path = settings.get("data.path")
   if split == "test":
     path = settings.get("data.eval_path") or path
@@ -169,9 +167,9 @@ def _describe(split: SplitIdentity | None) -> str:
 
 
 def _recorded(folder: Path) -> _Recorded | None:
-  """Read what config.json records; None where a run has yet to write it."""
+  """Read config.json; None if no run has written it yet."""
   try:
-    if all(map(_is_of_a_start, folder.iterdir())):
+    if all(map(_is_from_a_start, folder.iterdir())):
       return None
     record = json.loads((folder / _CONFIG).read_bytes())
     data = {
@@ -186,19 +184,19 @@ def _recorded(folder: Path) -> _Recorded | None:
     *(OSError, ValueError, TypeError, KeyError),
     *(AttributeError, OverflowError, RecursionError),
   ):
-    pass  # not there or not ours: the same refusal
+    pass  # missing or another program's: the same error
   raise UsageError(
-    f"{folder} is not empty and has no {_CONFIG} of podscale's; "
+    f"{folder} is not empty and has no {_CONFIG} of podscale; "
     "choose another --workdir"
   )
 
 
-def _is_of_a_start(path: Path) -> bool:
+def _is_from_a_start(path: Path) -> bool:
   if path.is_symlink():
     return False
-  if path.name in _FOLDERS_OF_A_START:
+  if path.name in _START_FOLDERS:
     return path.is_dir() and not any(path.iterdir())
-  return path.name in _FILES_OF_A_START and path.is_file()
+  return path.name in _START_FILES and path.is_file()
 
 
 def _differing(
@@ -214,7 +212,7 @@ def _differing(
 
 
 def _refuse_links_out(workdir: Path) -> None:
-  """A workdir may be somebody else's: what is written there stays there."""
+  """Refuse links out of the workdir, so that a run writes only inside it."""
   inside = Path(os.path.realpath(workdir))
   for folder, folders, files in workdir.walk():
     for path in (folder / name for name in (*folders, *files)):
@@ -224,14 +222,14 @@ def _refuse_links_out(workdir: Path) -> None:
       target = _target(path)
       if not target.is_relative_to(inside):
         raise UsageError(
-          f"{path} is a link to {target}, outside the workdir, and a run "
-          "writes inside it only; remove the link, or make --workdir the "
-          "folder that it leads to"
+          f"{path} is a link to {target}, outside the workdir, but a run "
+          "writes only inside it; remove the link, or pass its target as "
+          "--workdir"
         )
 
 
 def _refuse_pipe(path: Path) -> None:
-  """A run that opens a named pipe waits for its other end for ever."""
+  """Refuse a named pipe, on which a run would wait forever."""
   if path.exists() and not (path.is_file() or path.is_dir()):
     raise UsageError(
       f"{path} is neither a file nor a folder; remove it or choose another "
@@ -240,7 +238,7 @@ def _refuse_pipe(path: Path) -> None:
 
 
 def _target(link: Path) -> Path:
-  """Find where a link leads, whether or not something is there."""
+  """Resolve a link, even if its target does not exist."""
   try:
     link.stat()
   except OSError as error:

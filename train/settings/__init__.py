@@ -1,1 +1,1 @@
-"""Settings of a run and the command line that sets them."""
+"""Settings of a run, its presets and its command line."""

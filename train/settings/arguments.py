@@ -1,4 +1,4 @@
-"""From the words of a command line to settings; imports no JAX."""
+"""Parser of the command line, which imports no JAX."""
 
 import contextlib
 import dataclasses
@@ -17,11 +17,14 @@ _USAGE = "python -m podscale.train PRESET [--flag value]"
 
 
 def parse(words: Sequence[str]) -> Config:
-  """The settings of `PRESET [--flag value ...]`.
+  """Parse `PRESET [--flag value ...]`.
+
+  Args:
+    words: Words of the command line, without the program's name.
 
   Raises:
-    UsageError: an unknown preset or flag, or a value that does not do.
-    SystemExit: help was asked for.
+    UsageError: The preset or a flag is unknown, or a value is invalid.
+    SystemExit: The user asked for help.
 
   >>> parse(["b5-64k", "--optimizer.momentum", "0.95"]).optimizer.momentum
   0.95
@@ -30,7 +33,9 @@ def parse(words: Sequence[str]) -> Config:
     print(_help())
     raise SystemExit(0 if words else 2)
   if words[0].startswith("-"):
-    raise UsageError(f"the preset comes first: {_USAGE}")
+    raise UsageError(
+      f"the preset must come first, got {words[0]}; usage: {_USAGE}"
+    )
   name, *flags = words
   preset = get_preset(name)
   config, unknown = _parse_flags(preset, flags)
@@ -38,7 +43,10 @@ def parse(words: Sequence[str]) -> Config:
     flag = next((w for w in unknown if w.startswith("--")), unknown[0])
     raise unknown_name("flag", flag.split("=")[0], _flag_names(preset))
   if config.preset != name:
-    raise UsageError(f"the preset is {name}: --preset cannot rename it")
+    raise UsageError(
+      f"--preset is {config.preset}, but the preset is {name}; leave out "
+      "--preset"
+    )
   return config
 
 
@@ -61,10 +69,10 @@ def _parse_flags(preset: Config, flags: list[str]) -> tuple[Config, list[str]]:
 
 
 def _one_line(box: str) -> str:
-  """What tyro says in the first part of the box that it draws."""
+  """Extract the text from the first part of the box that tyro draws."""
   lines = [line.strip("│ ") for line in box.splitlines()[1:]]
-  said = itertools.takewhile(lambda line: not set(line) <= set("─╰╯"), lines)
-  return re.sub(r"^Error parsing \w[^:]*: ", "", " ".join(said))
+  text = itertools.takewhile(lambda line: not set(line) <= set("─╰╯"), lines)
+  return re.sub(r"^Error parsing \w[^:]*: ", "", " ".join(text))
 
 
 def _flag_names(settings: object, prefix: str = "--") -> list[str]:
@@ -90,6 +98,6 @@ def _help() -> str:
       *lines,
       "",
       "python -m podscale.train PRESET --help lists the flags of a preset.",
-      "python -m podscale.train diff RUN_A RUN_B tells where two runs part.",
+      "python -m podscale.train diff RUN_A RUN_B finds their first difference.",
     ]
   )

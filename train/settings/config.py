@@ -1,6 +1,6 @@
-"""All settings of a training run, as frozen dataclasses that check themselves.
+"""Settings of a training run: frozen dataclasses that check their values.
 
-Importing this module imports no JAX, so that `--help` stays quick.
+This module imports no JAX, so that `--help` is quick.
 """
 
 import re
@@ -11,7 +11,7 @@ from ..errors import UsageError
 
 
 class Range(NamedTuple):
-  """The values that a number may have, both ends included."""
+  """Allowed values of a number, both ends included."""
 
   low: float
   high: float
@@ -20,10 +20,10 @@ class Range(NamedTuple):
     return " to ".join(f"{end:,}" for end in self)
 
 
-# A host's name or address, an IPv6 address in brackets; a port.
+# Host name, IPv4 address or IPv6 address in brackets, then a port.
 _ADDRESS = re.compile(r"(?:[\w.-]+|\[[0-9a-fA-F:.%\w]+\]):([0-9]{1,5})")
 
-# What is 1 in float32, or 0, would be another setting than the one given.
+# Above 0.999999 a share would round to 1 in float32.
 _SHARE = Range(0, 0.999999)
 _RATE = Range(0, 10**6)
 _POSITIVE_RATE = Range(1e-12, 10**6)
@@ -38,11 +38,11 @@ def check_ranges(settings: Any, prefix: str) -> None:
   """Check every number of a dataclass against the `Range` of its type.
 
   Args:
-    settings: An instance whose numbers are `Annotated` with a `Range`.
-    prefix: What stands before the names of its flags, such as "--model.".
+    settings: Dataclass instance whose numbers are `Annotated` with a `Range`.
+    prefix: Prefix of the flags in the message, such as "--model.".
 
   Raises:
-    UsageError: a number out of its range, NaN among them.
+    UsageError: A number is NaN or outside its range.
   """
   hints = get_type_hints(type(settings), include_extras=True)
   for name, hint in hints.items():
@@ -54,33 +54,33 @@ def check_ranges(settings: Any, prefix: str) -> None:
 
 
 def _cut(value: float) -> str:
-  """A number in at most some thirty characters."""
+  """Format a number in at most about thirty characters."""
   text = str(value)
   return text if len(text) <= 30 else f"{text[:20]}... ({len(text)} digits)"
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-  """Which member of the family; None takes the family table's value."""
+  """Network of the EfficientNet family."""
 
   name: str = "b0"
-  """b0 to b8, or l2."""
+  """Member of the family: b0 to b8, or l2."""
   width: Annotated[float | None, Range(0.001, 100)] = None
-  """Multiplier of all channel counts."""
+  """Factor of all channel counts; None takes the member's."""
   depth: Annotated[float | None, Range(0.001, 100)] = None
-  """Multiplier of the blocks per stage."""
+  """Factor of the number of blocks per stage; None takes the member's."""
   resolution: Annotated[int | None, Range(1, 2048)] = None
-  """Height and width of the images, in pixels."""
+  """Height and width of the images, in pixels; None takes the member's."""
   stem_stride: Annotated[int, Range(1, 2)] = 2
-  """Stride of the first convolution; 1 keeps small images large."""
+  """Stride of the first convolution, in pixels; use 1 for small images."""
   dropout: Annotated[float | None, _SHARE] = None
-  """Share of the head's features dropped in training."""
+  """Share of the head's features to drop; None takes the member's."""
   survival_prob: Annotated[float, Range(1e-6, 1)] = 0.8
-  """Stochastic depth: the last block's chance to be kept."""
+  """Probability that stochastic depth keeps the last block."""
   num_classes: Annotated[int | None, _CLASSES] = None
-  """Number of logits; None takes the data's number of classes."""
+  """Number of logits; None takes the number of classes in the data."""
   dtype: Literal["bfloat16", "float32"] = "bfloat16"
-  """Of convolution inputs and stored activations."""
+  """Type of convolution inputs and stored activations."""
 
   def __post_init__(self):
     check_ranges(self, "--model.")
@@ -88,59 +88,58 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-  """Where the images come from and how they are varied in training."""
+  """Images and their augmentation."""
 
   source: Literal["fashion-mnist", "images", "synthetic"] = "images"
-  """Kind of data: Fashion-MNIST, image files in path, or made-up images."""
+  """Kind of data: Fashion-MNIST, image files or shards, or synthetic images."""
   path: str | None = None
-  """Folder of the data, or a URL such as gs://bucket/folder. images: TFRecord,
-  ArrayRecord, tar or Parquet shards, or train/ and val/ with a folder of files
-  for each class; fashion-mnist: its IDX files, and without a path the images in
-  the package."""
+  """Folder of the data, or a URL such as gs://bucket/folder. For images: a
+  folder of TFRecord, ArrayRecord, tar or Parquet shards, or of train/ and val/
+  with a folder of files per class. For fashion-mnist: a folder of its IDX
+  files; None takes the images in the package."""
   eval_path: str | None = None
-  """images: a folder of other data to evaluate on, whose classes are among
-  those of path; its test images are taken, or class folders that lie in it."""
+  """Folder of other images to evaluate on, their test split or class folders;
+  every class must be in path too. None evaluates on the test images of path."""
   num_classes: Annotated[int | None, _CLASSES] = None
-  """Number of classes in shards. None takes what the data says, and 1000 where
-  it says nothing."""
+  """Number of classes in shards; None reads it from the data, or takes 1000."""
   label_offset: Annotated[int | None, Range(0, 2**20)] = None
-  """Label of the first class in the shards' files; None takes 1 for
-  image/class/label, as imagenet_to_gcs writes it, else 0."""
+  """Label of the first class in shards; None takes 1 for image/class/label, as
+  imagenet_to_gcs writes it, and 0 for other labels."""
   class_names: str | None = None
-  """A file with the name of each class on a line, in the order of labels."""
+  """File with one class name per line, in the order of the labels; None takes
+  the names in the data."""
   train_examples: Annotated[int | None, Range(1, 2**30)] = None
-  """Use only the first so many training images; None uses all."""
+  """Number of training images to use, from the first; None uses all."""
   crop: Literal["resized", "shift", "none"] = "resized"
-  """Training crop: resized is a random area and aspect, shift pads the image
-  by an eighth and cuts at a random place."""
+  """Training crop: resized takes a random area and aspect ratio; shift pads the
+  image by an eighth and cuts at a random position."""
   flip: bool = True
-  """Mirror half of the training images left to right."""
+  """True to mirror half of the training images left to right."""
   eval_crop: Literal["padding", "share"] = "padding"
-  """Central part that evaluation takes of images: resolution / (resolution +
-  32) of the short side, as in the paper's time, or 0.875 of it."""
+  """Central crop in evaluation: padding takes resolution / (resolution + 32) of
+  the short side, as in the paper; share takes 0.875 of it."""
   exif_rotation: bool = False
-  """Turn images as their EXIF orientation says; False leaves them, as
+  """True to rotate images by their EXIF orientation; False ignores it, as
   TensorFlow does."""
   strict_jpeg: bool = False
-  """Refuse JPEGs that the decoder warns about. False accepts, as Pillow and
-  TensorFlow do, extraneous bytes between the segments of a header and before
-  the end of an image."""
+  """True to refuse JPEGs with decoder warnings; False accepts extra bytes
+  between header segments and before the end, as Pillow and TensorFlow do."""
   augment: Literal["none", "autoaugment", "randaugment"] = "none"
-  """After crop and mirror."""
+  """Augmentation policy, applied after crop and flip."""
   randaugment_layers: Annotated[int, Range(1, 100)] = 2
-  """Operations on each image."""
+  """RandAugment: number of operations per image."""
   randaugment_magnitude: Annotated[float, Range(0, 30)] = 10.0
-  """Of each; 10 is the largest of AutoAugment, more is allowed."""
+  """RandAugment: strength of each operation; 10 is AutoAugment's maximum."""
   augment_on: Literal["host", "device"] = "host"
-  """Where augment is done; device is for hosts that cannot keep up."""
+  """Place of the augmentation; choose device if the hosts are too slow."""
   mixup_alpha: Annotated[float, Range(0, 1000)] = 0.0
-  """Mix images by shares that are Beta(alpha, alpha); 0 does not."""
+  """Parameter of mixup's Beta(alpha, alpha) distribution; 0 turns mixup off."""
   cache: bool = False
-  """Keep the files in memory once read, in up to half of what is free. Each
-  process then reads its own images in all epochs, and a few of the others'."""
+  """True to keep files in up to half of the free memory once read; each process
+  then reads mostly the same images in every epoch."""
   skip_bad: Annotated[int, Range(0, 2**31 - 1)] = 0
-  """Each process leaves out up to so many images that cannot be read; 0 stops
-  at the first."""
+  """Number of unreadable images that each process may leave out; with 0 the
+  first one stops the run."""
 
   def __post_init__(self):
     check_ranges(self, "--data.")
@@ -148,26 +147,26 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-  """LARS or RMSProp as TensorFlow's EfficientNet has them."""
+  """Optimizer, with the formulas of TensorFlow's EfficientNet."""
 
   name: Literal["lars", "rmsprop"] = "rmsprop"
   """Update rule."""
   momentum: Annotated[float, _SHARE] = 0.9
   """Share of the momentum buffer that a step keeps."""
   l2: Annotated[float, _RATE] = 1e-5
-  """Coefficient of half the squared norm in the loss, over all weights and
-  biases but batch norm's. With LARS this and lars_weight_decay add up: the
-  reference's default decays twice."""
+  """Coefficient of the L2 loss, half the squared norm of all weights and biases
+  except batch norm's. With LARS it adds to lars_weight_decay, as in the
+  reference's default."""
   lars_weight_decay: Annotated[float, _RATE] = 1e-5
-  """Decay inside LARS, over what it adapts."""
+  """LARS: weight decay of the adapted tensors."""
   lars_trust_coefficient: Annotated[float, _POSITIVE_RATE] = 0.001
-  """Factor of the trust ratio."""
+  """LARS: factor of the trust ratio."""
   lars_epsilon: Annotated[float, _RATE] = 0.0
-  """Term added to the trust ratio's denominator."""
+  """LARS: term added to the trust ratio's denominator."""
   rmsprop_decay: Annotated[float, _SHARE] = 0.9
-  """Share of the mean square that a step keeps."""
+  """RMSProp: share of the mean square that a step keeps."""
   rmsprop_epsilon: Annotated[float, _POSITIVE_RATE] = 0.001
-  """Inside the square root, as TensorFlow has it."""
+  """RMSProp: term added to the mean square, inside the root."""
 
   def __post_init__(self):
     check_ranges(self, "--optimizer.")
@@ -175,22 +174,22 @@ class OptimizerConfig:
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-  """The learning rate over time."""
+  """Learning rate over time."""
 
   name: Literal["exponential", "polynomial"] = "exponential"
-  """Curve after the warmup."""
+  """Curve of the decay after warmup."""
   lr_per_256: Annotated[float, Range(1e-12, 1e38)] = 0.016
-  """Peak learning rate for a batch of 256; it grows with the batch."""
+  """Peak learning rate per 256 images of the batch."""
   warmup_epochs: Annotated[float, Range(0, 10**6)] = 5.0
-  """Epochs in which the rate rises from 0 to the peak."""
+  """Length of the linear warmup, in epochs."""
   decay_rate: Annotated[float, Range(1e-6, 10)] = 0.97
-  """exponential: factor per decay_epochs, in steps, counted from step 0."""
+  """exponential: factor of the rate every decay_epochs, counted from step 0."""
   decay_epochs: Annotated[float, _EPOCHS] = 2.4
-  """exponential: epochs of one factor decay_rate."""
+  """exponential: epochs between two decays."""
   power: Annotated[float, Range(0.001, 1000)] = 2.0
-  """polynomial: exponent, counted from the end of warmup."""
+  """polynomial: exponent of the decay, counted from the end of warmup."""
   end_learning_rate: Annotated[float, _RATE] = 0.1
-  """polynomial: the rate that the last step tends to."""
+  """polynomial: learning rate at the end of the run."""
 
   def __post_init__(self):
     check_ranges(self, "--schedule.")
@@ -198,15 +197,15 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class BatchNormConfig:
-  """Over how many images batch norm takes its statistics."""
+  """Batch norm over groups of devices."""
 
   images_per_group: Annotated[int, _IMAGES] = 128
-  """Devices form groups that hold about so many images together."""
+  """Approximate number of images that share statistics; sets the group size."""
   group_size: Annotated[int | None, Range(1, 2**20)] = None
-  """Devices per group; when given, images_per_group is not used."""
+  """Number of devices per group; None derives it from images_per_group."""
   momentum: Annotated[float, _SHARE] = 0.99
-  """Share of the running statistics that a step keeps. They start at mean 0
-  and variance 1, of which momentum ** steps is left: a short run needs less."""
+  """Share of the running statistics that a step keeps. After n steps the share
+  momentum ** n of the initial values is left; short runs need less."""
 
   def __post_init__(self):
     check_ranges(self, "--batch-norm.")
@@ -214,50 +213,50 @@ class BatchNormConfig:
 
 @dataclass(frozen=True)
 class Config:
-  """One training run."""
+  """Settings of a training run."""
 
   preset: str = "b0"
-  """The recipe these settings started from."""
+  """Preset that these settings started from."""
   batch_size: Annotated[int, _IMAGES] = 4096
   """Images per step, over all devices."""
   epochs: Annotated[float, _EPOCHS] = 350.0
-  """Passes over the training images; they need not be a whole number."""
+  """Length of the run, in epochs."""
   label_smoothing: Annotated[float, _SHARE] = 0.1
-  """Share of the target that all classes get in equal parts."""
+  """Share of a label's probability spread over all classes."""
   ema_decay: Annotated[float, _SHARE] = 0.9999
-  """Largest decay of the average over weights and statistics."""
+  """Largest decay of the moving average of weights and statistics."""
   seed: Annotated[int, Range(0, 2**32 - 1)] = 0
-  """Seed of the initial weights, the order of images and all that is random."""
+  """Seed of initial weights, image order, augmentation and dropout."""
   eval_batch_size: Annotated[int | None, _IMAGES] = None
   """Images per evaluation step, over all devices; None takes batch_size."""
   eval_every_epochs: Annotated[float, _EPOCHS] = 1.0
-  """Epochs from one evaluation to the next."""
+  """Epochs between two evaluations."""
   checkpoint_every_epochs: Annotated[float, _EPOCHS] = 1.0
-  """Epochs from one checkpoint to the next."""
+  """Epochs between two checkpoints."""
   log_every_steps: Annotated[int, _COUNT] = 10
-  """Steps from one log line to the next."""
+  """Steps between two lines of the log."""
   keep_checkpoints: Annotated[int, _COUNT] = 3
-  """Number of newest checkpoints to keep."""
+  """Number of checkpoints to keep."""
   non_finite: Literal["stop", "rollback"] = "stop"
-  """After a loss or gradient that is not finite: stop, or go on from the last
-  checkpoint with the images that follow."""
+  """Reaction to a loss or gradient that is not finite: stop the run, or roll
+  back to the last checkpoint and train on the images that follow."""
   most_rollbacks: Annotated[int, _COUNT] = 3
-  """So often at most; the next one stops the run."""
-  # Each is a thread; 512 of them do not meet in time for XLA's collectives.
+  """Largest number of rollbacks; the run stops at the next one."""
+  # Each device is a thread; with 512 threads XLA's collectives time out.
   cpu_devices: Annotated[int, Range(1, 256)] = 1
-  """Where there is only a CPU: how many devices to simulate on it."""
+  """Number of devices to simulate if there is only a CPU."""
   workdir: str | None = None
-  """Where logs, checkpoints and the picture go; None: runs/PRESET-TIME. Several
-  processes need one that they all see."""
+  """Folder of logs, checkpoints and curves; None takes runs/PRESET-TIME.
+  Several processes need a folder that all of them can read and write."""
   distributed: Literal["auto", "on", "off"] = "auto"
-  """Whether the run has several processes: auto asks the launcher (Cloud TPU,
-  GKE, SLURM, Open MPI, Kubernetes), on insists that there is one."""
+  """Several processes: auto asks the launcher (Cloud TPU, GKE, SLURM, Open MPI,
+  Kubernetes); on requires one; off runs a single process."""
   coordinator: str | None = None
-  """Without a launcher: HOST:PORT of process 0, where the others find it."""
+  """HOST:PORT at which process 0 listens; None asks the launcher."""
   num_processes: Annotated[int | None, _PROCESSES] = None
-  """Without a launcher: how many there are."""
+  """Number of processes; None asks the launcher."""
   process_id: Annotated[int | None, Range(0, 2**20 - 1)] = None
-  """Without a launcher: which of them this is, from 0."""
+  """Number of this process, from 0; None asks the launcher."""
   model: ModelConfig = field(default_factory=ModelConfig)
   data: DataConfig = field(default_factory=DataConfig)
   optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -269,16 +268,16 @@ class Config:
     self._check_processes()
 
   def _check_processes(self):
-    told: Any = (self.coordinator, self.num_processes, self.process_id)
-    if told == (None, None, None):
+    given: Any = (self.coordinator, self.num_processes, self.process_id)
+    if given == (None, None, None):
       return
-    if self.distributed == "off" or None in told:
+    if self.distributed == "off" or None in given:
       raise UsageError(
         "--coordinator, --num-processes and --process-id go together, and not "
-        f"with --distributed off; got {', '.join(map(str, told))} and "
+        f"with --distributed off; got {', '.join(map(str, given))} and "
         f"{self.distributed}"
       )
-    address, count, number = told
+    address, count, number = given
     port = _ADDRESS.fullmatch(address)
     if not port or not 1 <= int(port[1]) <= 65535:
       raise UsageError(

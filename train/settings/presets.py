@@ -1,15 +1,15 @@
-"""One named recipe each, with the result to expect of it.
+"""Presets: named recipes with their expected results.
 
-`b0` to `b7` are the reference recipe of tensorflow/tpu's EfficientNet. Their
-expected top-1 is that of its README: with crops and flips for b0 to b5, with
-AutoAugment besides for b6 and b7.
+`b0` to `b7` follow the reference recipe of tensorflow/tpu's EfficientNet. Its
+README gives their expected top-1: with crops and flips for b0 to b5, with
+AutoAugment in addition for b6 and b7.
 
-`b2-4k` to `b5-64k` are the runs of arXiv:2011.00071, Table 2, one per row.
-Settings and accuracies of that table are from memory and unverified. The
-accuracies are peaks over the run, and match the README's with AutoAugment, so
-these have it; `--data.augment none` leaves it out. Not known, and left at the
-public code's defaults: the images per batch-norm group (128), LARS's momentum,
-epsilon and decay.
+`b2-4k` to `b5-64k` follow the rows of arXiv:2011.00071, Table 2. Settings and
+accuracies of that table are from memory and unverified. The accuracies are
+peaks over the run. They match the README's with AutoAugment, so these presets
+use it; `--data.augment none` leaves it out. The paper does not state the images
+per batch-norm group (128 here) and LARS's momentum, epsilon and decay; these
+have the defaults of the paper's public code.
 """
 
 from dataclasses import replace
@@ -26,10 +26,9 @@ from .config import (
 
 _RMSPROP = OptimizerConfig(name="rmsprop", l2=1e-5)
 
-# Decays twice, by the L2 loss and once more inside LARS. The paper's public
-# code does so unless run with --weight_decay=0, and whether the paper's runs
-# were is not known: what that code does by itself is the better guess.
-# `--optimizer.l2 0` leaves one decay.
+# The weights decay twice, by the L2 loss and inside LARS, as in the default of
+# the paper's public code. Its flag --weight_decay=0 would leave one decay; the
+# paper does not say if its runs used it. `--optimizer.l2 0` leaves one here.
 _LARS = OptimizerConfig(name="lars", l2=1e-5, lars_weight_decay=1e-5)
 
 _EXPONENTIAL = ScheduleConfig(
@@ -54,7 +53,7 @@ def _polynomial(lr_per_256: float, warmup_epochs: float) -> ScheduleConfig:
   )
 
 
-# The reference recipe, whole; the others say how they differ.
+# The reference recipe; the other recipes only state their differences.
 _REFERENCE = Config(
   batch_size=4096,
   epochs=350,
@@ -104,14 +103,14 @@ def _demo() -> Config:
       survival_prob=0.95,
       dtype="float32",
     ),
-    # The garments are centred, and seven epochs are too few to learn shifts.
+    # The garments are centred; seven epochs are too few to learn shifts.
     data=DataConfig(source="fashion-mnist", crop="none", flip=True),
     optimizer=_LARS,
-    # The rate tends to a share of the peak, 4, as in the paper's recipes.
+    # As in the paper's recipes, the last rate is a small share of the peak, 4.
     schedule=replace(_polynomial(4.0, 1), end_learning_rate=0.02),
-    # In 273 steps a momentum of 0.99 would keep 6 % of the initial variance
-    # of 1, which is more than many layers have.
-    # Two of eight devices; on one accelerator it is a group by itself.
+    # Over 273 steps a momentum of 0.99 would keep 6 % of the initial variance
+    # of 1, more than the variance of many layers. A group has two of eight
+    # simulated devices, or a single accelerator.
     batch_norm=BatchNormConfig(images_per_group=64, momentum=0.9),
   )
 
@@ -170,7 +169,7 @@ def _readme(model: str, top1: float) -> str:
   )
 
 
-def _table_2(model: str, cores: int, optimizer: str, top1: float) -> str:
+def _paper_table(model: str, cores: int, optimizer: str, top1: float) -> str:
   return (
     f"{model} on ImageNet, {cores} cores, {optimizer}; peak top-1 {top1} % as "
     "published in arXiv:2011.00071, Table 2 (from memory, unverified)"
@@ -178,7 +177,7 @@ def _table_2(model: str, cores: int, optimizer: str, top1: float) -> str:
 
 
 DESCRIPTIONS: dict[str, str] = {
-  "smoke": "A tiny network on made-up images: seconds on a CPU, for tests",
+  "smoke": "A tiny network on synthetic images: seconds on a CPU, for tests",
   "demo": "A small B0 on Fashion-MNIST with LARS: minutes on a CPU",
   "b0": _readme("B0", 76.7),
   "b1": _readme("B1", 78.7),
@@ -188,29 +187,29 @@ DESCRIPTIONS: dict[str, str] = {
   "b5": _readme("B5", 83.1),
   "b6": _readme("B6", 84.0) + " with AutoAugment",
   "b7": _readme("B7", 84.3) + " with AutoAugment",
-  "b2-4k": _table_2("B2", 128, "RMSProp", 80.1),
-  "b2-8k": _table_2("B2", 256, "RMSProp", 80.0),
-  "b2-16k": _table_2("B2", 512, "RMSProp", 79.9),
-  "b2-16k-lars": _table_2("B2", 512, "LARS", 79.5),
-  "b2-32k": _table_2("B2", 1024, "LARS", 79.7),
-  "b5-4k": _table_2("B5", 128, "RMSProp", 83.5),
-  "b5-8k": _table_2("B5", 256, "RMSProp", 83.4),
-  "b5-16k": _table_2("B5", 512, "RMSProp", 83.4),
-  "b5-16k-lars": _table_2("B5", 512, "LARS", 83.3),
-  "b5-32k": _table_2("B5", 1024, "LARS", 83.2),
-  "b5-64k": _table_2("B5", 1024, "LARS", 83.0),
+  "b2-4k": _paper_table("B2", 128, "RMSProp", 80.1),
+  "b2-8k": _paper_table("B2", 256, "RMSProp", 80.0),
+  "b2-16k": _paper_table("B2", 512, "RMSProp", 79.9),
+  "b2-16k-lars": _paper_table("B2", 512, "LARS", 79.5),
+  "b2-32k": _paper_table("B2", 1024, "LARS", 79.7),
+  "b5-4k": _paper_table("B5", 128, "RMSProp", 83.5),
+  "b5-8k": _paper_table("B5", 256, "RMSProp", 83.4),
+  "b5-16k": _paper_table("B5", 512, "RMSProp", 83.4),
+  "b5-16k-lars": _paper_table("B5", 512, "LARS", 83.3),
+  "b5-32k": _paper_table("B5", 1024, "LARS", 83.2),
+  "b5-64k": _paper_table("B5", 1024, "LARS", 83.0),
 }
-"""One line on each preset: what it is, the result to expect, and who says."""
+"""Descriptions of the presets: recipe, expected result and its source."""
 
 
 def get_preset(name: str) -> Config:
-  """The settings of a preset.
+  """Return the settings of a preset.
 
   Args:
-    name: a key of `PRESETS`.
+    name: Name of the preset, a key of `PRESETS`.
 
   Raises:
-    UsageError: no preset has this name; the message suggests the nearest.
+    UsageError: No preset has this name; the message suggests the nearest.
 
   >>> get_preset("b5-64k").batch_size
   65536

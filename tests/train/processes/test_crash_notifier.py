@@ -8,8 +8,8 @@ import pytest
 from podscale.train.processes import crash_notifier as crash_notifier
 
 LINE = (
-  "podscale-train: {} was killed or has crashed, or JAX ended it as another "
-  "one is missing; start the run again with the same --workdir\n"
+  "podscale-train: {} was killed or has crashed, or JAX ended it because "
+  "another process is missing; start the run again with the same --workdir\n"
 )
 OF_ONE = (
   "podscale-train: the run was killed or has crashed; start the run again "
@@ -101,5 +101,5 @@ def test_a_helper_that_cannot_start_is_said(monkeypatch, capsys):
   crash_notifier.name("process 1 of 2")
   crash_notifier.goodbye()
   (line,) = capsys.readouterr().err.splitlines()
-  assert line.startswith("no last words, should this be killed: ")
+  assert line.startswith("podscale-train: cannot start the crash notifier: ")
   assert "/absent/python" in line

@@ -127,7 +127,7 @@ def test_sigterm_in_a_compilation_ends_all_at_once(tmp_path, monkeypatch):
   assert first.returncode == 0
   assert heard < 30 and seconds < 30
   for text in said:
-    assert "SIGTERM: the run saves what is done and stops\n" in text
+    assert "SIGTERM: the run saves its state and stops\n" in text
     assert text.count("stopped by SIGTERM before a step was done") == 1
   assert all(lines_of_ours(text) == [] for text in said)
 
@@ -141,12 +141,12 @@ def hanging_all(workdir, hang, *hangs):
     "from podscale.train import loop\n"
     "from podscale.train.data.loading import device_prefetch\n"
     "device_prefetch._CLOSE_SECONDS = 0.1\n"
-    "real, seen = loop._to_devices, []\n"
+    "real, seen = input_pipeline.to_devices, []\n"
     "def to_devices(batch, mesh):\n"
     "  is_train = len(batch['label']) == 32\n"
     f"  {hang}\n"
     "  return real(batch, mesh)\n"
-    "loop._to_devices = to_devices"
+    "input_pipeline.to_devices = to_devices"
   )
   return [
     run_of(code if i in hangs else "", workdir, *flags, "--process-id", str(i))
@@ -194,7 +194,7 @@ def test_where_one_process_has_no_images_all_end(tmp_path):
   assert first.returncode == 0
   assert heard < 30 and seconds < 40
   for text in said:
-    assert "images do not come and other processes wait" in text
+    assert "a process lacks images and the others wait for it" in text
 
 
 @pytest.mark.slow

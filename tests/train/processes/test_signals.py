@@ -4,8 +4,6 @@ The issue allows 30 s from the signal to the line; here it is far less.
 """
 
 import contextlib
-import dataclasses
-import io
 import os
 import signal
 import subprocess
@@ -16,7 +14,7 @@ import time
 import jax
 import numpy as np
 import pytest
-from rich.console import Console
+from support.smoke_run import EVAL_BATCH, smoke
 from support.train_processes import (
   finish,
   records,
@@ -27,12 +25,12 @@ from support.train_processes import (
 )
 
 from podscale.collectives import EvaluationSums
-from podscale.train import loop
+from podscale.train import input_pipeline, loop
 from podscale.train.data import Skips
 from podscale.train.data.loading import device_prefetch
 from podscale.train.errors import SaveError
 from podscale.train.loop import train
-from podscale.train.processes import signals as stopping
+from podscale.train.processes import signals
 from podscale.train.processes.signals import Stop
 from podscale.train.records.checkpoint import Checkpoints
 from podscale.train.records.diff import diff
@@ -40,31 +38,7 @@ from podscale.train.records.log import RunLog
 from podscale.train.settings.presets import get_preset
 from podscale.train.setup import set_up
 
-LINE = "SIGTERM: the run saves what is done and stops"
-EVAL_BATCH = 40
-
-
-def smoke(workdir):
-  """Six steps, an evaluation of 25 batches behind them."""
-  return dataclasses.replace(
-    get_preset("smoke"),
-    epochs=1.0,
-    eval_batch_size=EVAL_BATCH,
-    checkpoint_every_epochs=0.5,
-    workdir=str(workdir),
-  )
-
-
-@pytest.fixture
-def console():
-  return Console(file=io.StringIO(), width=200)
-
-
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory):
-  """The same run, which nothing disturbed."""
-  workdir = tmp_path_factory.mktemp("straight") / "run"
-  return workdir, train(smoke(workdir), Console(file=io.StringIO()))
+LINE = "SIGTERM: the run saves its state and stops"
 
 
 def wait_for(text, console):
@@ -81,7 +55,7 @@ def hear(console):
 
 
 def assert_goes_on_as_if_nothing_was(workdir, straight, console):
-  expected_workdir, expected = straight
+  expected_workdir, expected, _ = straight
   again = train(smoke(workdir), console)
   assert again.evaluation == expected.evaluation
   assert diff(expected_workdir, workdir) == []
@@ -97,7 +71,7 @@ def is_of_evaluation(batch):
 
 @pytest.mark.slow
 def test_an_evaluation_is_left(straight, tmp_path, console, monkeypatch):
-  real, evaluated = loop._to_devices, []
+  real, evaluated = input_pipeline.to_devices, []
 
   def signal_at_the_third(batch, mesh):
     if is_of_evaluation(batch):
@@ -106,7 +80,7 @@ def test_an_evaluation_is_left(straight, tmp_path, console, monkeypatch):
         hear(console)
     return real(batch, mesh)
 
-  monkeypatch.setattr(loop, "_to_devices", signal_at_the_third)
+  monkeypatch.setattr(input_pipeline, "to_devices", signal_at_the_third)
   trained = train(smoke(tmp_path), console)
   assert trained.evaluation is None
   assert len(evaluated) < 10  # of 25
@@ -140,7 +114,7 @@ def test_an_evaluation_whose_input_hangs_ends(monkeypatch):
     os.kill(os.getpid(), signal.SIGTERM)
     goes_on.wait()
 
-  monkeypatch.setattr(loop, "_to_devices", hang)
+  monkeypatch.setattr(input_pipeline, "to_devices", hang)
   monkeypatch.setattr(device_prefetch, "_CLOSE_SECONDS", 0.1)
   stop.listen()
   with contextlib.closing(stop):
@@ -153,7 +127,7 @@ def test_an_evaluation_whose_input_hangs_ends(monkeypatch):
 def test_input_is_not_waited_for(
   straight, tmp_path, console, monkeypatch, hangs_in
 ):
-  real, seen, goes_on = loop._to_devices, [], threading.Event()
+  real, seen, goes_on = input_pipeline.to_devices, [], threading.Event()
 
   def hang_at_the_fifth(batch, mesh):
     if is_of_evaluation(batch) == (hangs_in == "evaluation"):
@@ -164,7 +138,7 @@ def test_input_is_not_waited_for(
         goes_on.wait()
     return real(batch, mesh)
 
-  monkeypatch.setattr(loop, "_to_devices", hang_at_the_fifth)
+  monkeypatch.setattr(input_pipeline, "to_devices", hang_at_the_fifth)
   monkeypatch.setattr(device_prefetch, "_CLOSE_SECONDS", 0.1)
   trained = train(smoke(tmp_path), console)
   goes_on.set()
@@ -196,7 +170,7 @@ def test_the_last_state_is_tried_again_for_less_long(
   tmp_path, console, monkeypatch, when
 ):
   monkeypatch.setattr(loop, "_RETRY_SECONDS", (60, 60))
-  monkeypatch.setattr(stopping, "_SHORT_SECONDS", 0.1)
+  monkeypatch.setattr(signals, "_SHORT_SECONDS", 0.1)
   tried, begin = [], time.monotonic()
   stop = Stop()
 
@@ -218,7 +192,7 @@ def test_the_last_state_is_tried_again_for_less_long(
     Checkpoints(tmp_path / "checkpoints", keep=1) as checkpoints,
     pytest.raises(SaveError, match="no room"),
   ):
-    loop._save_at_last(fail, checkpoints, log, stop)
+    loop._save_last(fail, checkpoints, log, stop)
   assert len(tried) == 3
   assert time.monotonic() - begin < 30
 
@@ -226,7 +200,7 @@ def test_the_last_state_is_tried_again_for_less_long(
 # What a process does whose main thread is in C and comes to no Python handler.
 IN_C = """
 import ctypes, sys
-from podscale.train import terminal
+from podscale.train.processes import terminal
 from podscale.train.setup import set_up
 from podscale.train.processes.signals import Stop
 class Done:
@@ -259,8 +233,8 @@ def test_without_anything_to_save_a_process_leaves_at_once(number):
     said, _ = process.communicate(timeout=30)
   assert process.returncode == 0
   assert said == (
-    f"stopped by {number.name} before a step was done, so that nothing is "
-    "lost; to go on: the same command\n"
+    f"stopped by {number.name} before a step was done, nothing is lost; "
+    "to resume, run the same command\n"
   )
 
 
@@ -292,7 +266,7 @@ def test_what_never_comes_to_an_end_is_ended_with_a_line():
     said, _ = process.communicate(timeout=30)
   assert process.returncode == 1
   assert said.splitlines()[0] == LINE
-  assert "has not come to its end and is ended" in said
+  assert "has not ended, so the process exits" in said
   assert "from the last checkpoint" in said
 
 
@@ -328,9 +302,9 @@ def test_a_check_of_the_data_is_left(tmp_path):
 def test_a_process_whose_threads_hang_in_a_read_ends(tmp_path):
   """It has steps to save, and Python would wait for the threads at exit."""
   process = run_of(
-    "from podscale.train import stopping\n"
+    "from podscale.train.processes import signals\n"
     "from podscale.train.data.sources.synthetic import Synthetic\n"
-    "stopping._END_SECONDS = 1\n"
+    "signals._END_SECONDS = 1\n"
     "real, seen = Synthetic.__getitem__, []\n"
     "def read(self, index):\n"
     "  if len(self) == 384: seen.append(index)\n"  # to train on
@@ -357,8 +331,8 @@ def test_a_compilation_is_left(tmp_path, monkeypatch):
   (said,), _, seconds = stop_at(process, "left out: nothing", after=3)
   assert process.returncode == 0
   assert said == (
-    "stopped by SIGTERM before a step was done, so that nothing is lost; to "
-    f"go on: the same command with --workdir {tmp_path}\n"
+    "stopped by SIGTERM before a step was done, nothing is lost; to resume, "
+    f"run the same command with --workdir {tmp_path}\n"
   )
   assert seconds < 10
   monkeypatch.undo()

@@ -10,7 +10,7 @@ import pytest
 HEAD = """
 import logging, os, sys, warnings
 from pathlib import Path
-from podscale.train import crash_notifier, terminal
+from podscale.train.processes import crash_notifier, terminal
 crash_notifier.prepare()
 terminal.divert()
 """
@@ -85,8 +85,8 @@ def test_a_crash_is_one_line_that_names_the_file(tmp_path, claimed):
   (path,) = paths
   assert ended.stderr == (
     "our error\n"
-    "podscale-train: the run was killed or has crashed; what its libraries "
-    f"printed is in {path}; start the run again with the same --workdir\n"
+    "podscale-train: the run was killed or has crashed; its libraries' "
+    f"output is in {path}; start the run again with the same --workdir\n"
   )
   assert "to descriptor 2" in path.read_text()
 

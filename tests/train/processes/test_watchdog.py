@@ -1,90 +1,132 @@
-"""What takes too long is said, with every thread's stack."""
+"""What takes too long is reported, with every thread's stack."""
 
 import threading
-import time
 
 import pytest
 
-from podscale.train.processes.watchdog import Watch
+from podscale.train.processes.watchdog import Watchdog
 
 
-class Said(list):
-  """What was said, and a way to wait for it."""
+class Clock:
+  """Seconds that pass when a test says so."""
 
   def __init__(self):
-    self._more = threading.Semaphore(0)
+    self.now = 100.0
 
-  def __call__(self, text):
-    self.append(text)
-    self._more.release()
-
-  def wait(self):
-    assert self._more.acquire(timeout=30)
+  def __call__(self):
+    return self.now
 
 
 @pytest.fixture
-def said():
-  return Said()
+def clock():
+  return Clock()
 
 
-def usual(watch, what, seconds=0.001):
-  for _ in range(2):
-    with watch.over(what):
-      time.sleep(seconds)
+@pytest.fixture
+def reports():
+  return []
 
 
-def test_what_hangs_is_said_with_the_stack_of_each_thread(said):
-  def wait_for_ever(event):
+@pytest.fixture
+def watchdog(clock, reports):
+  """Its thread is not started: the tests call `check`."""
+  return Watchdog(
+    reports.append, least_seconds=60, first_seconds=1800, clock=clock
+  )
+
+
+def work(watchdog, clock, name, *seconds):
+  """Do work of these durations; checks before its end."""
+  for each in seconds:
+    with watchdog.watch(name):
+      clock.now += each
+      watchdog.check()
+
+
+def test_a_minute_is_the_least_that_is_too_long(watchdog, clock, reports):
+  work(watchdog, clock, "a step", 1, 1, 59.9)
+  assert reports == []
+  work(watchdog, clock, "saving", 1, 1, 60.1)
+  (report,) = reports
+  assert report.startswith("saving takes 60 s so far, at most 1.0 s before; ")
+
+
+def test_five_times_the_longest_is_not_too_long_yet(watchdog, clock, reports):
+  work(watchdog, clock, "a step", 1, 20, 10)
+  work(watchdog, clock, "a step", 99.9)
+  assert reports == []
+  work(watchdog, clock, "a step", 499.4)  # five times the last one
+  assert reports == []
+  work(watchdog, clock, "a step", 2498)
+  (report,) = reports
+  assert report.startswith("a step takes 2498 s so far, at most 499.4 s before")
+
+
+def test_the_report_is_repeated_when_the_time_has_doubled(
+  watchdog, clock, reports
+):
+  work(watchdog, clock, "a step", 1, 1)
+  at = []
+  with watchdog.watch("a step"):
+    for second in range(1, 300):
+      clock.now += 1
+      before = len(reports)
+      watchdog.check()
+      at += [second] * (len(reports) - before)
+  assert at == [61, 121, 241]
+  # The next step has the usual limit: five times this one.
+  work(watchdog, clock, "a step", 5 * 299)
+  assert len(reports) == 3
+
+
+def test_the_first_of_a_name_has_longer_and_is_no_measure(
+  watchdog, clock, reports
+):
+  work(watchdog, clock, "evaluation", 1700, 1700)
+  assert reports == []
+  work(watchdog, clock, "evaluation", 5 * 1700)
+  assert reports == []
+  work(watchdog, clock, "saving", 1801)
+  (report,) = reports
+  assert report.startswith("saving takes 1801 s so far; stacks of all")
+
+
+def test_work_that_raises_is_over(watchdog, clock, reports):
+  with pytest.raises(ValueError), watchdog.watch("a step"):
+    raise ValueError
+  clock.now += 10_000
+  watchdog.check()
+  assert reports == []
+
+
+def test_the_thread_reports_the_stack_of_each_thread(clock):
+  """On a clock that stands still until the work hangs."""
+  said, reports = threading.Event(), []
+
+  def say(text):
+    reports.append(text)
+    said.set()
+
+  def wait_for_the_event(event):
     event.wait()
 
   event = threading.Event()
-  thread = threading.Thread(
-    target=wait_for_ever, args=(event,), name="the-reader"
+  reader = threading.Thread(
+    target=wait_for_the_event, args=(event,), name="the-reader"
   )
-  thread.start()
-  with Watch(said, least_seconds=0.2) as watch:
-    usual(watch, "waiting for images")
-    with watch.over("waiting for images"):
-      said.wait()
+  reader.start()
+  with Watchdog(say, least_seconds=0.6, clock=clock) as watchdog:
+    for _ in range(2):
+      with watchdog.watch("waiting for images"):
+        clock.now += 0.1
+    with watchdog.watch("waiting for images"):
+      clock.now += 0.7
+      assert said.wait(timeout=60)
     event.set()
-  thread.join()
-  line, *stacks = said[0].splitlines()
-  assert line.startswith("waiting for images takes 0 s so far, 0.0 s at most")
+  reader.join()
+  line, *stacks = reports[0].splitlines()
+  assert line.startswith("waiting for images takes 1 s so far, at most 0.1 s")
   assert "the-reader:" in stacks
   assert "MainThread:" in stacks
-  assert any("in wait_for_ever" in stack for stack in stacks)
-  assert not any("_look_on" in stack for stack in stacks)
-
-
-def test_it_is_said_again_when_the_time_has_doubled(said):
-  with Watch(said, least_seconds=0.2) as watch:
-    usual(watch, "a step")
-    begin = time.monotonic()
-    with watch.over("a step"):
-      said.wait()
-      said.wait()
-    assert time.monotonic() - begin > 0.4
-  assert len(said) == 2
-
-
-def test_five_times_the_longest_is_not_too_long_yet(said):
-  with Watch(said, least_seconds=0.01) as watch:
-    usual(watch, "a step", seconds=0.2)
-    with watch.over("a step"):
-      time.sleep(0.5)
-    assert said == []
-    with watch.over("a step"):
-      said.wait()
-
-
-def test_the_first_of_a_kind_has_longer_and_is_no_measure(said):
-  with Watch(said, least_seconds=0.1, first_seconds=2.0) as watch:
-    usual(watch, "a step")
-    with watch.over("evaluation"):
-      time.sleep(0.3)
-    with watch.over("evaluation"):
-      time.sleep(0.3)
-    assert said == []
-    with watch.over("saving"):
-      said.wait()
-  assert said[0].startswith("saving takes 2 s so far; every thread is at:")
+  assert any("in wait_for_the_event" in stack for stack in stacks)
+  assert not any("in _run" in stack and "watchdog" in stack for stack in stacks)

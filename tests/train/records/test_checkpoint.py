@@ -17,7 +17,8 @@ from support.full_disk import files_up_to
 
 from podscale.train.errors import SaveError, UsageError
 from podscale.train.optimizer import LarsBuffers, rmsprop
-from podscale.train.records.checkpoint import Checkpoints, DamagedError, _digest
+from podscale.train.records.checkpoint import Checkpoints, DamagedError
+from podscale.train.records.checkpoint_record import digest
 from podscale.train.state import TrainState, Variables
 
 
@@ -234,7 +235,7 @@ def rewrite_record(checkpoint, change, *, seal=True):
   record = json.loads(path.read_text())
   record["record"] = change(record["record"])
   if seal:
-    record["sha256"] = _digest(record["record"])
+    record["sha256"] = digest(record["record"])
   path.write_text(json.dumps(record))
 
 
@@ -344,7 +345,9 @@ def test_a_checkpoint_beyond_the_end_is_refused(tmp_path):
       checkpoints.save(step, state, {})
   (tmp_path / "14" / "state" / "manifest.ocdbt").write_bytes(b"half")
   with Checkpoints(tmp_path, keep=4) as checkpoints:
-    with pytest.raises(UsageError, match="step 13, .* at step 12;") as error:
+    with pytest.raises(
+      UsageError, match="13 is beyond .* at step 12;"
+    ) as error:
       checkpoints.restore_latest(state, last_step=12)
     assert "\n" not in str(error.value)
     assert not isinstance(error.value, DamagedError)
@@ -360,7 +363,7 @@ def test_a_checkpoint_of_an_earlier_format_is_refused(two):
   shutil.copytree(directory / "2" / "checksums", directory / "2" / "data")
   with (
     Checkpoints(directory, keep=3) as checkpoints,
-    pytest.raises(UsageError, match="2 was written by an earlier") as error,
+    pytest.raises(UsageError, match="2 has the format of an earlier") as error,
   ):
     checkpoints.restore_latest(state)
   assert not isinstance(error.value, DamagedError)
@@ -529,7 +532,7 @@ def test_without_room_nothing_is_begun(tmp_path, monkeypatch, capfd):
       checkpoints.save(2, state, {})
     assert "step 1 is kept" in str(error.value)
     assert (
-      f"has {bytes_there:,} bytes, the disk has room for {bytes_there - 1:,}"
+      f"needs {bytes_there:,} bytes, the disk has room for {bytes_there - 1:,}"
       in str(error.value)
     )
     assert [path.name for path in tmp_path.iterdir()] == ["1"]

@@ -92,7 +92,7 @@ def test_of_a_step_done_twice_the_last_counts(tmp_path):
 def test_what_is_no_run_is_refused(tmp_path, capsys):
   a = run(tmp_path / "a", start())
   b = run(tmp_path / "b")
-  with pytest.raises(UsageError, match="no run was started"):
+  with pytest.raises(UsageError, match="has no record of a run's start"):
     diff(a, b)
   assert main(["diff", str(a)]) == 2
   assert "two workdirs" in capsys.readouterr().err

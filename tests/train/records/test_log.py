@@ -15,14 +15,10 @@ from support.full_disk import files_up_to
 from support.tensorboard_files import events, scalars
 
 from podscale.train.errors import UsageError
-from podscale.train.records.log import (
-  RunLog,
-  git_revision,
-  make_folder,
-  read_metrics,
-  run_record,
-  write_atomically,
-)
+from podscale.train.records.files import make_folder, write_atomically
+from podscale.train.records.log import RunLog
+from podscale.train.records.metrics_file import read_metrics
+from podscale.train.records.run_record import git_revision, run_record
 from podscale.train.settings.config import Config
 
 RUN = {

@@ -200,7 +200,7 @@ def test_a_log_without_records_is_drawn_and_summed_up(tmp_path):
   write_metrics(tmp_path, [])
   text = reported(tmp_path)
   assert "podscale a run" in text
-  assert "not drawn" not in text and "no summary" not in text
+  assert "cannot draw" not in text and "cannot print" not in text
 
 
 def reported(workdir):
@@ -213,18 +213,18 @@ def test_a_picture_that_cannot_be_written_is_a_line(tmp_path):
   write_metrics(tmp_path, WHOLE)
   (tmp_path / "curves.png").mkdir()
   text = reported(tmp_path)
-  assert "curves.png is not drawn (UsageError: cannot write" in text
+  assert "cannot draw curves.png (UsageError: cannot write" in text
   assert "1,030 (median)" in text  # the summary is there
   assert {p.name for p in tmp_path.iterdir()} == {"curves.png", "metrics.jsonl"}
 
 
 def test_without_room_the_picture_before_stays(tmp_path):
   write_metrics(tmp_path, WHOLE)
-  assert "not drawn" not in reported(tmp_path)
+  assert "cannot draw" not in reported(tmp_path)
   before = (tmp_path / "curves.png").read_bytes()
   with files_up_to(10_000):
     text = reported(tmp_path)
-  assert "curves.png is not drawn (UsageError: cannot write" in text
+  assert "cannot draw curves.png (UsageError: cannot write" in text
   assert "File too large" in text
   assert (tmp_path / "curves.png").read_bytes() == before
 
@@ -233,6 +233,6 @@ def test_without_room_the_picture_before_stays(tmp_path):
 def test_a_log_that_is_not_ours_is_two_lines(tmp_path, line):
   (tmp_path / "metrics.jsonl").write_text(f"{line}\n")
   curves, summary = reported(tmp_path).splitlines()
-  assert "curves.png is not drawn" in curves
-  assert "there is no summary" in summary
+  assert "cannot draw curves.png" in curves
+  assert "cannot print the summary" in summary
   assert "line 1 of" in curves and "line 1 of" in summary

@@ -67,7 +67,8 @@ def test_other_settings_are_refused_and_named(tmp_path):
     claimed(tmp_path, Config(optimizer=OptimizerConfig(momentum=0.95)))
   assert str(error.value) == (
     f"{tmp_path} holds a run with other settings (optimizer.momentum: 0.9 "
-    "there, 0.95 now); resume it with its own, or choose another --workdir"
+    "there, 0.95 now); use its settings to resume it, or choose another "
+    "--workdir"
   )
   assert (tmp_path / "config.json").read_bytes() == before
 
@@ -181,7 +182,7 @@ def test_a_link_to_nothing_inside_the_workdir_is_left_alone(tmp_path):
 @pytest.mark.parametrize(
   "target, said",
   [
-    ("nowhere", "is a link to nowhere, where nothing is"),
+    ("nowhere", "is a link to nowhere, which does not exist"),
     ("run", "is a link to run, which leads back to itself"),
     ("file", "is a link to file, a file"),
   ],
@@ -208,7 +209,7 @@ def test_only_one_run_has_a_workdir(tmp_path):
 def test_where_there_are_no_locks_a_line_says_so(tmp_path, monkeypatch):
   monkeypatch.setattr(WorkdirLock, "take", lambda self: "no lock on it: why")
   assert claimed(tmp_path, Config()) == [
-    "no lock on it: why; make sure that no other run has it"
+    "no lock on it: why; no other run may use this workdir"
   ]
 
 
@@ -220,15 +221,15 @@ def test_data_that_has_moved_is_gone_on_with(tmp_path):
   """Or was converted: what counts is which images there are, and the order."""
   assert claimed(tmp_path, with_data("/disk/images")) == []
   assert claimed(tmp_path, with_data("/disk/images")) == []
-  where = "in /disk/images and are in /ssd/converted now: the same ones in the"
+  where = "in /disk/images and are in /ssd/converted now: the same images in"
   assert claimed(tmp_path, with_data("/ssd/converted")) == [
-    f"the {split} images were {where} same order" for split in DATA
+    f"the {split} images were {where} the same order" for split in DATA
   ]
   assert claimed(
     tmp_path, with_data("/disk/images", eval_path="/ssd/validation")
   ) == [
     "the test images were in /disk/images and are in /ssd/validation now: the "
-    "same ones in the same order"
+    "same images in the same order"
   ]
 
 

@@ -54,7 +54,7 @@ def test_flags_change_nested_settings():
       "--epochs must be from 1e-06 to 1,000,000, got -1",
     ),
     (["demo", "--model.dtype", "f16"], "invalid choice 'f16'"),
-    (["--seed", "3"], "the preset comes first"),
+    (["--seed", "3"], "the preset must come first, got --seed"),
     (["demo", "--preset", "b0"], "the preset is demo"),
   ],
 )

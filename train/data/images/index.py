@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError, one_line
-from ...records.log import write_atomically
+from ...records.files import write_atomically
 from ..source import Split
 
 NAME = "index.json"

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from ...errors import UsageError
-from ...records.log import make_folder
+from ...records.files import make_folder
 from ..decoding.picture import Picture
 from ..images import open_images
 from ..images.index import (

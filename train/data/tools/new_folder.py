@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ...errors import UsageError
-from ...records.log import make_folder
+from ...records.files import make_folder
 
 
 def check_new_folder(path: Path) -> None:
