@@ -1,14 +1,14 @@
-"""A run of six steps for tests of the loop and of what surrounds it."""
+"""Settings of a run of six steps, for tests of the training loop."""
 
 import dataclasses
 
 from podscale.train.settings.presets import get_preset
 
-EVAL_BATCH = 40  # an evaluation has 25 of them
+EVAL_BATCH = 40  # 25 batches in an evaluation
 
 
 def smoke(workdir, **changes):
-  """Six steps of the smoke recipe with a checkpoint after three."""
+  """Make settings of six smoke steps, with a checkpoint after three."""
   settings = {
     "epochs": 1.0,
     "eval_every_epochs": 1.0,

@@ -1,4 +1,4 @@
-"""A console that keeps its text, and a run that nothing disturbed."""
+"""Fixtures: a console that keeps its text, and an undisturbed run."""
 
 import io
 
@@ -14,7 +14,7 @@ def console():
 
 @pytest.fixture(scope="session")
 def straight(tmp_path_factory):
-  """The workdir, the result and the output of six steps."""
+  """Workdir, result and output of an undisturbed run of six steps."""
   from podscale.train.loop import train
 
   workdir = tmp_path_factory.mktemp("straight") / "run"

@@ -4,13 +4,13 @@ import numpy as np
 
 from podscale.train.ema import init_ema, update_ema
 
-U = 2.0**-24  # float32 rounds to within this share of a number
+U = 2.0**-24  # relative rounding error of float32
 
 
 def test_first_values_by_hand():
   average = init_ema({"kernel": jnp.array([0.0])})
   values = {"kernel": jnp.array([1.0])}
-  # Decays 2/11, 3/12, 4/13: what is left of the start is their product.
+  # The decays are 2/11, 3/12 and 4/13; the start keeps their product.
   for n, left in ((1, 2 / 11), (2, 2 / 44), (3, 2 / 143)):
     average = update_ema(average, values, num_updates=n, max_decay=0.9999)
     np.testing.assert_allclose(average["kernel"], [1 - left], rtol=8 * U)
@@ -35,7 +35,7 @@ def test_equals_the_rule_in_float64_through_the_end_of_the_ramp():
     average = update(average, values, jnp.int32(n))
     decay = min(max_decay, (1 + n) / (10 + n))
     want = {k: decay * want[k] + (1 - decay) * values[k] for k in want}
-  # Some 6 roundings a step of values up to 5; the average forgets within
+  # About 6 roundings a step of values up to 5; the average forgets within
   # 1 / (1 - max_decay) = 10 steps.
   for name in want:
     np.testing.assert_allclose(
@@ -55,7 +55,7 @@ def test_the_first_average_is_a_float32_copy():
   values = {"a": jnp.ones(3), "b": jnp.ones(2, jnp.bfloat16)}
   average = init_ema(values)
   assert all(x.dtype == jnp.float32 for x in jax.tree.leaves(average))
-  # Both may be donated in one step only if they are not the same buffer.
+  # A step donates both, so they must not share a buffer.
   step = jax.jit(
     lambda values, average: (
       values,

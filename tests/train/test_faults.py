@@ -1,4 +1,4 @@
-"""A run that is killed, or goes on elsewhere, ends as one that was not."""
+"""A run that is killed, or resumed on other devices, ends as if undisturbed."""
 
 import json
 import random
@@ -37,8 +37,8 @@ def test_kills_at_random_moments_change_nothing(tmp_path):
   saving = 0
   for kill in range(KILLS):
     process = start(disturbed, *flags)
-    # Most die before they have saved; a third, so that it comes to later
-    # saves, when it has, and is at the next one then.
+    # Most die before their first save. A third dies after a save, during the
+    # next one, so that the run makes progress.
     if kill % 3 == 2:
       wait_for_checkpoint(disturbed, process)
     else:
@@ -61,7 +61,7 @@ def test_kills_at_random_moments_change_nothing(tmp_path):
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("devices", [2, 8])
 def test_a_run_goes_on_with_half_or_twice_the_devices(tmp_path, devices):
-  """With the same batch, the same batch-norm groups and the same images."""
+  """Batch, batch-norm groups and images stay the same."""
   flags = ("--epochs", "3", "--batch-norm.images-per-group", "32")
   flags += ("--data.mixup-alpha", "0.2")
   straight, moved = tmp_path / "straight", tmp_path / "moved"
@@ -79,6 +79,6 @@ def test_a_run_goes_on_with_half_or_twice_the_devices(tmp_path, devices):
       for run in (moved, straight)
     )
     assert len(got) == 18
-    # They part at step 7 or soon after. Half an ulp in the weights moves the
-    # loss eleven steps later by 3e-5; here every sum is rounded otherwise.
+    # The runs differ from about step 7 on. Half an ulp in the weights moves the
+    # loss eleven steps later by 3e-5; here all sums round differently.
     np.testing.assert_allclose(got, want, rtol=1e-4)

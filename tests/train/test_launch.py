@@ -1,4 +1,4 @@
-"""The files that start a run on many hosts."""
+"""Files that start a run on many hosts."""
 
 import re
 import shlex
@@ -15,7 +15,7 @@ FOLDER = Path(podscale.train.__file__).parent / "launch"
 
 
 def words_of(command):
-  """What follows `podscale.train` in a command."""
+  """Return the words after `podscale.train` in a command."""
   words = shlex.split(command)
   return words[words.index("podscale.train") + 1 :]
 
@@ -27,13 +27,13 @@ def test_the_slurm_script_is_bash_and_its_command_parses():
   assert text.startswith("#!/bin/bash\n#SBATCH ")
   directives = re.findall(r"^#SBATCH (.*)$", text, re.M)
   assert all(re.fullmatch(r"--[a-z-]+(=\S+)?", d) for d in directives)
-  # Directives count up to the first command only.
+  # SLURM ignores directives after the first command.
   before = text[: text.index("IMAGES=")]
   assert before.count("#SBATCH") == len(directives)
 
 
 def test_the_slurm_script_runs_what_it_says(tmp_path):
-  """With srun replaced by what prints its arguments."""
+  """A stand-in for srun prints its arguments."""
   srun = tmp_path / "srun"
   srun.write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
   srun.chmod(0o755)

@@ -1,4 +1,4 @@
-"""The whole loop on eight devices: training, resuming, stopping, refusing."""
+"""Training loop on eight devices: training, resuming, stopping, refusing."""
 
 import contextlib
 import dataclasses
@@ -35,7 +35,7 @@ from podscale.train.settings.config import DataConfig
 
 
 def child(code):
-  """Starts Python on `code`, which sees `smoke` and eight CPU devices."""
+  """Start Python on `code`, which sees `smoke` and eight CPU devices."""
   program = "import sys; from test_loop import *\n" + textwrap.dedent(code)
   here = Path(__file__).parent
   path = [str(here), str(here.parent), os.environ.get("PYTHONPATH", "")]
@@ -156,7 +156,9 @@ def test_sigterm_saves_and_exits_cleanly(tmp_path):
   assert [p.name for p in (workdir / "checkpoints").iterdir()] == [str(step)]
   records = read_metrics(workdir / "metrics.jsonl")
   assert records[-1]["step"] == step
-  assert all(r["kind"] != "eval" for r in records)  # no time for that
+  assert all(
+    r["kind"] != "eval" for r in records
+  )  # a signal stops the run without an evaluation
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, console):
@@ -195,7 +197,7 @@ def test_a_workdir_that_cannot_be_made_is_refused(tmp_path, console):
 
 @pytest.fixture(scope="module")
 def jpegs(tmp_path_factory):
-  """A folder of 130 training and 20 test images, one in each bad."""
+  """Folder of 130 training and 20 test images, with a bad one in each split."""
   folder = tmp_path_factory.mktemp("jpegs")
   synthesize(
     folder,
@@ -224,7 +226,7 @@ def from_files(workdir, folder, **changes):
 
 
 def test_test_images_are_checked_before_the_first_step(jpegs, tmp_path):
-  """Else one without a header costs the training up to it, each time."""
+  """Otherwise an image without a header would cost the training before it."""
   folder = tmp_path / "images"
   shutil.copytree(jpegs, folder)
   path = next((folder / "val").rglob("00000003.jpg"))
@@ -269,7 +271,7 @@ def test_a_run_goes_on_where_its_data_has_moved(jpegs, tmp_path, console):
 def test_files_augmented_on_host_and_device_train_alike(
   jpegs, tmp_path, console
 ):
-  """And bad files are left out, once each, and named."""
+  """The run leaves out each bad file once and names it."""
   train(from_files(tmp_path / "host", jpegs), console)
   train(from_files(tmp_path / "device", jpegs, augment_on="device"), console)
   host, device = losses(tmp_path / "host"), losses(tmp_path / "device")
@@ -314,15 +316,15 @@ def test_the_time_of_a_run_is_accounted_for(straight):
     *("checkpoints", "steps"),
   }
   assert all(seconds >= 0 for seconds in last.values())
-  # Of six small steps compiling takes more than any of the rest.
+  # With six small steps, compiling takes most of the time.
   assert last["compilation"] > last["steps"] / 2
-  assert "of it" in output
+  assert "spent on" in output
 
 
 def test_an_evaluation_that_fails_costs_no_training(
   straight, tmp_path, console, monkeypatch
 ):
-  """The step is saved before, and evaluated when the run goes on."""
+  """The step is saved first, and evaluated when the run resumes."""
 
   def fail(*args):
     raise UsageError("a test image cannot be used")
@@ -362,7 +364,7 @@ def test_a_log_that_is_not_ours_stops_the_run_before_it_compiles(
 
 @pytest.fixture
 def fifth_batch_is_poison(monkeypatch):
-  """The loss of the fifth batch, by its labels, is not a number."""
+  """Make the loss of the fifth batch NaN, whenever the run trains on it."""
   real, seen = loop.assemble, []
 
   def make(*args, **kwargs):
@@ -420,7 +422,7 @@ def test_rollbacks_end(tmp_path, console):
 
 
 def fill_disk_at(steps, monkeypatch):
-  """The saves of these steps find the disk full; how often they were tried."""
+  """Let the saves of these steps find a full disk; return the attempts."""
   save, usage = Checkpoints.save, shutil.disk_usage
   tried = []
 
@@ -471,7 +473,7 @@ def test_the_last_state_is_tried_again_and_then_it_is_an_error(
 def test_what_hangs_is_said_with_its_stack_and_changes_nothing(
   straight, tmp_path, console, monkeypatch
 ):
-  """An input, and a step on the devices. The same run again: the same bits."""
+  """An input and a step hang; the run still ends with the same bits."""
   to_devices, real_assemble = input_pipeline.to_devices, loop.assemble
   batches, steps = [], []
 

@@ -1,4 +1,4 @@
-"""Images and losses of two examples each."""
+"""Mixed images and their labels."""
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ def test_shares_have_the_distribution_of_the_larger_part():
     assert share.min() >= 0.5 and share.max() <= 1.0
     draws = np.random.default_rng(0).beta(alpha, alpha, 200_000)
     want = np.maximum(draws, 1 - draws)
-    # The mean of n has deviation sd / sqrt(n): five of the smaller sample's.
+    # The mean of n values deviates by sd / sqrt(n); five times that is allowed.
     assert abs(share.mean() - want.mean()) < 5 * want.std() / 20_000**0.5
 
 

@@ -1,4 +1,4 @@
-"""The text about a step that is not finite."""
+"""Error text for a step that is not finite."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""LARS, RMSProp and what they leave out; and optax's own common checks."""
+"""LARS, RMSProp, the parameters they exclude, and optax's common checks."""
 
 import dataclasses
 from collections import Counter
@@ -27,7 +27,7 @@ from podscale.train.optimizer import (
 )
 from podscale.train.settings.config import OptimizerConfig
 
-U = 2.0**-24  # float32 rounds to within this share of a number
+U = 2.0**-24  # relative rounding error of float32
 
 
 def schedule(count):
@@ -59,7 +59,7 @@ def make_params(seed=0):
 
 
 class Net(nnx.Module):
-  """The family's parameter names, in a list and nested."""
+  """Network with the family's parameter names, in a list and nested."""
 
   def __init__(self):
     self.kernel = nnx.Param(jnp.ones((2, 2)))
@@ -270,19 +270,19 @@ def test_every_setting_reaches_the_optimizer(config, expected):
     return params.unpack()
 
   got = run_packed(make_optimizer(config))
-  # The norms' sums are in another order.
+  # The norms are summed in another order.
   jax.tree.map(
     lambda x, y: np.testing.assert_allclose(x, y, rtol=16 * U, atol=16 * U),
     got,
     run(expected()),
   )
-  # l2 is the loss's business.
+  # The loss applies l2; the optimizer ignores it.
   same = dataclasses.replace(config, l2=1.0)
   other = run_packed(make_optimizer(same))
   jax.tree.map(np.testing.assert_array_equal, got, other)
 
 
-# What optax asks of every optimizer (optax/contrib/_common_test.py).
+# The checks that optax runs on every optimizer (contrib/_common_test.py).
 
 
 @both
@@ -332,8 +332,8 @@ def test_inject_hyperparams(factory, settings, learning_rate):
     got, injected_state = jax.jit(injected.update)(params, states[0], params)
     want, plain_state = jax.jit(plain.update)(params, states[1], params)
     states = injected_state, plain_state
-    # The rate comes as an argument instead of a constant, which XLA may fold:
-    # two roundings.
+    # The rate is an argument here and a constant there, which XLA may fold: two
+    # roundings.
     jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=4 * U), got, want
     )
@@ -391,7 +391,7 @@ def test_state_is_sharded_like_the_parameters(factory):
   assert tensors and all(x.sharding.spec[:2] == (None, "x") for x in tensors)
   assert updates["kernel"].sharding.spec[:2] == (None, "x")
   assert jax.tree.map(jax.typeof, state1) == jax.tree.map(jax.typeof, state)
-  # The norms are of whole tensors, not of shards.
+  # The norms cover whole tensors, not shards.
   whole = {"kernel": jnp.ones((2, 8, 4))}
   want, _ = optimizer.update(whole, optimizer.init(whole), whole)
   np.testing.assert_allclose(updates["kernel"], want["kernel"], rtol=8 * U)

@@ -11,11 +11,11 @@ from podscale.train.settings.config import ScheduleConfig
 from podscale.train.settings.presets import PRESETS
 
 IMAGENET = 1_281_167
-U = 2.0**-24  # float32 rounds to within this share of a number
+U = 2.0**-24  # relative rounding error of float32
 
 
 def oracle(config, batch_size, steps_per_epoch, total_steps, step):
-  """The rules as FACTS.md 3.1 has them, one step, in float64."""
+  """Compute the rate of one step in float64, from TensorFlow's rules."""
   initial = config.lr_per_256 * batch_size / 256
   warmup_steps = int(config.warmup_epochs * steps_per_epoch)
   if step < warmup_steps:
@@ -30,7 +30,7 @@ def oracle(config, batch_size, steps_per_epoch, total_steps, step):
 
 
 def make_all(config, **run):
-  """The rates of all steps of a run, and what the oracle says."""
+  """Return the rates of all steps of a run and the oracle's."""
   steps = range(run["total_steps"] + 3)
   got = jax.vmap(make_schedule(config, **run))(jnp.arange(len(steps)))
   return np.asarray(got), np.array(
@@ -51,15 +51,15 @@ def test_every_step_of_the_recipes(name):
   )
   if config.name == "exponential":
     # 0.97 in float32 is off by U, so its n-th power by n U. In float32, as in
-    # TensorFlow, a step next to a border may fall on its other side: leave out
-    # those within two roundings of one.
+    # TensorFlow, a step next to a border may fall on its other side. The test
+    # leaves out steps within two roundings of a border.
     ratio = np.arange(len(want)) / (config.decay_epochs * steps_per_epoch)
     clear = np.abs(ratio - ratio.round()) > 2 * U * ratio
     assert clear[1:].mean() > 0.9999
     tolerance = (ratio.max() + 8) * U * want
     got, want, tolerance = got[clear], want[clear], tolerance[clear]
   else:
-    # Near the end 1 - done is small with an error of 2 U; and a few roundings.
+    # Near the end 1 - done is small with an error of 2 U, plus a few roundings.
     tolerance = 8 * U * want.max()
   assert (np.abs(got - want) <= tolerance).all()
 
@@ -71,7 +71,7 @@ def test_borders_of_the_exponential():
     steps_per_epoch=10.0,
     total_steps=1000,
   )
-  # 24 steps a decay, counted from 0, warmup of 50 steps included.
+  # A decay has 24 steps, counted from 0, including a warmup of 50 steps.
   want = {0: 0, 1: 0.02, 49: 0.98, 50: 0.97**2, 71: 0.97**2, 72: 0.97**3}
   for step, value in want.items():
     np.testing.assert_allclose(rate(step), value, rtol=8 * U)
@@ -89,7 +89,7 @@ def test_borders_of_the_polynomial():
   want = {
     0: 0,
     9: 1.35,
-    10: 0.5 + 0.95**2,  # counts as one step after warmup already
+    10: 0.5 + 0.95**2,  # counts as one step after warmup
     11: 0.5 + 0.95**2,
     20: 0.75,
     29: 0.5 + 0.05**2,

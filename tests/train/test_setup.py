@@ -1,4 +1,4 @@
-"""Settings that do not fit the devices, the data or each other."""
+"""Data and devices of a run, and settings that do not fit them."""
 
 import dataclasses
 

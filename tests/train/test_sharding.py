@@ -1,4 +1,4 @@
-"""The state in shards, and as a checkpoint has it."""
+"""Training state in shards and in whole tensors."""
 
 import dataclasses
 
@@ -36,7 +36,7 @@ def test_goes_on_on_other_devices(devices, name):
   eight, state = state_on(8, name)
   unpacked = jax.device_get(eight.unpack(state))
   other, own = state_on(devices, name)
-  # Whatever the devices, the first weights are the same.
+  # The first weights do not depend on the devices.
   assert_same(jax.device_get(other.unpack(own)), unpacked)
   moved = other.pack(unpacked, like=own)
   assert_same(jax.device_get(other.unpack(moved)), unpacked)

@@ -1,4 +1,4 @@
-"""The training and evaluation steps."""
+"""Training step and evaluation step."""
 
 import dataclasses
 
@@ -45,7 +45,7 @@ def three_steps_on_one_device():
 
 @pytest.fixture(scope="module")
 def three_steps_from_moved_weights():
-  """The same from weights that are half an ulp off, four times."""
+  """Three steps from weights moved by half an ulp, four times."""
   assembly = assemble_on(1, 1)
   state = assembly.init_state()
   return [run(assembly, moved_weights(state, seed)) for seed in range(4)]
@@ -54,10 +54,10 @@ def three_steps_from_moved_weights():
 def test_eight_devices_in_one_group_equal_one_device(
   three_steps_on_one_device, three_steps_from_moved_weights
 ):
-  """Eight devices add up in another order, and round otherwise.
+  """Eight devices sum in another order and round differently.
 
-  Allowed is ten times what half an ulp in the weights does to three steps on
-  one device: a value goes through some ten roundings on its way.
+  The test allows ten times the change that half an ulp in the weights makes in
+  three steps on one device, because a value is rounded about ten times.
   """
   assembly = assemble_on(8, 8)
   for (path, actual), expected, *moved in zip(
@@ -73,7 +73,7 @@ def test_eight_devices_in_one_group_equal_one_device(
 
 
 def logits_of(variables, images):
-  """Float64 logits of the network in training mode, without a mesh."""
+  """Compute float64 logits in training mode, without a mesh."""
   alone = nnx.eval_shape(
     lambda: EfficientNet(
       SPEC, num_classes=CLASSES, dtype=jnp.float32, rngs=nnx.Rngs(0)
@@ -85,14 +85,14 @@ def logits_of(variables, images):
 
 
 def smoothed_cross_entropy(logits, targets):
-  """The mean cross-entropy, in float64; targets are shares of the classes."""
+  """Compute the mean cross-entropy in float64; targets are class shares."""
   log_probs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
   smooth = 0.9 * targets + 0.1 / CLASSES
   return -(smooth * log_probs).sum(1).mean()
 
 
 def l2_loss(params):
-  """Half the squared norm of all but batch norm's scales and offsets."""
+  """Halve the squared norm of all but batch norm's scales and offsets."""
   squares = [
     np.sum(np.float64(leaf) ** 2)
     for path, leaf in jax.tree.leaves_with_path(params)
@@ -115,7 +115,7 @@ def test_the_loss_holds_the_l2_penalty(three_steps_on_one_device):
   expected = smoothed_cross_entropy(logits, np.eye(CLASSES)[labels])
   penalty = 1e-3 * l2_loss(variables.params)
   np.testing.assert_allclose(metrics[0]["loss"], expected + penalty, rtol=1e-5)
-  assert penalty > 1e-3 * expected  # so that its absence would be seen
+  assert penalty > 1e-3 * expected  # large enough to notice if it were missing
 
 
 def test_the_learning_rate_is_the_schedule_s_at_each_step(
@@ -129,7 +129,7 @@ def test_the_learning_rate_is_the_schedule_s_at_each_step(
 
 
 def batch_statistics(momentum):
-  """What a step on two groups adds to the running statistics, unweighted."""
+  """Return the running statistics' change on two groups, by its weight."""
   settings = dataclasses.replace(CONFIG.batch_norm, momentum=momentum)
   assembly = assemble_on(2, 1, dataclasses.replace(CONFIG, batch_norm=settings))
   state, _ = assembly.train_step(assembly.init_state(), *batch(0))
@@ -166,7 +166,7 @@ def test_random_numbers_depend_on_seed_and_step_only():
     state = assembly.init_state()
     run_losses = []
     for _ in range(2):
-      # The same images and nearly the same weights: what differs is dropped.
+      # Images are the same and weights nearly so; only the drops differ.
       state, metrics = assembly.train_step(state, *batch(0))
       run_losses.append(float(metrics["loss"]))
     losses.append(run_losses)

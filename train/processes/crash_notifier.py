@@ -67,17 +67,17 @@ def goodbye() -> None:
 def _wait_and_notify() -> None:
   for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_IGN)  # the process may survive these
-  told = dict(line.rstrip("\n").partition(" ")[::2] for line in sys.stdin)
-  if "goodbye" in told:
+  messages = dict(line.rstrip("\n").partition(" ")[::2] for line in sys.stdin)
+  if "goodbye" in messages:
     return
   line = "the run was killed or has crashed"
-  if "name" in told:
+  if "name" in messages:
     line = (
-      f"{told['name']} was killed or has crashed, or JAX ended it because "
+      f"{messages['name']} was killed or has crashed, or JAX ended it because "
       "another process is missing"
     )
-  if "file" in told:
-    line += f"; its libraries' output is in {told['file']}"
+  if "file" in messages:
+    line += f"; its libraries' output is in {messages['file']}"
   line += "; start the run again with the same --workdir"
   print(f"podscale-train: {line}", file=sys.stderr)
 

@@ -45,10 +45,10 @@ def join(config: Config) -> str:
     UsageError: There is no launcher although `distributed` is "on", or the
       processes do not find each other.
   """
-  told = (config.coordinator, config.num_processes, config.process_id)
+  given = (config.coordinator, config.num_processes, config.process_id)
   if config.distributed == "off":
     return "one process"
-  if told != (None, None, None):
+  if given != (None, None, None):
     bind = config.coordinator if config.process_id == 0 else None
     _initialize(
       coordinator_address=config.coordinator,

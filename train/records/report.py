@@ -127,7 +127,7 @@ def print_summary(workdir: str | Path, console: Console) -> None:
     table.add_row("top-1", "not evaluated")
   table.add_row("time", str(timedelta(seconds=round(_seconds(records)))))
   if shares := _shares(records):
-    table.add_row("of it", shares)
+    table.add_row("spent on", shares)
   table.add_row("files", "\n".join(_files(workdir)))
   console.print(table)
 

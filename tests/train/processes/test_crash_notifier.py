@@ -1,4 +1,4 @@
-"""What is said of a process that could not say it, and when nothing is."""
+"""Line about a process that was killed, and silence about others."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ NAME = "crash_notifier.name('process 1 of 2')\n"
 
 
 def said_by(program):
-  """The process and its helper, until both have ended."""
+  """Run a program until it and its helper have ended; return their errors."""
   head = (
     "import os, signal, time\n"
     "from podscale.train.processes import crash_notifier\n"
@@ -64,7 +64,7 @@ def test_at_exit_it_outlasts_what_was_registered_later():
 
 
 def test_the_command_line_has_it_before_jax():
-  """So that it outlasts what JAX does at exit, too."""
+  """The helper must also outlast JAX's exit handlers."""
   code = (
     "import sys, podscale.train.__main__; "
     "assert 'podscale.train.processes.crash_notifier' in sys.modules; "

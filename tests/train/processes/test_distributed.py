@@ -1,4 +1,4 @@
-"""Several processes of two CPU devices each, as one run."""
+"""Runs with several processes."""
 
 import glob
 import os
@@ -26,7 +26,7 @@ from podscale.train.errors import UsageError
 from podscale.train.records.diff import diff
 from podscale.train.settings.config import Config
 
-# Groups of all devices, so that batch norm crosses the processes.
+# One group of all devices, so that batch norm spans the processes.
 FLAGS = [
   *("--epochs", "1"),
   *("--batch-norm.images-per-group", "64", "--eval-batch-size", "48"),
@@ -56,19 +56,19 @@ def lines_of_ours(said):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-  """One process with four devices."""
+  """Workdir of a run in one process with four devices."""
   workdir = tmp_path_factory.mktemp("alone")
   finish(start(workdir, *FLAGS, devices=4))
   return workdir
 
 
 def assert_alike(workdir, alone):
-  """The same losses to rounding, and the same evaluation of all images."""
+  """Compare losses up to rounding, and the number of evaluated images."""
   for kind, name in (("train", "loss"), ("eval", "loss")):
     got = [r[name] for r in records(workdir, kind)]
     want = [r[name] for r in records(alone, kind)]
     # Half an ulp in the first weights moves these losses by up to 6e-7; here
-    # every sum of each step is rounded otherwise.
+    # all sums of each step round differently.
     np.testing.assert_allclose(got, want, rtol=1e-5)
   (got,), (want,) = records(workdir, "eval"), records(alone, "eval")
   assert got["examples"] == want["examples"] == 1000
@@ -133,7 +133,7 @@ def test_sigterm_in_a_compilation_ends_all_at_once(tmp_path, monkeypatch):
 
 
 def hanging_all(workdir, hang, *hangs):
-  """Two processes, some of which run `hang` where a batch comes."""
+  """Start two processes; those in `hangs` run `hang` at each batch."""
   address = f"127.0.0.1:{free_port()}"
   flags = [*FLAGS, "--coordinator", address, "--num-processes", "2"]
   code = (
@@ -187,7 +187,7 @@ def test_where_no_process_has_images_all_save(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_where_one_process_has_no_images_all_end(tmp_path):
-  """The other is at a step that this one cannot do."""
+  """The other process waits in a step for this one."""
   first, second = hanging_all(tmp_path, FOURTH, 1)
   lines, heard, seconds = stop_at(first, "step 3/6", after=1, signalled=first)
   said = ["".join(lines), *finish(second)]
@@ -226,7 +226,7 @@ def test_when_one_is_killed_the_other_ends_and_a_restart_resumes(
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_disk_that_fills_in_a_save_keeps_the_run(tmp_path):
-  """No file of process 0, which writes, may grow beyond a part of the state."""
+  """Limit the files of process 0, which writes, below the state's size."""
   long = ("--epochs", "1000", "--eval-every-epochs", "1000")
   first, second = start_all(tmp_path, 2, *long)
   wait_for_checkpoint(tmp_path, first, second)
@@ -351,7 +351,7 @@ def test_on_without_a_launcher_is_one_line(tmp_path):
 
 
 def listening(process):
-  """The addresses that a process takes connections at, as the system has it."""
+  """Return the addresses at which a process listens, from /proc."""
   sockets = {
     os.readlink(path)
     for path in glob.glob(f"/proc/{process.pid}/fd/*")
@@ -378,11 +378,11 @@ def test_the_coordinator_listens_on_its_address_only(tmp_path):
   while not listening(process):
     assert process.poll() is None and time.monotonic() - begin < 60
     time.sleep(0.05)
-  time.sleep(1)  # whatever else it may open
+  time.sleep(1)  # time to open other sockets
   found = listening(process)
   process.kill()
   process.communicate()
-  # Of IPv4, which a socket of IPv6 may stand for; little-endian words.
+  # An IPv6 socket may stand for IPv4; the words are little-endian.
   mapped = "0000000000000000FFFF0000"
   (address,) = (row.removeprefix(mapped) for row in found)
   assert address == f"0100007F:{port:04X}"

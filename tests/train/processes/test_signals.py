@@ -1,7 +1,4 @@
-"""A signal is heard at once wherever it comes, and nothing done is lost.
-
-The issue allows 30 s from the signal to the line; here it is far less.
-"""
+"""A signal stops a run at once, wherever it arrives, and loses no step."""
 
 import contextlib
 import os
@@ -49,7 +46,7 @@ def wait_for(text, console):
 
 
 def hear(console):
-  """Sends SIGTERM and returns when the line about it is there."""
+  """Send SIGTERM and wait for the line about it."""
   os.kill(os.getpid(), signal.SIGTERM)
   wait_for(LINE, console)
 
@@ -155,7 +152,7 @@ def test_a_save_is_finished(straight, tmp_path, console, monkeypatch):
 
   def slow_save(self, step, *state):
     if LINE not in console.file.getvalue():
-      hear(console)  # before anything is written
+      hear(console)  # before the save writes anything
     real(self, step, *state)
 
   monkeypatch.setattr(Checkpoints, "save", slow_save)
@@ -197,7 +194,7 @@ def test_the_last_state_is_tried_again_for_less_long(
   assert time.monotonic() - begin < 30
 
 
-# What a process does whose main thread is in C and comes to no Python handler.
+# A process whose main thread hangs in C and runs no Python handler.
 IN_C = """
 import ctypes, sys
 from podscale.train.processes import terminal
@@ -300,7 +297,7 @@ def test_a_check_of_the_data_is_left(tmp_path):
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_a_process_whose_threads_hang_in_a_read_ends(tmp_path):
-  """It has steps to save, and Python would wait for the threads at exit."""
+  """The run has steps to save; Python would wait for the threads at exit."""
   process = run_of(
     "from podscale.train.processes import signals\n"
     "from podscale.train.data.sources.synthetic import Synthetic\n"
@@ -313,8 +310,8 @@ def test_a_process_whose_threads_hang_in_a_read_ends(tmp_path):
     "Synthetic.__getitem__ = read",
     tmp_path / "run",
   )
-  # The threads are two batches ahead, and two more are ready: not all of the
-  # sixth, but all of the first three are whole when they hang.
+  # The threads work two batches ahead and two more are ready. When they hang,
+  # the first three batches are complete, but not all of the sixth.
   lines, first, seconds = stop_at(process, "step 3/")
   said = "".join(lines)
   assert process.returncode == 0
@@ -327,7 +324,7 @@ def test_a_process_whose_threads_hang_in_a_read_ends(tmp_path):
 def test_a_compilation_is_left(tmp_path, monkeypatch):
   monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")  # compile again
   process = start(tmp_path, devices=2)
-  # It is traced in Python then, and compiled in C.
+  # By then the run is compiling, in C.
   (said,), _, seconds = stop_at(process, "left out: nothing", after=3)
   assert process.returncode == 0
   assert said == (

@@ -1,4 +1,4 @@
-"""What libraries print is in a file, what the run prints on the terminal."""
+"""Libraries' output goes to a file, the run's lines to the terminal."""
 
 import os
 import pty
@@ -57,7 +57,7 @@ def test_only_our_lines_are_on_the_terminal(tmp_path, process, name):
   (path,) = workdir.iterdir()
   assert path.name == name
   text = path.read_text()
-  # Before the workdir was claimed and after it, of two processes.
+  # Before and after the claim of the workdir, in two processes.
   assert [text.count(noise) for noise in NOISES] == [4, 4, 4, 4, 4]
   assert "ours" not in text
 

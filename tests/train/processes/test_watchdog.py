@@ -1,4 +1,4 @@
-"""What takes too long is reported, with every thread's stack."""
+"""Reports about work that takes too long."""
 
 import threading
 
@@ -8,7 +8,7 @@ from podscale.train.processes.watchdog import Watchdog
 
 
 class Clock:
-  """Seconds that pass when a test says so."""
+  """Clock that a test moves."""
 
   def __init__(self):
     self.now = 100.0
@@ -29,14 +29,14 @@ def reports():
 
 @pytest.fixture
 def watchdog(clock, reports):
-  """Its thread is not started: the tests call `check`."""
+  """Watchdog without its thread; the tests call `check`."""
   return Watchdog(
     reports.append, least_seconds=60, first_seconds=1800, clock=clock
   )
 
 
 def work(watchdog, clock, name, *seconds):
-  """Do work of these durations; checks before its end."""
+  """Do work of these durations; check before each ends."""
   for each in seconds:
     with watchdog.watch(name):
       clock.now += each
@@ -100,7 +100,7 @@ def test_work_that_raises_is_over(watchdog, clock, reports):
 
 
 def test_the_thread_reports_the_stack_of_each_thread(clock):
-  """On a clock that stands still until the work hangs."""
+  """The clock stands still until the work hangs."""
   said, reports = threading.Event(), []
 
   def say(text):

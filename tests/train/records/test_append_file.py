@@ -20,7 +20,7 @@ def test_a_full_disk_leaves_no_half_line_and_nothing_is_lost(tmp_path):
   with files_up_to(10):
     assert file.append(b"123456789\n") == "File too large"
     assert path.read_text() == "12345\n"
-    # Though it would fit, it waits for its turn.
+    # It would fit, but the records before it come first.
     assert file.append(b"123\n") == "File too large"
   assert file.append(b"last\n") == ""
   assert path.read_text() == "12345\n123456789\n123\nlast\n"

@@ -40,7 +40,7 @@ def make_state(width=24, on=None):
   sharded = NamedSharding(on, PartitionSpec(("group", "member")))
   rng = np.random.default_rng(0)
   kernel = rng.standard_normal((16, width)).astype(np.float32)
-  # Bits that a detour through another dtype or an addition would lose.
+  # Another dtype or an addition in between would lose these bits.
   kernel[0, :4] = -0.0, np.nan, 1e-40, -np.inf
   put = jax.device_put
   return {
@@ -138,7 +138,7 @@ def test_what_a_killed_save_left_does_not_count(tmp_path):
   state = make_state()
   with Checkpoints(tmp_path, keep=3) as checkpoints:
     checkpoints.save(1, state, {})
-  # How Orbax names a checkpoint until it is whole.
+  # Orbax uses this name until the checkpoint is complete.
   (tmp_path / "1").rename(tmp_path / "2.orbax-checkpoint-tmp")
   with Checkpoints(tmp_path, keep=3) as checkpoints:
     assert checkpoints.latest_step() is None
@@ -199,7 +199,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
 
 
 def flip_a_bit_of_the_data(folder):
-  """In the largest file: what arrays are in, after compression."""
+  """Change the largest file, which holds the compressed arrays."""
   path = max(folder.rglob("*"), key=lambda p: p.is_file() and p.stat().st_size)
   data = bytearray(path.read_bytes())
   data[len(data) // 2] ^= 16
@@ -220,7 +220,7 @@ def test_the_one_before_a_damaged_one_is_used(tmp_path):
     newest, next_ = restored.damaged
     assert f"the checkpoint {tmp_path}/3 is damaged" in newest
     assert f"the checkpoint {tmp_path}/2 is damaged" in next_
-    # Their steps come again.
+    # The run repeats their steps.
     checkpoints.save(2, state, {"step": "again"})
     assert checkpoints.restore(state, 2)[1] == {"step": "again"}
   names = {path.name for path in tmp_path.iterdir()}
@@ -230,7 +230,7 @@ def test_the_one_before_a_damaged_one_is_used(tmp_path):
 
 
 def rewrite_record(checkpoint, change, *, seal=True):
-  """Change what a checkpoint says of itself; sealed, its SHA-256 is right."""
+  """Change the record of a checkpoint; if sealed, update its SHA-256."""
   path = checkpoint / "record" / "metadata"
   record = json.loads(path.read_text())
   record["record"] = change(record["record"])
@@ -240,7 +240,7 @@ def rewrite_record(checkpoint, change, *, seal=True):
 
 
 def test_an_array_with_another_checksum_is_named(tmp_path):
-  """Whatever has changed it, on disk or on the way."""
+  """The array may have changed on the disk or in transfer."""
   state = make_state()
 
   def flip(record):
@@ -263,7 +263,7 @@ def check_position(data_state):
 
 
 def assert_the_one_before_is_used(directory, state, reason):
-  """Steps 1 and 2 are there, and 2 is damaged."""
+  """Assert that step 2 is damaged and step 1 is restored."""
   with Checkpoints(directory, keep=3) as checkpoints:
     restored = checkpoints.restore_latest(state, check_data=check_position)
   assert (restored.step, restored.data_state) == (1, {"position": 10})
@@ -276,7 +276,7 @@ def assert_the_one_before_is_used(directory, state, reason):
 
 @pytest.fixture
 def two(tmp_path):
-  """Checkpoints of steps 1 and 2, and their state."""
+  """Directory with checkpoints of steps 1 and 2, and their state."""
   state = make_state()["params"]
   with Checkpoints(tmp_path, keep=3) as checkpoints:
     for step in (1, 2):
@@ -357,7 +357,7 @@ def test_a_checkpoint_beyond_the_end_is_refused(tmp_path):
 
 
 def test_a_checkpoint_of_an_earlier_format_is_refused(two):
-  """It had the items data and checksums instead of a record."""
+  """That format had the items data and checksums instead of a record."""
   directory, state = two
   (directory / "2" / "record").rename(directory / "2" / "checksums")
   shutil.copytree(directory / "2" / "checksums", directory / "2" / "data")
@@ -371,7 +371,7 @@ def test_a_checkpoint_of_an_earlier_format_is_refused(two):
 
 
 def test_a_flipped_bit_is_damage_or_harmless(two):
-  """In any file of a checkpoint, at bytes from its beginning to its end."""
+  """Flip a bit at positions all over every file of a checkpoint."""
   directory, state = two
   shutil.rmtree(directory / "2")
   files = [path for path in (directory / "1").rglob("*") if path.is_file()]
@@ -402,7 +402,7 @@ def test_a_flipped_bit_is_damage_or_harmless(two):
 
 @pytest.mark.parametrize("kind", ["folder", "empty folder", "file"])
 def test_what_is_in_the_way_of_a_save_does_not_fail_it_for_ever(tmp_path, kind):
-  """Left over by a run that wrote here at the same time."""
+  """A run that wrote here at the same time may leave such things."""
   state = make_state()
   with Checkpoints(tmp_path, keep=3) as checkpoints:
     checkpoints.save(1, state, {})
@@ -461,7 +461,7 @@ def test_the_terminal_stays_quiet(tmp_path, capfd, caplog):
 
 
 def fill_disk_while_saving(directory):
-  """For `run_alone`: saves that find the disk full midway."""
+  """Save on a disk that fills midway; for `run_alone`."""
   state = make_state(width=20_000)
   with Checkpoints(directory, keep=3) as checkpoints:
     checkpoints.save(1, state, {})
@@ -487,19 +487,19 @@ def fill_disk_while_saving(directory):
     ):
       checkpoints.save(5, state, {})
     with (
-      pytest.raises(KeyError),  # what ended the block comes first
+      pytest.raises(KeyError),  # the block's own error comes first
       Checkpoints(directory, keep=3) as checkpoints,
     ):
       checkpoints.save(6, state, {})
       raise KeyError
-  # Threads of a save that failed may still write beside them.
+  # Threads of a failed save may still write other files.
   names = {path.name for path in directory.iterdir()}
   assert {name for name in names if "tmp" not in name} == {"1", "4"}
   print("done")
 
 
 def run_alone(function, directory):
-  """In another process: what Orbax leaves behind would end in later tests.
+  """Run a function in another process, so that Orbax's threads end with it.
 
   Returns what it has written to stderr.
   """
@@ -544,7 +544,7 @@ def test_without_room_nothing_is_begun(tmp_path, monkeypatch, capfd):
 
 
 def restore_many_damaged_arrays(directory):
-  """For `run_alone`: one error is raised, hundreds are abandoned."""
+  """Restore hundreds of damaged arrays with one error; for `run_alone`."""
   state = {f"array {i}": jnp.full((8, 4), float(i)) for i in range(300)}
   with Checkpoints(directory, keep=3) as checkpoints:
     checkpoints.save(1, state, {})
@@ -563,7 +563,7 @@ def test_of_many_damaged_arrays_one_line_is_said(tmp_path):
 
 
 class Bomb:
-  """Unpickling one makes a file."""
+  """Object that makes a file when it is unpickled."""
 
   def __init__(self, path):
     self.path = path
@@ -573,7 +573,7 @@ class Bomb:
 
 
 def restore_hostile_files(directory):
-  """For `run_alone`: each file in turn is a pickle that would make a file."""
+  """Replace each file in turn by such a pickle; for `run_alone`."""
   state = make_state()["params"]
   run, mark = directory / "run", directory / "mark"
   with Checkpoints(run, keep=1) as checkpoints:
@@ -603,7 +603,7 @@ def test_a_hostile_checkpoint_executes_nothing(tmp_path):
 
 
 def state_of_0_1_0(optimizer):
-  """The state in checkpoints_0_1_0.zip, without the optimizer's own counter.
+  """Make the state in checkpoints_0_1_0.zip, without the second counter.
 
   `Checkpoints.save` of commit b18c627 wrote both: LARS as `LarsState`, RMSProp
   as the state of `podscale.train.optimizer.rmsprop` with a schedule.
@@ -626,7 +626,7 @@ def test_a_checkpoint_with_two_step_counters_is_restored(tmp_path, name):
   state = state_of_0_1_0(init)
   with Checkpoints(tmp_path / name, keep=1) as checkpoints:
     restored = checkpoints.restore_latest(state)
-    # It may be saved without the second counter, and restored again.
+    # A run saves it without the second counter and restores that.
     checkpoints.save(4, restored.state, {"epoch": 1})
     again, _ = checkpoints.restore(state, 4)
   assert (restored.step, restored.data_state) == (3, {"epoch": 1})

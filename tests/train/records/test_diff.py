@@ -1,4 +1,4 @@
-"""Where two runs part."""
+"""First difference between two runs."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""One run at a time in a workdir."""
+"""Lock of a workdir."""
 
 import contextlib
 import errno
@@ -17,7 +17,7 @@ from podscale.train.records.lock import LOCK, WorkdirLock
 
 
 def holding_process(workdir, *, then=""):
-  """A process that has the lock, and says when."""
+  """Start a process that takes the lock and prints a line."""
   code = f"""
 import subprocess, sys, time
 from podscale.train.records.lock import WorkdirLock
@@ -40,7 +40,7 @@ def test_the_second_is_refused_and_told_who_has_it(tmp_path):
     contextlib.closing(WorkdirLock(tmp_path)) as second,
   ):
     assert first.take() == ""
-    assert first.take() == ""  # a rollback takes it again
+    assert first.take() == ""  # as a rollback does
     with pytest.raises(UsageError) as error:
       second.take()
     assert str(error.value) == (
@@ -54,7 +54,7 @@ def test_the_second_is_refused_and_told_who_has_it(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_killed_process_leaves_none_behind(tmp_path, number):
-  # Nor do the processes that it has started, and that outlive it.
+  # Child processes that outlive it do not hold the lock either.
   child = "subprocess.Popen([sys.executable, '-c', 'input()'], stdin=-1)"
   process = holding_process(tmp_path, then=f"child = {child}")
   with contextlib.closing(WorkdirLock(tmp_path)) as lock:

@@ -66,7 +66,7 @@ def open_log(workdir, console=None, **options):
 
 
 def strict_lines(workdir):
-  """The records, by a parser that knows no NaN and no Infinity."""
+  """Parse the records and refuse NaN and Infinity."""
 
   def refuse(constant):
     raise AssertionError(f"{constant} is not JSON")
@@ -155,7 +155,7 @@ def test_a_resumed_run_has_one_history(tmp_path):
     ("train", 30),
   ]
   assert records[-1]["loss"] == 0.5
-  # TensorBoard is told that what it has from step 21 on does not hold.
+  # TensorBoard discards its values from step 21 on.
   purges = [
     e.step for e in events(tmp_path / "tensorboard") if e.session_log.status
   ]
@@ -199,7 +199,7 @@ RECORDS = [
 
 
 def refused_line(line, tmp_path):
-  """What is said of a second line; nothing is lost by it."""
+  """Return the error about a second line; the file must stay the same."""
   path = tmp_path / "metrics.jsonl"
   content = f"{json.dumps(RECORDS[0])}\n{line}\n"
   path.write_text(content)
@@ -326,8 +326,8 @@ def test_prints_plain_lines_where_there_is_no_terminal(tmp_path, monkeypatch):
     clock = 70.0
     log.train(train_record(20))
     log.eval(eval_record(20))
-  # The first record has 6 s a step, for the 30 to go. From there on it is 1 s
-  # a step: the first record's time held compilation.
+  # At the first record the pace is 6 s a step, for 30 steps. Later the pace is
+  # 1 s a step, because the time to the first record included compilation.
   assert output.getvalue().splitlines() == [
     "step 10/40  epoch 0.5  loss 0.912  lr 1.23  1,240 img/s  eta 0:03:00  "
     "data wait 3%",
@@ -375,7 +375,7 @@ def test_the_bar_goes_and_the_lines_stay_when_the_run_fails(tmp_path):
     log.run(RUN)
     log.train(train_record(10))
     raise FloatingPointError("loss is nan")
-  assert output.getvalue().endswith("\x1b[?25h")  # the cursor is back
+  assert output.getvalue().endswith("\x1b[?25h")  # the cursor is visible again
   assert kinds_and_steps(strict_lines(tmp_path)) == [("run", 0), ("train", 10)]
   assert ("train/loss", 10) in scalars(tmp_path / "tensorboard")
 

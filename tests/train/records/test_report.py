@@ -69,7 +69,7 @@ def write_metrics(workdir, records):
 
 
 def drawn(workdir, records):
-  """Pixels of a colour in the loss, learning rate and accuracy panels."""
+  """Count pixels of a colour in the loss, learning rate and top-1 panels."""
   write_metrics(workdir, records)
   path = write_curves(workdir)
   assert path == workdir / "curves.png"
@@ -101,7 +101,7 @@ def summary(workdir, records, width=100):
 def test_draws_all_three_panels(tmp_path):
   pixels = drawn(tmp_path, WHOLE)
   loss, learning_rate, accuracy = pixels[BLUE]
-  # A curve over a panel some 450 pixels wide has at least that many.
+  # A curve across a panel of about 450 pixels has at least this many.
   assert loss > 450 and learning_rate > 450 and accuracy == 0
   loss, learning_rate, accuracy = pixels[ORANGE]
   assert loss > 300 and learning_rate == 0 and accuracy > 300
@@ -137,7 +137,7 @@ def test_summary_of_a_whole_run(tmp_path):
   assert rows["best"] == "86.15% (1,723 of 2,000 images) after epoch 2.0"
   assert rows["files"] == str(tmp_path / "metrics.jsonl")
   assert str(tmp_path / "checkpoints") in text
-  assert "curves.png" not in text  # it was not drawn
+  assert "curves.png" not in text  # nothing has drawn it
 
 
 def test_summary_of_a_run_without_evaluations(tmp_path):
@@ -173,8 +173,8 @@ def test_what_the_time_went_into_is_added_up_over_processes(tmp_path):
     times_record(30, steps=60.0, evaluation=20.0),
   ]
   _, rows = summary(tmp_path, records)
-  # Of 200 seconds; the first account of a process is part of its last.
-  assert rows["of it"] == (
+  # The whole is 200 seconds; a process's last record includes its first.
+  assert rows["spent on"] == (
     "steps 65.0%, lost work 15.0%, compilation 10.0%, evaluation 10.0%"
   )
 
@@ -214,7 +214,7 @@ def test_a_picture_that_cannot_be_written_is_a_line(tmp_path):
   (tmp_path / "curves.png").mkdir()
   text = reported(tmp_path)
   assert "cannot draw curves.png (UsageError: cannot write" in text
-  assert "1,030 (median)" in text  # the summary is there
+  assert "1,030 (median)" in text  # the summary is still printed
   assert {p.name for p in tmp_path.iterdir()} == {"curves.png", "metrics.jsonl"}
 
 

@@ -1,4 +1,4 @@
-"""Whose a workdir is, and that nothing in it leads out of it."""
+"""Claim of a workdir, and checks of its links."""
 
 import contextlib
 import dataclasses
@@ -29,7 +29,7 @@ DATA = {
 
 
 def claimed(workdir, config, data=DATA):
-  """What a start says that finds no other at work."""
+  """Claim a workdir and release its lock; return the notes."""
   with contextlib.closing(WorkdirLock(workdir)) as lock:
     return claim(workdir, config, data, lock)
 
@@ -129,7 +129,7 @@ def test_an_unwritable_workdir_is_named(tmp_path):
   "name", ["config.json.tmp", "checkpoints", "checkpoints/5", "curves.png"]
 )
 def test_a_link_that_leads_out_is_refused(tmp_path, name):
-  """Somebody else's workdir: what a run writes would land elsewhere."""
+  """In a stranger's workdir, a link could redirect what a run writes."""
   workdir, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
   claimed(workdir, Config())
   elsewhere.mkdir()
@@ -218,7 +218,7 @@ def with_data(path, **changes):
 
 
 def test_data_that_has_moved_is_gone_on_with(tmp_path):
-  """Or was converted: what counts is which images there are, and the order."""
+  """Converted data counts as moved: images and order are the same."""
   assert claimed(tmp_path, with_data("/disk/images")) == []
   assert claimed(tmp_path, with_data("/disk/images")) == []
   where = "in /disk/images and are in /ssd/converted now: the same images in"
@@ -257,7 +257,7 @@ def test_other_data_is_refused(tmp_path, path, split, change):
 
 
 def test_without_a_record_of_the_data_its_path_must_be_the_same(tmp_path):
-  """So it was in earlier versions."""
+  """Earlier versions did not record the data."""
   claimed(tmp_path, with_data("/disk/images"))
   path = tmp_path / "config.json"
   record = json.loads(path.read_text())

@@ -1,4 +1,4 @@
-"""The command line: what it takes, and what it says of a mistake."""
+"""Command line: flags, presets, help and errors."""
 
 import os
 import subprocess

@@ -17,14 +17,16 @@ from podscale.train.setup import set_up
 
 
 def numbers(kind=Config):
-  """(path, range) of every number among the settings."""
+  """Yield path and range of every number among the settings."""
   plain = typing.get_type_hints(kind)
   hints = typing.get_type_hints(kind, include_extras=True)
   for name, hint in plain.items():
     if dataclasses.is_dataclass(hint):
       yield from (((name, *path), r) for path, r in numbers(hint))
     elif {int, float} & {hint, *typing.get_args(hint)}:
-      (allowed,) = hints[name].__metadata__  # a number without one fails here
+      (allowed,) = hints[
+        name
+      ].__metadata__  # fails for a number without a range
       yield (name,), allowed
 
 

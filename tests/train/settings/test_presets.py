@@ -5,8 +5,8 @@ from podscale.train.errors import UsageError
 from podscale.train.schedule import make_schedule
 from podscale.train.settings.presets import DESCRIPTIONS, PRESETS, get_preset
 
-# FACTS.md 1.3, Table 2: preset, model, cores, batch, optimizer, rate per 256,
-# warmup epochs, peak top-1. From memory, unverified.
+# arXiv:2011.00071, Table 2: preset, model, cores, batch, optimizer, rate per
+# 256, warmup epochs, peak top-1. From memory, unverified.
 TABLE_2 = [
   ("b2-4k", "b2", 128, 4096, "rmsprop", 0.016, 5, 0.801),
   ("b2-8k", "b2", 256, 8192, "rmsprop", 0.016, 5, 0.800),
