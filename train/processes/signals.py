@@ -21,7 +21,7 @@ _TICK_SECONDS = 1.0
 _NOTICE = "RECEIVED_PREEMPTION_NOTICE"
 _LEAVING = "podscale_leaving"
 _AGREED_SECONDS = 5.0  # from the signal until all processes agree on a step
-_HEARD_SECONDS = 3.0  # until all processes know that this one leaves
+_NOTICED_SECONDS = 3.0  # until all processes know that this one leaves
 _LAST_SECONDS = 3.0  # process 0 exits last, because the others need it
 _INPUT_SECONDS = 20.0  # longest wait for input in a process that cannot save
 _END_SECONDS = 10.0  # from the last save to the end of the process
@@ -69,7 +69,7 @@ class Stop:
     self.say: Callable[[str], None] = _print
     self.advice = "to resume, run the same command"
     self._leave = leave
-    self._came = threading.Event()
+    self._received = threading.Event()
     self._since = 0.0
     self._polls = 0
     self._client: Any = None  # JAX's key-value store, with several processes
@@ -84,25 +84,25 @@ class Stop:
 
   def listen(self) -> None:
     """Handle the signals, until `close` or the end of the process."""
-    self._ear, self._mouth = socket.socketpair()
-    self._ear.settimeout(_TICK_SECONDS)
-    self._mouth.setblocking(False)
+    self._receiver, self._sender = socket.socketpair()
+    self._receiver.settimeout(_TICK_SECONDS)
+    self._sender.setblocking(False)
     self._wakeup = signal.set_wakeup_fd(
-      self._mouth.fileno(), warn_on_full_buffer=False
+      self._sender.fileno(), warn_on_full_buffer=False
     )
     # None stands for a handler in C, which Python cannot restore.
     self._before = {s: signal.getsignal(s) or signal.SIG_DFL for s in _SIGNALS}
-    self._take_signals()
+    self._set_handlers()
     self._thread.start()
 
   def close(self) -> None:
     """Restore the previous signal handlers."""
-    for s in self._taken():
+    for s in self._handled_signals():
       signal.signal(s, self._before[s])
     signal.set_wakeup_fd(self._wakeup)
-    self._mouth.close()
+    self._sender.close()
     self._thread.join()
-    self._ear.close()
+    self._receiver.close()
 
   def joined(self) -> None:
     """Follow the other processes; call it once they are connected."""
@@ -113,7 +113,7 @@ class Stop:
       self._client = distributed.global_state.client
       self._is_main = jax.process_index() == 0
     elif self._thread.is_alive():
-      self._take_signals()  # under a launcher JAX has replaced the handler
+      self._set_handlers()  # under a launcher JAX has replaced the handler
 
   def asked(self) -> bool:
     """Tell if the run must stop here.
@@ -122,19 +122,19 @@ class Stop:
     because they agree on a call that none of them has made yet.
     """
     if not self._client:
-      return self._came.is_set()
+      return self._received.is_set()
     from jax.experimental import multihost_utils
 
     self._polls += 1
     if not multihost_utils.reached_preemption_sync_point(self._polls):
       return False
-    self._note(signal.SIGTERM.name)
+    self._record(signal.SIGTERM.name)
     return True
 
   def cannot_wait(self) -> bool:
     """Tell if the caller must call `asked` now instead of awaiting input."""
     seconds = _AGREED_SECONDS if self._client else 0.0
-    return self._came.is_set() and time.monotonic() > self._since + seconds
+    return self._received.is_set() and time.monotonic() > self._since + seconds
 
   @contextlib.contextmanager
   def needing_input(self) -> Iterator[None]:
@@ -155,7 +155,7 @@ class Stop:
     Args:
       seconds: Duration without a signal.
     """
-    self._came.wait(max(0.0, seconds - _SHORT_SECONDS))
+    self._received.wait(max(0.0, seconds - _SHORT_SECONDS))
     time.sleep(min(seconds, _SHORT_SECONDS))
 
   def started(self, result: _Result) -> None:
@@ -180,12 +180,12 @@ class Stop:
     """Note that everything is saved, so that the process must end soon."""
     self._saved = time.monotonic()
 
-  def _taken(self) -> list[signal.Signals]:
+  def _handled_signals(self) -> list[signal.Signals]:
     # With several processes JAX handles SIGTERM and notifies the others.
     return [s for s in _SIGNALS if not (self._client and s == signal.SIGTERM)]
 
-  def _take_signals(self) -> None:
-    for s in self._taken():
+  def _set_handlers(self) -> None:
+    for s in self._handled_signals():
       signal.signal(s, self._first_signal)
 
   def _first_signal(self, number: int, frame: FrameType | None) -> None:
@@ -198,42 +198,42 @@ class Stop:
   def _listen(self) -> None:
     while True:
       try:
-        heard = self._ear.recv(1)
-        if not heard:
+        byte = self._receiver.recv(1)
+        if not byte:
           return
-        if heard[0] in _SIGNALS:
-          self._hear(signal.Signals(heard[0]))
+        if byte[0] in _SIGNALS:
+          self._receive(signal.Signals(byte[0]))
       except TimeoutError:
         pass
-      self._look()
+      self._check()
 
-  def _hear(self, number: signal.Signals) -> None:
-    if self._came.is_set():
+  def _receive(self, number: signal.Signals) -> None:
+    if self._received.is_set():
       if self._leave:  # the main thread may never run its handler
         ctypes.CDLL(None).signal(int(number), None)  # SIG_DFL
         os.kill(os.getpid(), number)
       return
     if self._client:  # the signal is SIGINT; through SIGTERM JAX tells all
       os.kill(os.getpid(), signal.SIGTERM)
-    self._note(number.name)
+    self._record(number.name)
 
-  def _note(self, name: str) -> None:
-    if self._came.is_set():
+  def _record(self, name: str) -> None:
+    if self._received.is_set():
       return
     self.signal, self._since = name, time.monotonic()
-    self._came.set()
+    self._received.set()
     if self._client or not self._may_leave():
       self.say(f"{name}: the run saves its state and stops")
 
-  def _look(self) -> None:
+  def _check(self) -> None:
     """React to messages of other processes and to deadlines."""
     if self._client and self._saved is None:
-      if not self._came.is_set() and self._told(_NOTICE):
-        self._note(signal.SIGTERM.name)
-      text = self._told(_LEAVING)
+      if not self._received.is_set() and self._shared_value(_NOTICE):
+        self._record(signal.SIGTERM.name)
+      text = self._shared_value(_LEAVING)
       if text:
         self._end(text)
-    if not self._came.is_set() or not self._leave:
+    if not self._received.is_set() or not self._leave:
       return
     seconds = time.monotonic() - self._since
     if self._saved is not None:
@@ -267,10 +267,10 @@ class Stop:
       if self._client:
         with contextlib.suppress(Exception):  # another process has set it
           self._client.key_value_set(_LEAVING, text)
-        time.sleep(_HEARD_SECONDS + (_LAST_SECONDS if self._is_main else 0))
+        time.sleep(_NOTICED_SECONDS + (_LAST_SECONDS if self._is_main else 0))
       self._leave(0)
 
-  def _told(self, key: str) -> str:
+  def _shared_value(self, key: str) -> str:
     """Return the value of a key in the shared store; "" without one."""
     try:
       return self._client.key_value_try_get(key)

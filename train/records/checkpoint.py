@@ -205,12 +205,7 @@ class Checkpoints:
       types = {name: array["type"] for name, array in record["arrays"].items()}
       if check_data is not None:
         check_data(record["data"])
-    own_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    counters = {
-      name: jax.ShapeDtypeStruct((), np.int32, sharding=own_device)
-      for name in _EARLIER_COUNTERS
-      if types.get(name) == "int32[]" and name not in target
-    }
+    counters = _earlier_counters(types, target)
     self._check_same(step, types, target | counters)
     with self._reading(step):
       restored = self._read_state(step, target | counters, record["arrays"])
@@ -390,6 +385,18 @@ class Checkpoints:
           f"the checkpoint of step {step} in {self._directory} belongs to "
           f"another model: {name} is {there} there, {here} here"
         )
+
+
+def _earlier_counters(
+  saved: Mapping[str, str], target: Mapping[str, Any]
+) -> dict[str, jax.ShapeDtypeStruct]:
+  """Select the step counters of podscale 0.1.0 that the target state lacks."""
+  own_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  return {
+    name: jax.ShapeDtypeStruct((), np.int32, sharding=own_device)
+    for name in _EARLIER_COUNTERS
+    if saved.get(name) == "int32[]" and name not in target
+  }
 
 
 def _options(process: int, keep: int) -> ocp.CheckpointManagerOptions:
