@@ -52,7 +52,10 @@ def wheel(tmp_path_factory):
   folder = tmp_path_factory.mktemp("wheel")
   # Build a copy, because a build in the checkout leaves files there, and packs
   # files that an earlier build left.
-  leave_out = (".*", "*.egg-info", "__pycache__", "build", "dist", "runs")
+  leave_out = (
+    *(".*", "*.egg-info", "__pycache__"),
+    *("build", "dist", "mutants", "runs"),
+  )
   shutil.copytree(
     ROOT,
     folder / "source",

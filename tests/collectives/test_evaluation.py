@@ -58,7 +58,7 @@ def test_equals_one_device_on_the_concatenated_batch(group_size, classes):
   assert (sums.examples, sums.correct) == (examples, correct)
   assert sums.correct_top5 == correct_top5
   # Each loss sums `classes` exponentials; the sum has 64 terms; exp and log
-  # are good to a few roundings.
+  # take a few roundings.
   bound = (classes + 64 + 8) * ROUNDOFF * (loss + np.nanmax(abs(logits[:8])))
   assert abs(sums.loss - loss) <= bound
 
@@ -138,7 +138,7 @@ def test_two_all_reduces_per_step(all_reduces):
       out_specs=P(),
     )(logits, labels)
 
-  # One for the integers, one for the loss.
+  # One all-reduce for the integers, one for the loss.
   logits, labels = np.zeros((8, 3), np.float32), np.zeros(8, np.int32)
   assert all_reduces(step, logits, labels) <= 2
 
@@ -166,7 +166,7 @@ def test_labels_that_devices_share_are_refused():
 def test_counts_per_class():
   generator = np.random.default_rng(0)
   logits = generator.normal(size=(64, 6)).astype(np.float32)
-  labels = generator.integers(-1, 5, 64)  # none of class 5
+  labels = generator.integers(-1, 5, 64)  # class 5 has no example
   sums = evaluate(logits, labels, per_class=True)
   right = logits.argmax(1) == labels
   assert sums.class_examples.dtype == sums.class_correct.dtype == jnp.int32

@@ -62,7 +62,7 @@ def assert_sums(sums, x, group_size):
   groups = np.float64(x).reshape(-1, group_size, x.shape[1])
   exact = np.repeat(groups.sum(1), group_size, axis=0)
   largest = np.repeat(np.abs(groups).sum(1), group_size, axis=0)
-  # A float32 sum of k terms is off by k roundoffs of their size at most.
+  # The error of a float32 sum of k terms is at most k roundoffs of their size.
   assert (np.abs(sums - exact) <= group_size * ROUNDOFF * largest).all()
   for group in np.asarray(sums).reshape(groups.shape):
     assert len(np.unique(group, axis=0)) == 1  # bit for bit
@@ -86,7 +86,7 @@ def test_sums_over_any_axes(interpreter, axes):
     lambda x: all_reduce(x, axes, implementation="pallas_tpu"), 2
   )
   if axes == GROUP:
-    x = x[[0, 2, 4, 6, 1, 3, 5, 7]]  # the members of one sum side by side
+    x = x[[0, 2, 4, 6, 1, 3, 5, 7]]  # members of one sum follow each other
     sums = total(x.reshape(2, 4, 9).swapaxes(0, 1).reshape(8, 9))
     sums = np.asarray(sums).reshape(4, 2, 9).swapaxes(0, 1).reshape(8, 9)
     assert_sums(sums, x, 4)
@@ -128,7 +128,7 @@ def test_moments_and_their_gradients_are_those_of_psum(interpreter):
     return np.asarray(on_all_devices(jax.grad(loss), 4)(rows(10)))
 
   ours, theirs = step("pallas_tpu"), step("psum")
-  # Sums of 4 members in another order, in products of a few factors.
+  # Sums of 4 members in another order, and products of a few factors.
   np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
   assert not races_found()
 
@@ -171,7 +171,7 @@ def test_launches_back_to_back_with_one_device_late(interpreter, device):
 
 @pytest.mark.parametrize("interpreter", ["eager"], indirect=True)
 def test_a_race_is_found(interpreter, monkeypatch):
-  # As if the sum were taken without waiting for the messages.
+  # Take the sum without waiting for the messages.
   do_each = kernel._for_each
   calls = []
 
@@ -181,7 +181,7 @@ def test_a_race_is_found(interpreter, monkeypatch):
       do_each(others_ref, do)
 
   monkeypatch.setattr(kernel, "_for_each", forget_the_third)
-  jax.clear_caches()  # of the kernel as it is
+  jax.clear_caches()  # forget the compiled, unpatched kernel
   total = on_all_devices(
     lambda x: all_reduce(x, implementation="pallas_tpu"), 4
   )
@@ -189,7 +189,7 @@ def test_a_race_is_found(interpreter, monkeypatch):
     jax.block_until_ready(total(rows(1024)))
   assert len(calls) == 3  # signals, starts, waits
   jax.clear_caches()
-  dispatch.runtime_tokens.clear()  # which would raise it again at exit
+  dispatch.runtime_tokens.clear()  # else they raise the error again at exit
 
 
 def test_messages_that_do_not_fit_vmem_are_refused():

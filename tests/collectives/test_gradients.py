@@ -53,8 +53,8 @@ def test_equals_one_device_on_the_concatenated_batch(group_size, check_vma):
 
   x, w, target = np.float64(x), np.float64(w), np.float64(target)
   residual = x @ w - target
-  # A residual is off by features + 1 roundings of its terms; a mean of `rows`
-  # products adds at most one rounding per term.
+  # The error of a residual is features + 1 roundings of its terms; a mean of
+  # `rows` products adds at most one rounding per term.
   terms = (np.abs(x) @ np.abs(w) + np.abs(target)).max()
   off = (features + 1) * ROUNDOFF * terms
   largest = np.abs(residual).max()
@@ -66,7 +66,7 @@ def test_equals_one_device_on_the_concatenated_batch(group_size, check_vma):
 
 def test_sums_in_float32_and_keeps_the_dtype(lowered_collectives):
   # In bfloat16, 256 + 1 is 256: the ones would vanish one after the other. XLA
-  # on CPU widens by itself, so the program is looked at too.
+  # on CPU sums in float32 anyway, so the test also checks the program.
   values = np.array([256, 1, 1, 1, 1, 1, 1, 2], np.float32)
   tree = {"low": values.astype(jnp.bfloat16), "high": values}
   means = sharded(mean_gradients)(tree)

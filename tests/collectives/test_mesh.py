@@ -54,7 +54,7 @@ def test_group_must_divide_the_devices(group_size, nearest):
 @pytest.mark.parametrize(
   ("batch_size", "device_count", "group_size"),
   [
-    # The runs of arXiv:2011.00071, at 128 images per group.
+    # Runs of arXiv:2011.00071, at 128 images per group.
     (4096, 128, 4),
     (8192, 256, 4),
     (16384, 512, 4),

@@ -98,7 +98,7 @@ def inputs(mean, std, seed=0):
     ([16, 3, 1, 9, 16, 0, 7, 12], 1e3, 1e-2),
   ],
 )
-# The pivot in standard deviations from the mean; None is none.
+# The pivot in standard deviations from the mean; None for no pivot.
 @pytest.mark.parametrize("pivot", [None, 1])
 @pytest.mark.parametrize("group_size", GROUP_SIZES)
 def test_equals_one_device_on_the_concatenated_batch(
@@ -128,16 +128,16 @@ def test_equals_one_device_on_the_concatenated_batch(
     mean_, m2_, normal, inverse, dx_ = oracle(gamma, xs, ws)
 
     # Bounds: a float32 sum of k terms has a relative error of k roundoffs at
-    # most; a sum over members of sums over rows, ROWS + group_size, and the
-    # product, the division and the subtraction one each.
+    # most: ROWS + group_size for a sum over members of sums over rows, and one
+    # each for the product, the division and the subtraction.
     terms = (ROWS + group_size + 3) * ROUNDOFF
     mean_error = terms * np.abs(xs).max()
-    # m2 about a mean that is off by mean_error, when each member's own mean is
-    # off as much: n e^2, and the cross term 2 n (member's mean - mean) e.
+    # With an error e of the mean and of each member's mean, m2 has an error of
+    # n e^2 and of the cross term 2 n (member's mean - mean) e.
     spread = np.abs(xs - mean_).max(0) + 2 * mean_error
     n = len(xs)
     m2_error = n * mean_error**2 + 2 * n * spread * mean_error + terms * m2_
-    if pivot is not None:  # the sum about it and what is taken off it
+    if pivot is not None:  # the sum about the pivot, and the subtraction
       m2_error += 2 * terms * n * (mean_ - pivot) ** 2
     # First order in the errors of 1/std (relative) and of the normalised x.
     inverse_error = 0.5 * m2_error / n * inverse**2 + 2 * terms
@@ -167,7 +167,7 @@ def test_equals_one_device_on_the_concatenated_batch(
 
 
 def test_the_bounds_would_catch_a_difference_of_squares():
-  # E[x^2] - E[x]^2 in float32, at the large mean: what the tests above refuse.
+  # The tests above must refuse E[x^2] - E[x]^2 in float32 at the large mean.
   _, x, _ = inputs(1e3, 1e-2)
   naive = (x**2).mean(0) - x.mean(0) ** 2
   exact = np.float64(x).var(0)
@@ -192,7 +192,7 @@ def test_differentiates_from_outside_shard_map(group_size):
     return jnp.sum(losses)
 
   inside = sharded_step(group_size)(parameters, x, rows, weights, None)[2]
-  # The same program but for where XLA fuses: a few roundoffs of the terms.
+  # The programs differ only in XLA's fusions: a few roundoffs of the terms.
   np.testing.assert_allclose(
     jax.jit(jax.grad(total))(x), inside, rtol=1e-5, atol=64 * ROUNDOFF
   )
@@ -223,7 +223,7 @@ def merge(moments, group_size):
 
 @pytest.mark.parametrize("group_size", GROUP_SIZES)
 def test_empty_members_and_groups_give_no_nan(group_size):
-  # Devices 1 and 4 to 7 are empty; what they hold for mean and m2 is 0 / 0.
+  # Devices 1 and 4 to 7 are empty; their mean and m2 are 0 / 0.
   count = np.array([8, 0, 4, 4, 0, 0, 0, 0], np.float32)
   mean = np.where(count > 0, np.arange(8), np.nan)[:, None]
   m2 = np.where(count > 0, 1, np.nan)[:, None]
@@ -242,8 +242,8 @@ def test_empty_members_and_groups_give_no_nan(group_size):
       merged.m2[d, 0]
       == (n > 0).sum() + (n * (member_means - expected) ** 2).sum()
     )
-    # Each of the group's members adds the same loss, so the slope of one
-    # member's mean is felt group_size times.
+    # Each member of the group adds the same loss, so the slope of one member's
+    # mean counts group_size times.
     own = np.nan_to_num(mean[d, 0])
     slope = count[d] / max(total, 1) + 2 * count[d] * (own - expected)
     assert grads.mean[d, 0] == group_size * slope
@@ -302,8 +302,8 @@ def test_collectives_per_layer(
   of_layers = 3 * layer_forward + 3 * layer_backward
   of_gradients = 6 * [("all_reduce", f"{CHANNELS}xf32")]
   assert lowered_collectives(step, parameters, x) == of_layers + of_gradients
-  # XLA merges those of the gradients into one, and that one with the last of
-  # the backward pass where the group is all devices.
+  # XLA merges the all-reduces of the gradients into one, and that one with the
+  # last of the backward pass if the group is all devices.
   reduced = [kind for kind, _ in of_layers if kind == "all_reduce"]
   assert all_reduces(step, parameters, x) == len(reduced) + (
     group_size < DEVICES
@@ -370,8 +370,11 @@ def test_a_count_must_be_a_number_of_values(count):
 @pytest.mark.parametrize(
   ("pivot", "message"),
   [
-    (jnp.zeros(4), r"float32 \(3,\), as the mean, got float32 \(4,\)"),
-    (jnp.zeros(3, jnp.bfloat16), r"got bfloat16 \(3,\)"),
+    (
+      np.zeros(4, np.float32),
+      r"float32 \(3,\), as the mean, got float32 \(4,\)",
+    ),
+    (np.zeros(3, jnp.bfloat16), r"got bfloat16 \(3,\)"),
   ],
 )
 def test_the_pivot_must_fit(pivot, message):

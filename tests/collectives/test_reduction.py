@@ -36,7 +36,7 @@ def test_sum_and_gradient(group_size, check_vma):
   totals = X.reshape(-1, group_size, 2).sum(1)
   totals = np.repeat(totals[:, None], group_size, axis=1).reshape(-1)
   assert (np.asarray(result[:, 1]) == totals).all()
-  # Every member's loss feels x.
+  # The loss of every member depends on x.
   assert (np.asarray(result[:, 0]) == group_size * 2 * totals).all()
 
 

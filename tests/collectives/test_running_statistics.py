@@ -76,8 +76,8 @@ def test_equals_the_statistics_of_the_whole_batch(group_size, axis_names):
   for name in LAYERS:
     mean, variance = want[name]
     # A sum of 8, its division, the step and the update: 12 roundings. Steps
-    # are rounded at the size of the means; between the groups that is divided
-    # by 1 - momentum, and doubled by the square.
+    # are rounded at the size of the means; the variance between the groups
+    # divides that by 1 - momentum, and the square doubles it.
     size = np.abs(new[name][0]).max() + np.abs(old[name]).max()
     step = np.abs(new[name][0] - old[name]).max()
     bound = 12 * ROUNDOFF * size
@@ -99,7 +99,7 @@ def test_between_group_variance_counts():
     4,
   )
   means, variances = jax.jit(function)(*args)
-  # All four numbers below 1, a handful of roundings.
+  # All four numbers are below 1, with a few roundings each.
   assert abs(means["a"][0] - 0.1) < 8 * ROUNDOFF
   assert abs(variances["a"][0] - (0.9 + 0.1 * 1)) < 8 * ROUNDOFF
 
@@ -119,14 +119,14 @@ def test_large_mean():
     return jax.jit(function)(*args)[1]["a"]
 
   # The first step, from 0, has the docstring's rounding error, for two squares
-  # and the sums over 8 devices; below the groups' own variance it cannot fall.
+  # and the sums over 8 devices; it cannot fall below the groups' own variance.
   merged = merged_variance(zero)
   bound = 10 * (1 - MOMENTUM) * 1e6 * 2.0**-23
   assert (np.abs(merged - exact) <= bound).all()
   assert (merged >= variance.min()).all()
 
-  # Once the running mean has arrived only the rounding of the new means at 1e3
-  # is left: each step is off by e, so their variance by 2 e std + e^2.
+  # Near the true mean only the rounding of the new means at 1e3 remains: an
+  # error e of each step, so 2 e std + e^2 of their variance.
   merged = merged_variance(zero + np.float32(1e3))
   error = ROUNDOFF * 1e3
   std = (1 - MOMENTUM) * np.sqrt(between)

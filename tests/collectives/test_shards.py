@@ -48,7 +48,7 @@ def test_shards_of_the_mean(group_size, check_vma):
   shards = np.asarray(on(mesh, scatter_mean, check_vma=check_vma)(x))
   order = np.argsort(torus_of(mesh).shard_of_device)
   exact = np.float64(x).mean(0)
-  # A float32 sum of 8 terms is off by 8 roundoffs of their size at most.
+  # The error of a float32 sum of 8 terms is at most 8 roundoffs of their size.
   bound = 8 * ROUNDOFF * np.abs(x).mean(0)
   assert (np.abs(shards[order].reshape(ROWS, 3) - exact) <= bound).all()
 
@@ -86,7 +86,7 @@ def test_gathers_in_the_dtype_of_the_shard(lowered_collectives):
   mesh = group_mesh(group_size=2)
   gather = on(mesh, lambda x, torus: gather_shards(x, torus))
   x = jnp.ones((8, 2, 128), jnp.bfloat16)
-  # The mesh of 8 is taken for 2 rows of 4; the rows come last.
+  # A mesh of 8 counts as 2 rows of 4; the rows come last.
   assert lowered_collectives(gather, x) == [
     ("all_gather", "2x128xbf16"),
     ("all_gather", "4x128xbf16"),

@@ -41,7 +41,7 @@ def test_groups_are_boxes_of_neighbours(sides, cores):
 
 @pytest.mark.parametrize(
   ("cores", "box"),
-  # Those of MLPerf v0.7's ResNet on v3, in chips.
+  # Tiles of MLPerf v0.7's ResNet on v3, in chips.
   [(8, (2, 2)), (16, (2, 4)), (32, (4, 4)), (64, (4, 8))],
 )
 def test_boxes_of_the_reference(cores, box):

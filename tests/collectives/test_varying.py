@@ -69,7 +69,7 @@ def test_gradient_is_that_of_the_own_device():
     out_specs=P(ALL_DEVICES),
   )
   assert gradients.tolist() == x.tolist()
-  # Without the cast JAX sums over the devices: what the docstring warns of.
+  # Without the cast JAX sums over the devices, as the docstring warns.
   summed = run(jax.grad(loss), np.float32(2), x, in_specs=(P(), P(ALL_DEVICES)))
   assert summed == x.sum()
 

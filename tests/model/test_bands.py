@@ -64,10 +64,10 @@ def test_bands_fill_the_lanes_of_the_first_blocks(name, chip):
       assert share(count * block.expanded) >= share(block.expanded)
       assert share(count * block.in_filters) > share(block.in_filters)
     sizes = sizes.strided(block.stride)
-  # 32 to 48 channels leave two thirds empty or more.
+  # 32 to 48 channels leave at least two thirds of the lanes empty.
   filled = share(bands[0] * blocks[0].expanded)
   assert filled >= 1.5 * share(blocks[0].expanded)
-  # Where there are hundreds of channels bands gain nothing.
+  # Blocks with hundreds of channels gain nothing from bands.
   assert set(bands[len(bands) // 2 :]) == {1}
 
 
@@ -166,14 +166,14 @@ def test_no_plan_is_cheaper(monkeypatch, seed):
   assert costs[place] == pytest.approx(costs.min(), rel=1e-12)
 
 
-# The depthwise kernel decides which numbers of bands are possible
+# Numbers of bands that the depthwise kernel supports
 
 
 @pytest.mark.parametrize(
   ("kernel_size", "stride", "possible"),
   [
     (3, 1, [1, 3, 4, 6, 8, 12]),  # v5e leaves 2 bands of 16 channels to XLA
-    (3, 2, [1, 3, 4, 6, 12]),  # 8 bands would have 3 rows, no whole outputs
+    (3, 2, [1, 3, 4, 6, 12]),  # 8 bands would have 3 rows each, an odd number
     (7, 1, [1, 3, 4, 6, 8]),  # 12 bands would have 2 rows, the filter reads 3
   ],
 )

@@ -177,8 +177,8 @@ def test_eval_uses_running_statistics_and_keeps_them():
   y = norm(x)
   scale = np.float64(gamma) / np.sqrt(np.arange(1, CHANNELS + 1) + 1e-3)
   mean = np.arange(CHANNELS)
-  # Roundings: of x * scale and of offset = beta - mean * scale, where scale has
-  # a few of its own (rsqrt, the sum, the product), and of their sum.
+  # Roundings of x * scale, of offset = beta - mean * scale and of their sum;
+  # scale itself has a few (rsqrt, the sum, the product).
   terms = np.abs(x) * scale + np.abs(beta) + 2 * mean * scale
   error = np.abs(y - ((np.float64(x) - mean) * scale + beta))
   assert (error <= 6 * 2.0**-24 * terms).all()
@@ -300,7 +300,7 @@ def test_group_equals_one_device_on_its_batch(group_size):
 
 def test_evaluation_needs_no_collective():
   norm = BatchNorm(CHANNELS, axis_name=MEMBER, use_running_average=True)
-  # No axis of that name here: a collective would raise.
+  # The axis does not exist here, so a collective would raise.
   assert norm(jnp.ones((2, CHANNELS))).shape == (2, CHANNELS)
 
 
@@ -324,7 +324,7 @@ def test_channels_must_fit(channels, training):
   norm = BatchNorm(CHANNELS, use_running_average=not training)
   with pytest.raises(ValueError, match=rf"\({channels},\).*\({CHANNELS},\)"):
     norm(jnp.ones((4, channels)))
-  # A call that fails leaves nothing behind.
+  # A failed call leaves the running statistics as they were.
   assert (norm.mean[...] == 0).all()
   assert (norm.var[...] == 1).all()
 

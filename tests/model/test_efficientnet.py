@@ -188,9 +188,8 @@ def initial_values():
 
 def check_normal(values, std):
   """Check mean, spread and tails of normal numbers with mean 0."""
-  # Of n normal numbers, the mean deviates by std / sqrt(n) and the mean square
-  # by std**2 * sqrt(2 / n); five deviations are passed once in two million
-  # seeds.
+  # The mean of n normal numbers deviates by std / sqrt(n), the mean square by
+  # std**2 * sqrt(2 / n); one in two million seeds exceeds five deviations.
   n = values.size
   assert abs(values.mean()) <= 5 * std / math.sqrt(n)
   assert abs((values**2).mean() - std**2) <= 5 * std**2 * math.sqrt(2 / n)
@@ -215,8 +214,8 @@ def test_convolutions_start_normal_by_their_fan_out():
     normalised[kind].append(values.ravel() / std)
   for values in map(np.concatenate, normalised.values()):
     check_normal(values, 1)
-    # TensorFlow's truncated normal ends at 2.28 of its deviations; of the 432
-    # values of the stem, the fewest, nine lie beyond on average.
+    # TensorFlow's truncated normal ends at 2.28 of its deviations. The stem has
+    # the fewest values, 432; nine of them lie beyond on average.
     assert np.abs(values).max() > 2.28
 
 
@@ -224,7 +223,7 @@ def test_classifier_starts_uniform_by_the_number_of_classes():
   values = initial_values()["classifier/kernel"]
   n, limit = values.size, 10**-0.5
   assert np.abs(values).max() <= limit
-  # All n below (1 - 20 / n) limit: once in e**20 seeds.
+  # One in e**20 seeds has all n values below (1 - 20 / n) limit.
   assert np.abs(values).max() >= (1 - 20 / n) * limit
   # The mean square is limit**2 / 3, with deviation limit**2 sqrt(4 / 45 / n).
   assert abs(values.mean()) <= 5 * limit / math.sqrt(3 * n)
@@ -357,9 +356,9 @@ def test_equals_plain_jax_with_all_gradients(monkeypatch, bands):
   for name in want:
     assert np.abs(result[name] - want[name]).max() <= 2 * unit[name], name
 
-  # No gradient is so small that an error in it would pass, but for those that
-  # are zero in exact arithmetic: what the last offset of a block adds, the
-  # next batch norm takes away.
+  # No gradient is so small that an error in it would pass, except those that
+  # are zero in exact arithmetic: the next batch norm removes the last offset of
+  # a block.
   _, gradients = plain(images, params)
   for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
     path = jax.tree_util.keystr(path, simple=True, separator="/")
@@ -371,8 +370,9 @@ def test_equals_plain_jax_with_all_gradients(monkeypatch, bands):
 
 @pytest.mark.slow
 def test_equals_plain_jax_on_odd_maps_with_a_skip_at_once():
-  # 33, 17, 9, 5 and 3, where 'SAME' pads on both sides. So narrow that the stem
-  # has the width of the first block, which therefore has a skip.
+  # Maps of 33, 17, 9, 5 and 3, where 'SAME' pads on both sides. The network is
+  # so narrow that stem and first block have one width, so that block has a
+  # skip.
   size = 33
   spec = model_spec("b0", resolution=size, **TINY, **ALL_KEPT)
   model = in_float32(spec, momentum=0.0)
@@ -400,7 +400,7 @@ def test_equals_plain_jax_on_odd_maps_with_a_skip_at_once():
       exact = np.asarray(in_float64(*wide(images, params, leaves)))
       return {"training": exact, "evaluation": exact}
 
-    # With momentum 0 the running statistics are the last batch's, so that
+    # With momentum 0 the running statistics come from the last batch, so
     # evaluation on that batch gives the same.
     assert_accurate(
       {"training": logits, "evaluation": evaluated},
@@ -555,7 +555,7 @@ def test_dtypes(dtype):
   logits, updated, pull = jax.eval_shape(vjp, params, random_images(2, 32))
   for leaf in jax.tree.leaves((logits, params, updated)):
     assert leaf.dtype == jnp.float32
-  # What is stored for the backward pass: activations are [h, w, n, c].
+  # Activations stored for the backward pass are [h, w, n, c].
   stored = [leaf for leaf in jax.tree.leaves(pull) if leaf.ndim == 4]
   stored = [leaf for leaf in stored if leaf.shape[2] == 2 <= leaf.shape[0]]
   assert len(stored) > 4 * len(params["blocks"])
@@ -613,7 +613,7 @@ def test_images_must_fit(images, message):
 
 def test_training_needs_random_numbers():
   images = random_images(2, 32)
-  # Either of the two that draw.
+  # Dropout and stochastic depth each draw random numbers.
   for options in (dict(survival_prob=1.0), dict(dropout=0.0)):
     training, _, params, stats = graphs(**options)
     with pytest.raises(ValueError, match=r"rngs=nnx.Rngs\(...\).*eval"):
@@ -628,6 +628,6 @@ def test_a_spec_of_ones_own_builds():
     lambda: EfficientNet(spec, num_classes=3, rngs=nnx.Rngs(0))
   )
   graph, params, stats = filled(model)
-  images = random_images(2, 70)  # any size will do
+  images = random_images(2, 70)  # any size is valid
   logits = jax.eval_shape(functools.partial(run, graph), params, stats, images)
   assert logits[0].shape == (2, 3)

@@ -20,8 +20,8 @@ HALF_ULP = 2.0**-24
 
 @pytest.mark.parametrize(("size", "taps"), [(6, [5, 5, 3]), (5, [4, 5, 3])])
 def test_stem_pads_as_tensorflow(size, taps):
-  # Over ones the taps add up, but for those that hang over: with an even size
-  # only the last tap of the last output does.
+  # Over ones the taps add up, except those outside the image: with an even
+  # size only the last tap of the last output is outside.
   stem = nnx.eval_shape(lambda: Stem(1, 1, 2, rngs=nnx.Rngs(0)))
   row = jnp.zeros((3, 3, 1, 1)).at[1, :, 0, 0].set(jnp.array([1.0, 2, 2]))
   stem.kernel.set_value(row)
@@ -59,7 +59,7 @@ def test_dense_adds_its_bias_in_float32():
   layer.bias[...] = jnp.array([0.5])
   y = layer(jnp.ones((1, 2), jnp.bfloat16))
   assert y.dtype == jnp.float32
-  # Would be 1.5 in bfloat16.
+  # The result would be 1.5 in bfloat16.
   assert y.tolist() == [[1.5 + 2.0**-12]]
 
 
@@ -90,7 +90,7 @@ def test_conv_init_is_normal_and_not_truncated():
   assert values.dtype == np.float32
   n, std = values.size, 0.2
   # Mean and mean square of n normal numbers deviate by std / sqrt(n) and
-  # std**2 * sqrt(2 / n); five deviations are passed once in two million seeds.
+  # std**2 * sqrt(2 / n); one in two million seeds exceeds five deviations.
   values = np.float64(values)
   assert abs(values.mean()) <= 5 * std / math.sqrt(n)
   assert abs((values**2).mean() - std**2) <= 5 * std**2 * math.sqrt(2 / n)

@@ -19,10 +19,10 @@ def dropped(layer, shape, dtype=jnp.float32, seed=0):
 def test_stochastic_depth_drops_images_and_divides_by_survival():
   factors = dropped(StochasticDepth(0.8), (2, 3, 500, 4))
   of_image = factors[0, 0, :, 0]
-  # All of an image's values share its fate.
+  # An image is kept or dropped as a whole.
   assert (factors == of_image[None, None, :, None]).all()
   assert set(of_image) == {0, np.float32(1 / 0.8)}
-  # Another key, other images.
+  # Another key drops other images.
   assert (
     dropped(StochasticDepth(0.8), (2, 3, 500, 4), seed=1) != factors
   ).any()
@@ -32,8 +32,8 @@ def test_stochastic_depth_drops_images_and_divides_by_survival():
 def test_stochastic_depth_keeps_the_expectation(survival):
   images = 100_000
   factors = dropped(StochasticDepth(survival), (1, 1, images, 1))
-  # kept / survival has variance (1 - survival) / survival; five deviations of
-  # the mean are passed once in two million seeds.
+  # kept / survival has variance (1 - survival) / survival; one in two million
+  # seeds exceeds five deviations of the mean.
   deviation = math.sqrt((1 - survival) / survival / images)
   assert abs(factors.mean(dtype=np.float64) - 1) <= 5 * deviation
 
@@ -50,7 +50,7 @@ def test_stochastic_depth_in_bfloat16_rounds_once():
     kept = dropped(layer, (1, 1, 64, 1))[0, 0] > 0
     assert 32 < kept.sum() <= 64
     want = np.float64(x) * kept / survival
-    # bfloat16's half ulp, and a little float32.
+    # Half an ulp of bfloat16, and a few roundings of float32.
     assert (np.abs(y - want) <= (2.0**-8 + 4 * HALF_ULP) * np.abs(want)).all()
 
 

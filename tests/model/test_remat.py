@@ -32,7 +32,7 @@ def test_bytes_are_those_of_the_arrays_and_their_empty_lanes():
   assert bytes_kept(sizes, [SPEC], [8]) == [
     (image * pixels * expansion, image * pixels * rest)
   ]
-  # A block that does not expand has nothing to compute again.
+  # A block without expansion has nothing to recompute.
   same = SPEC._replace(expanded=3)
   assert bytes_kept(sizes, [same], [1])[0][0] == 0
 
@@ -55,11 +55,11 @@ def taken(chip, bands=1, batch=4):
 
 
 def test_some_memory_is_for_temporaries_and_weights():
-  # 18 channels take 128 lanes; three such arrays, and weights and gradients.
+  # 18 channels take 128 lanes: three such arrays, plus weights and gradients.
   weights = 8 * 18 * (3 + 9 + 2 + 5)
   lane = 3 * 16 * 16 * 4 * 2
   assert taken("v5e") == pytest.approx(128 * lane + weights)
-  # Of 8 bands 144 take 256.
+  # The 144 channels of 8 bands take 256 lanes.
   assert taken("v3", bands=8) == pytest.approx(256 // 8 * lane + weights)
   assert taken("v5e", batch=8) == pytest.approx(2 * 128 * lane + weights)
 
@@ -146,7 +146,7 @@ def test_the_expansion_is_not_kept(gradients):
     _, vjp, _ = gradients(remat)
     return {leaf.shape for leaf in jax.tree.leaves(vjp) if leaf.ndim == 4}
 
-  # What enters the block and comes out of the three convolutions.
+  # The input of the block and the results of its three convolutions.
   rest = {(6, 6, 4, 3), (3, 3, 4, 18), (3, 3, 4, 5)}
   assert kept(False) == rest | {(6, 6, 4, 18)}
   assert kept(True) == rest
@@ -177,5 +177,5 @@ def test_a_groups_moments_are_not_reduced_again():
     x = jax.ShapeDtypeStruct((6, 6, 4, 3), jnp.float32)
     return jax.jit(step).lower(params, stats, x).as_text().count("all_reduce")
 
-  # Of three batch norms, forward and backward.
+  # Collectives of three batch norms, forward and backward.
   assert (all_reduces(False), all_reduces(True)) == (6, 6)

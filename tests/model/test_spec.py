@@ -92,7 +92,7 @@ def test_survival_falls_over_all_blocks(name):
   total = TABLE[name].blocks
   survival = [block.survival_prob for block in block_specs(model_spec(name))]
   assert survival[0] == 1
-  # Rounding of one division, one product and one difference near 1.
+  # Roundings of one division, one product and one difference near 1.
   for i, value in enumerate(survival):
     assert abs(value - (1 - 0.2 * i / total)) <= 3 * 2.0**-53
   assert abs(survival[-1] - (0.8 + 0.2 / total)) <= 4 * 2.0**-53
@@ -135,7 +135,7 @@ def test_round_filters_over_the_family_and_beyond():
       rounded = round_filters(1, exact)
       assert rounded % 8 == 0
       assert rounded >= max(8, 0.9 * exact)
-      # To the nearest multiple, or one above where that loses a tenth.
+      # The nearest multiple, or the next one if the nearest loses a tenth.
       assert rounded - exact <= 8
       if exact >= 8:
         assert abs(rounded - exact) <= 4 or exact - (rounded - 8) > 0.1 * exact
@@ -160,7 +160,7 @@ def test_resolution_must_cover_the_strides(stem_stride, least):
   message = f"resolution {least - 1} is too small.*by {least}.*least {least}"
   with pytest.raises(ValueError, match=message) as error:
     model_spec("b0", resolution=least - 1, stem_stride=stem_stride)
-  # The other cure is named only where there is one.
+  # The message names stem_stride=1 only if that helps.
   assert ("stem_stride=1" in str(error.value)) == (stem_stride == 2)
 
 
