@@ -1,6 +1,6 @@
-"""Crops, shifts and mirrors of one image, from random numbers given.
+"""Crops, shifts and mirrors of one image.
 
-Nothing here draws a random number: the same image and numbers give the same
+The caller draws the random numbers, so the same image and numbers give the same
 result in any thread, process or order.
 """
 
@@ -22,8 +22,8 @@ _SMALLEST_AREA = 0.08
 _LEAST_COVERED = 0.1
 
 NUMBERS = 4 + 4 * _ATTEMPTS
-"""Random numbers in [0, 1) that `train_image` takes: four for the mirror and
-the shift, then four for each attempt at a crop."""
+"""Random numbers in [0, 1) for `train_image`: four for the mirror and the
+shift, then four for each attempt at a crop."""
 
 
 def train_image(
@@ -35,33 +35,31 @@ def train_image(
   flip: bool,
   eval_padding: int = 0,
 ) -> np.ndarray:
-  """Vary one training image.
+  """Crop, resize and mirror one training image.
 
-  - crop "resized": a random crop of 8 to 100 % of the area and aspect (width
-    over height) 3/4 to 4/3, resized; `random_crop` says how it is drawn.
-  - crop "shift": what evaluation sees, padded by an eighth of the resolution
-    with black on all sides and cut at a random place.
-  - crop "none": what evaluation sees.
-  - flip: half of the images are mirrored left to right.
+  - Crop "resized": a random crop of 8 to 100 % of the area and of aspect ratio
+    (width over height) 3/4 to 4/3, see `random_crop`.
+  - Crop "shift": the crop of evaluation, padded with black by an eighth of the
+    resolution on all sides and cut at a random place.
+  - Crop "none": the crop of evaluation.
 
-  The order is that of TensorFlow's EfficientNet (tensorflow/tpu,
-  models/official/efficientnet/preprocessing.py): crop, resize, flip.
+  The steps and their order come from TensorFlow's EfficientNet (tensorflow/tpu,
+  models/official/efficientnet/preprocessing.py).
 
   Args:
-    picture: The image; `Picture.resize` says how its pixels are resized, here
-      and in evaluation.
+    picture: Image; `Picture.resize` resizes it, here and in evaluation.
     numbers: `NUMBERS` floats in [0, 1).
     resolution: Height and width of the result, in pixels.
-    crop: One of the three above.
-    flip: Whether to mirror half of the images.
-    eval_padding: As in `eval_image`; for "shift" and "none", and where no
-      random crop was found.
+    crop: "resized", "shift" or "none".
+    flip: True to mirror half of the images left to right.
+    eval_padding: Padding of `eval_image`, for "shift" and "none" and where no
+      attempt at a random crop succeeds.
 
   Returns:
-    uint8 [resolution, resolution, 3].
+    Pixels, uint8 [resolution, resolution, 3].
 
   Raises:
-    BadExampleError: the file is damaged.
+    BadExampleError: The file is damaged.
 
   >>> picture = Picture(np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
   >>> numbers = [0.9] * NUMBERS
@@ -85,22 +83,22 @@ def train_image(
 def eval_image(
   picture: Picture, resolution: int, eval_padding: int
 ) -> np.ndarray:
-  """Cut the central square of `resolution / (resolution + eval_padding)`.
+  """Cut the central square of an image and resize it.
 
-  Of the short side, that is; then resize it, bicubic and clipped to uint8. The
-  paper-era EfficientNet has a padding of 32 (tensorflow/tpu,
-  models/official/efficientnet/preprocessing.py).
+  The square's side is `resolution / (resolution + eval_padding)` of the short
+  side. EfficientNet used a padding of 32 when the paper was written
+  (tensorflow/tpu, models/official/efficientnet/preprocessing.py).
 
   Args:
-    picture: The image.
+    picture: Image.
     resolution: Height and width of the result, in pixels.
-    eval_padding: In pixels of the result; 0 cuts the largest square.
+    eval_padding: Pixels of the result; 0 cuts the largest square.
 
   Returns:
-    uint8 [resolution, resolution, 3].
+    Pixels, uint8 [resolution, resolution, 3].
 
   Raises:
-    BadExampleError: the file is damaged.
+    BadExampleError: The file is damaged.
 
   >>> eval_image(Picture(np.zeros((40, 50, 3), np.uint8)), 32, 8).shape
   (32, 32, 3)
@@ -119,21 +117,22 @@ def _central_box(picture: Picture, resolution: int, eval_padding: int) -> Box:
 def random_crop(h: int, w: int, numbers: Sequence[float]) -> Box | None:
   """Draw a crop as `tf.image.sample_distorted_bounding_box` does.
 
-  The aspect is uniform in [3/4, 4/3], the height uniform between that of the
-  smallest area, 8 % of the image, and the largest that fits. A crop under 10 %
-  of the area is drawn again: TensorFlow's `min_object_covered=0.1`, with the
-  whole image as the object. Up to 10 attempts.
+  The aspect ratio is uniform in [3/4, 4/3]. The height is uniform between the
+  height of the smallest area, 8 % of the image, and the largest height that
+  fits. A crop of less than 10 % of the area is drawn again, up to 10 times:
+  this is TensorFlow's `min_object_covered=0.1` with the whole image as the
+  object.
 
-  Unlike TensorFlow's, the last row and column can be reached.
+  Unlike TensorFlow's crops, these reach the last row and column.
 
   Args:
-    h: Height of the image.
-    w: Width of the image.
-    numbers: Four in [0, 1) for each attempt.
+    h: Height of the image, in pixels.
+    w: Width of the image, in pixels.
+    numbers: Four floats in [0, 1) for each attempt.
 
   Returns:
-    (y, x, height, width), or None where no attempt did or the crop is the whole
-    image: the caller then takes the central crop.
+    (y, x, height, width); None if every attempt failed or the crop is the whole
+    image. The caller then takes the central crop.
   """
   for attempt in range(_ATTEMPTS):
     u_aspect, u_height, u_y, u_x = numbers[4 * attempt : 4 * attempt + 4]

@@ -1,9 +1,9 @@
 """The operations of `image_ops` for batches of images on the device.
 
-Every operation is a table of 256 levels, a map of places, a blend and a square
-to fill, of which at most one changes anything. So images with different
-operations go through the same computation, and nothing depends on which
-operations were drawn but numbers.
+Every image goes through a table of 256 levels, a warp, a blend and a square to
+fill. An operation sets the parameters so that at most one of the four changes
+the image. All images share one computation, and the program does not depend on
+which operations were drawn.
 """
 
 from collections.abc import Sequence
@@ -25,8 +25,8 @@ from .image_ops import (
 _ID = {name: i for i, name in enumerate(OPS)}
 _IDENTITY = len(OPS)
 
-# The products of AutoContrast, levels times 255 / (high - low), by high - low:
-# made here, for a product and a sum on the device may be rounded as one.
+# AutoContrast's products, levels times 255 / (high - low), by high - low. NumPy
+# computes them, because a device may round a product and a sum as one.
 _LEVELS = np.arange(256, dtype=np.float32)
 _STRETCHED = (np.float32(255) / _LEVELS.clip(1)[:, None]) * _LEVELS
 
@@ -34,15 +34,15 @@ _STRETCHED = (np.float32(255) / _LEVELS.clip(1)[:, None]) * _LEVELS
 def encode_ops(
   ops: Sequence[Sequence[Op]], layers: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Write the operations of a batch as numbers for `augment_on_device`.
+  """Encode the operations of a batch as arrays for `augment_on_device`.
 
   Args:
-    ops: Those of each of n images, at most `layers` each.
-    layers: Length to fill up to, with an operation that does nothing.
+    ops: Operations of each of n images, at most `layers` each.
+    layers: Length to pad each list to, with an operation that does nothing.
 
   Returns:
-    ids: int32 [n, layers], places in `OPS`, or 16 for nothing.
-    values: float32 [n, layers, 3], what the operation is to know.
+    ids: int32 [n, layers], indices into `OPS`; 16 does nothing.
+    values: float32 [n, layers, 3], parameters of the operations.
 
   >>> ids, values = encode_ops([[Op("Posterize", 4, 0, 0)], []], layers=2)
   >>> ids.tolist()
@@ -62,21 +62,21 @@ def encode_ops(
 def augment_on_device(
   images: jax.Array, ids: jax.Array, values: jax.Array
 ) -> jax.Array:
-  """Apply each image's operations; to be called under `jax.jit`.
+  """Apply each image's operations; call it under `jax.jit`.
 
-  Equal to `image_ops.apply_op`, and so to TensorFlow 1.15, in every bit: tried
-  on a CPU; nothing here leaves roundings to the compiler.
+  The result equals `image_ops.apply_op`, and so TensorFlow 1.15, bit for bit:
+  measured on a CPU. No rounding is left to the compiler.
 
   Args:
-    images: uint8 [n, s, s, 3], s at most `image_ops.LARGEST`.
-    ids: int32 [n, layers], from `encode_ops`.
-    values: float32 [n, layers, 3], from `encode_ops`.
+    images: Pixels, uint8 [n, s, s, 3], s at most `image_ops.LARGEST`.
+    ids: Operations, int32 [n, layers], from `encode_ops`.
+    values: Parameters, float32 [n, layers, 3], from `encode_ops`.
 
   Returns:
-    uint8 [n, s, s, 3].
+    Pixels, uint8 [n, s, s, 3].
 
   Raises:
-    ValueError: the images are too large.
+    ValueError: The images are too large.
 
   >>> ids, values = encode_ops([[Op("Invert", 0, 0, 0)], []], layers=1)
   >>> images = jnp.full((2, 1, 1, 3), 100, jnp.uint8)
@@ -85,7 +85,8 @@ def augment_on_device(
   """
   if images.shape[1] > LARGEST:
     raise ValueError(
-      f"{images.shape}: a side may have {LARGEST} pixels at most"
+      f"images have the shape {images.shape}, but a side has at most {LARGEST} "
+      "pixels; lower the resolution"
     )
 
   def layer(images: jax.Array, drawn: tuple) -> tuple[jax.Array, None]:
@@ -103,25 +104,25 @@ def _numbers(op: Op) -> tuple[float, float, float]:
 
 
 def _product(a: jax.Array, b: jax.Array | np.float32) -> jax.Array:
-  """Multiply, rounding the product before anything is added to it.
+  """Multiply, and round the product before a sum.
 
-  A compiler joins a product and a sum into one operation that rounds once,
+  A compiler fuses a product and a sum into one operation that rounds once,
   where TensorFlow rounds twice. The bound, far above every product here, keeps
-  the two apart.
+  the two operations apart.
   """
   return jnp.minimum(a * b, 2.0**30)
 
 
 def _apply(image: jax.Array, op: jax.Array, values: jax.Array) -> jax.Array:
-  """Apply operation `op`, an id, with three `values` to uint8 [s, s, 3]."""
+  """Apply the operation with id `op` and three `values` to uint8 [s, s, 3]."""
   image = jax.vmap(_look_up, (None, None, 2), 2)(op, values[0], image)
-  image = _move(image, op, values)
+  image = _warp(image, op, values)
   image = _blend(_degenerate(image, op), image, _factor(op, values[0]))
   return _fill(image, op, values)
 
 
 def _look_up(op: jax.Array, value: jax.Array, plane: jax.Array) -> jax.Array:
-  """Apply those that are a table to one channel, [s, s]."""
+  """Apply the operations that are a table to one channel, [s, s]."""
   plane = plane.astype(jnp.int32)
   value = value.astype(jnp.int32)
   levels = jnp.arange(256)
@@ -130,7 +131,7 @@ def _look_up(op: jax.Array, value: jax.Array, plane: jax.Array) -> jax.Array:
     "AutoContrast": _stretching(plane),
     "Equalize": _equalizing(plane),
     "Invert": 255 - levels,
-    # TensorFlow makes numbers of bits and thresholds uint8.
+    # TensorFlow casts bit counts and thresholds to uint8.
     "Posterize": levels >> shift << shift,
     "Solarize": jnp.where(levels < value % 256, levels, 255 - levels),
     "SolarizeAdd": jnp.where(levels < 128, levels + value, levels),
@@ -156,23 +157,23 @@ def _equalizing(plane: jax.Array) -> jax.Array:
   return jnp.where(step == 0, jnp.arange(256), table)
 
 
-def _move(image: jax.Array, op: jax.Array, values: jax.Array) -> jax.Array:
-  """Apply those that move pixels: a gather from the nearest places."""
+def _warp(image: jax.Array, op: jax.Array, values: jax.Array) -> jax.Array:
+  """Apply the operations that move pixels: gather the nearest source pixels."""
 
-  def where(name: str, value: jax.Array, otherwise: jax.Array | float = 0.0):
+  def if_op(name: str, value: jax.Array, otherwise: jax.Array | float = 0.0):
     return jnp.where(op == _ID[name], value, otherwise)
 
   last = jnp.float32(len(image) - 1)
-  cos, sin = where("Rotate", values[0], 1.0), where("Rotate", values[1])
-  # The centre stays where it is.
+  cos, sin = if_op("Rotate", values[0], 1.0), if_op("Rotate", values[1])
+  # The offsets keep the centre in place.
   offset_x = (last - (_product(cos, last) - _product(sin, last))) / 2
   offset_y = (last - (_product(sin, last) + _product(cos, last))) / 2
-  offset_x += where("TranslateX", values[0])
-  offset_y += where("TranslateY", values[0])
+  offset_x += if_op("TranslateX", values[0])
+  offset_y += if_op("TranslateY", values[0])
   places = jnp.arange(len(image), dtype=jnp.float32)
   y, x = places[:, None], places[None]
-  from_x = _product(cos, x) + _product(where("ShearX", values[0], -sin), y)
-  from_y = _product(where("ShearY", values[0], sin), x) + _product(cos, y)
+  from_x = _product(cos, x) + _product(if_op("ShearX", values[0], -sin), y)
+  from_y = _product(if_op("ShearY", values[0], sin), x) + _product(cos, y)
   row, inside_rows = _nearest(from_y + offset_y, len(image))
   column, inside_columns = _nearest(from_x + offset_x, len(image))
   inside = inside_rows & inside_columns
@@ -180,7 +181,11 @@ def _move(image: jax.Array, op: jax.Array, values: jax.Array) -> jax.Array:
 
 
 def _nearest(place: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
-  """Round halves away from zero; return what is in range and whether it was."""
+  """Round halves away from zero and clip to [0, size).
+
+  Returns:
+    The index, and True where clipping did not change it.
+  """
   nearest = jax.lax.round(place).astype(jnp.int32)
   clipped = nearest.clip(0, size - 1)
   return clipped, clipped == nearest
@@ -193,7 +198,7 @@ def _factor(op: jax.Array, value: jax.Array) -> jax.Array:
 
 
 def _degenerate(image: jax.Array, op: jax.Array) -> jax.Array:
-  """What those that blend start from, at a factor of 0."""
+  """Compute the image that the operations that blend give at a factor of 0."""
   mean = min(len(image) ** 2 // 256, 255)
   images = {
     "Color": _grey(image),
@@ -224,7 +229,7 @@ def _smooth(image: jax.Array) -> jax.Array:
   wide = image.astype(jnp.float32)
   neighbour, centre = (_product(wide, weight) for weight in SMOOTHING)
   inner = jnp.zeros((size - 2, size - 2, 3), jnp.float32)
-  # The order counts: each sum is rounded.
+  # The order matters, because each sum is rounded.
   for y in range(3):
     for x in range(3):
       products = centre if y == x == 1 else neighbour

@@ -1,18 +1,18 @@
 """The operations of AutoAugment and RandAugment on one image.
 
-They are those of TensorFlow's EfficientNet (tensorflow/tpu,
-models/official/efficientnet/autoaugment.py), written anew for OpenCV and NumPy.
-Every result is that of TensorFlow 1.15 on a CPU, bit for bit: float32 is
-rounded where TensorFlow rounds it, and nowhere else. Rotate alone has two
-exceptions, both measured:
+OpenCV and NumPy reimplement the operations of TensorFlow's EfficientNet
+(tensorflow/tpu, models/official/efficientnet/autoaugment.py). Every result
+equals TensorFlow 1.15 on a CPU bit for bit: the code rounds float32 where
+TensorFlow does, and nowhere else. Only Rotate has exceptions, two of them, both
+measured:
 
-- At levels with a decimal, the cosine or the sine of one level in 75 differs by
-  one unit in the last place.
-- TensorFlow may rewrite its graph before it runs it, and then moves the centre
-  by up to 0.000016 pixels: 41 of 21,906,336 values changed, at levels 0 to 30
-  on photographs of 224 and 260 pixels.
+- At fractional levels, the cosine or the sine of one level in 75 differs by one
+  unit in the last place.
+- TensorFlow may rewrite its graph before it runs it, which moves the centre by
+  up to 0.000016 pixels: 41 of 21,906,336 values changed, at levels 0 to 30 on
+  photographs of 224 and 260 pixels.
 
-`device_augment` does the same on the device, with the same results.
+`device_augment` computes the same results on the device.
 """
 
 import math
@@ -40,25 +40,24 @@ OPS = (
   "Cutout",
   "SolarizeAdd",
 )
-"""The names of the operations, in the order of TensorFlow's RandAugment."""
+"""Names of the operations, in the order of TensorFlow's RandAugment."""
 
 FILL = 128
-"""What comes in from outside the image, and what Cutout leaves."""
+"""Level of the pixels outside the image, and of Cutout's square."""
 
 LARGEST = 2048
-"""The most pixels a side may have, far more than models take; OpenCV has
-coordinates as int16."""
+"""Largest side of an image, in pixels: OpenCV's coordinates are int16."""
 
 GREY_WEIGHTS = np.array([0.2989, 0.587, 0.114], np.float32)
-"""What red, green and blue count in a grey level."""
+"""Weights of red, green and blue in a grey level."""
 
 SMOOTHING = np.array([1, 5], np.float32) / np.float32(13)
-"""What each neighbour and what the pixel itself count when smoothed."""
+"""Weights of a neighbour and of the pixel itself in Sharpness."""
 
 _LEVELS = np.arange(256, dtype=np.uint8)
 _GREY_PRODUCTS = GREY_WEIGHTS[:, None] * (_LEVELS * np.float32(1 / 255))
-# float32 in a band of rows: 120 kB, for from 128 KiB on the C library may map
-# fresh pages for each array.
+# float32 values in a band of rows: 120 kB, because the C library may map fresh
+# pages for arrays from 128 KiB on.
 _BAND = 30_000
 _BELOW_HALF = np.nextafter(np.float32(0.5), np.float32(0))
 
@@ -70,12 +69,12 @@ class Op(NamedTuple):
     name: One of `OPS`.
     value: Degrees (Rotate), slope (ShearX, ShearY), pixels (TranslateX,
       TranslateY), bits kept (Posterize; 0, 9 and more keep one bit, as 1 does),
-      threshold modulo 256 (Solarize; 256 inverts everything, as 0 does), what
-      is added (SolarizeAdd), half of the side in pixels (Cutout) or the factor
+      threshold modulo 256 (Solarize; 256 inverts everything, as 0 does), level
+      to add (SolarizeAdd), half of the side in pixels (Cutout) or the factor
       of the blend, where 1 changes nothing (Color, Contrast, Brightness,
       Sharpness); 0 for the others.
     y: Centre of Cutout as a share of the height, in [0, 1); 0 for the others.
-    x: The same as a share of the width.
+    x: Centre of Cutout as a share of the width, in [0, 1); 0 for the others.
   """
 
   name: str
@@ -88,21 +87,24 @@ def apply_op(image: np.ndarray, op: Op) -> np.ndarray:
   """Apply one operation.
 
   Args:
-    image: uint8 [h, w, 3], neither side over `LARGEST`; is not written to.
-    op: What to do.
+    image: Pixels, uint8 [h, w, 3], neither side over `LARGEST`; unchanged.
+    op: Operation and its strength.
 
   Returns:
-    uint8 [h, w, 3], a new array.
+    Pixels, uint8 [h, w, 3], a new array.
 
   Raises:
-    ValueError: the image is too large.
+    ValueError: The image is too large.
 
   >>> image = np.array([[[0, 100, 200]]], np.uint8)
   >>> apply_op(image, Op("Solarize", 128, 0, 0)).tolist()
   [[[0, 100, 55]]]
   """
   if max(image.shape) > LARGEST:
-    raise ValueError(f"{image.shape}: a side may have {LARGEST} pixels at most")
+    raise ValueError(
+      f"image has the shape {image.shape}, but a side has at most {LARGEST} "
+      "pixels; lower the resolution"
+    )
   return _FUNCTIONS[op.name](image, op)
 
 
@@ -117,11 +119,11 @@ def rotation(degrees: float) -> tuple[np.float32, np.float32]:
 
 
 def _auto_contrast(image: np.ndarray, op: Op) -> np.ndarray:
-  # NumPy is faster one axis at a time.
+  # One axis at a time is faster in NumPy.
   low, high = image.min(axis=0).min(axis=0), image.max(axis=0).max(axis=0)
   flat = low == high
   low, high = np.where(flat, 0, low), np.where(flat, 255, high)
-  # In float32 and in this order: as in TensorFlow, `high` may become 254.
+  # float32 and this order, because in TensorFlow too `high` may become 254.
   scale = np.float32(255) / (high - low).astype(np.float32)
   levels = np.arange(256, dtype=np.float32)[:, None]
   table = levels * scale - low.astype(np.float32) * scale
@@ -147,15 +149,15 @@ def _invert(image: np.ndarray, op: Op) -> np.ndarray:
 
 
 def _posterize(image: np.ndarray, op: Op) -> np.ndarray:
-  # TensorFlow makes 8 - bits a uint8, so that -1 is 255, and shifts by at most
-  # 7 bits.
+  # TensorFlow casts 8 - bits to uint8, so that -1 becomes 255, and shifts by at
+  # most 7 bits.
   shift = min((8 - int(op.value)) % 256, 7)
   return image & np.uint8(255 >> shift << shift)
 
 
 def _solarize(image: np.ndarray, op: Op) -> np.ndarray:
-  # TensorFlow makes the threshold a uint8, so that 256 is 0.
-  # An exclusive or with 255 inverts; several times as fast as np.where.
+  # TensorFlow casts the threshold to uint8, so that 256 becomes 0. An exclusive
+  # or with 255 inverts a level, several times as fast as np.where.
   return image ^ (np.uint8(255) * (image >= int(op.value) % 256))
 
 
@@ -173,8 +175,8 @@ def _color(image: np.ndarray, op: Op) -> np.ndarray:
 
 
 def _contrast(image: np.ndarray, op: Op) -> np.ndarray:
-  # TensorFlow's "mean" sums the counts of the histogram, not the intensities:
-  # it is the number of pixels over 256, which is 255 for all but tiny images.
+  # TensorFlow's "mean" sums the histogram's counts, not the intensities: it is
+  # the number of pixels over 256, clipped to 255 for all but tiny images.
   mean = np.uint8(min(image.shape[0] * image.shape[1] // 256, 255))
   return cv2.LUT(image, _blend(mean, _LEVELS, op.value))
 
@@ -190,7 +192,7 @@ def _sharpness(image: np.ndarray, op: Op) -> np.ndarray:
     wide = image.astype(np.float32)
     neighbour, centre = wide * SMOOTHING[0], wide[1:-1, 1:-1] * SMOOTHING[1]
     inner = np.zeros_like(centre)
-    # The order counts: each sum is rounded.
+    # The order matters, because each sum is rounded.
     for y in range(3):
       for x in range(3):
         beside = neighbour[y : y + h - 2, x : x + w - 2]
@@ -202,14 +204,16 @@ def _sharpness(image: np.ndarray, op: Op) -> np.ndarray:
 def _in_bands(
   function: Callable[[np.ndarray, Op], np.ndarray], margin: int
 ) -> Callable[[np.ndarray, Op], np.ndarray]:
-  """Let `function` work on a few rows at a time, whose float32 stay in cache.
+  """Make a function of whole images from a function of a few rows.
+
+  The float32 values of a few rows stay in cache.
 
   Args:
-    function: Takes and returns rows of an image.
+    function: Function from rows of an image to rows of the result.
     margin: Rows above and below that a row's result depends on.
 
   Returns:
-    The same for whole images.
+    Function from a whole image to a whole result.
   """
 
   def banded(image: np.ndarray, op: Op) -> np.ndarray:
@@ -224,11 +228,11 @@ def _in_bands(
 
 
 def _bands(rows: int, values: int) -> Iterator[tuple[int, int]]:
-  """Yield the first row, and the one behind the last, of each band of rows.
+  """Yield the first row and the end of each band of rows.
 
   Args:
     rows: Rows of the image.
-    values: float32 that each row takes.
+    values: float32 values of each row.
   """
   step = max(_BAND // values, 1)
   for first in range(0, rows, step):
@@ -238,7 +242,7 @@ def _bands(rows: int, values: int) -> Iterator[tuple[int, int]]:
 def _blend(
   a: np.ndarray | np.uint8, b: np.ndarray, factor: float
 ) -> np.ndarray:
-  """Compute `a + factor * (b - a)`, clip it and cut it to whole levels."""
+  """Compute `a + factor * (b - a)`, clipped and truncated to whole levels."""
   mixed = np.subtract(b, a, dtype=np.float32)
   mixed *= np.float32(factor)
   mixed += a
@@ -248,7 +252,7 @@ def _blend(
 def _rotate(image: np.ndarray, op: Op) -> np.ndarray:
   right, down = np.float32(image.shape[1] - 1), np.float32(len(image) - 1)
   cos, sin = rotation(op.value)
-  # The centre stays where it is.
+  # The offsets keep the centre in place.
   offset_x = (right - (cos * right - sin * down)) / 2
   offset_y = (down - (sin * right + cos * down)) / 2
   return _transform(image, (cos, -sin, offset_x), (sin, cos, offset_y))
@@ -275,9 +279,10 @@ def _transform(
   to_x: Sequence[float | np.float32],
   to_y: Sequence[float | np.float32],
 ) -> np.ndarray:
-  """Take the pixel at (x, y) from the nearest to `to_x` and `to_y` . (x, y, 1).
+  """Warp an image: pixel (x, y) comes from (`to_x`, `to_y`) . (x, y, 1).
 
-  Halves are rounded away from zero; what lies outside is `FILL`.
+  The nearest pixel is taken; halves round away from zero. Pixels from outside
+  the image are `FILL`.
   """
   out = np.empty(image.shape, np.uint8)
   x = np.arange(image.shape[1], dtype=np.float32)
@@ -286,10 +291,10 @@ def _transform(
     places = np.empty((2, end - first, len(x)), np.float32)
     for place, row in zip(places, (to_x, to_y), strict=True):
       by_x, by_y, offset = map(np.float32, row)
-      # Where a factor is 0, one row or one column stands for all.
+      # If a factor is 0, one row or column broadcasts to all.
       exact = (by_x * x if by_x else 0) + (by_y * y if by_y else 0) + offset
-      # Halves go away from zero: -1/2 to -1. With a half instead, the largest
-      # number below a half would become 1.
+      # Halves round away from zero, -1/2 to -1. Adding 1/2 itself would round
+      # the largest number below 1/2 up to 1.
       np.floor(exact + _BELOW_HALF, out=place)
     cv2.remap(
       image,
@@ -306,7 +311,7 @@ def _transform(
 def _cutout(image: np.ndarray, op: Op) -> np.ndarray:
   h, w = image.shape[:2]
   half = int(op.value)
-  # In float32, as on the device, where a share near 1 becomes 1.
+  # float32 as on the device, where a share near 1 rounds to 1.
   y = min(int(np.float32(op.y) * np.float32(h)), h - 1)
   x = min(int(np.float32(op.x) * np.float32(w)), w - 1)
   out = image.copy()

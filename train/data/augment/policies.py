@@ -1,8 +1,8 @@
-"""AutoAugment and RandAugment: which operations an image gets.
+"""AutoAugment and RandAugment: the choice of operations for an image.
 
-Nothing here draws a random number: the same numbers give the same operations.
-Tables and strengths are those of TensorFlow's EfficientNet (tensorflow/tpu,
-models/official/efficientnet/autoaugment.py).
+The caller draws the random numbers, so the same numbers give the same
+operations. Tables and strengths come from TensorFlow's EfficientNet
+(tensorflow/tpu, models/official/efficientnet/autoaugment.py).
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,24 +16,24 @@ from .image_ops import OPS, Op, apply_op
 
 
 class Policy(Protocol):
-  """Picks operations for an image."""
+  """A policy that chooses the operations for an image."""
 
   @property
   def numbers(self) -> int:
-    """How many random numbers in [0, 1) an image takes; a multiple of 4."""
+    """Count of random numbers in [0, 1) for each image; a multiple of 4."""
 
   @property
   def layers(self) -> int:
-    """The most operations that an image gets."""
+    """Largest number of operations for an image."""
 
   def draw(self, numbers: Sequence[float]) -> list[Op]:
-    """Operations for one image, in order.
+    """Choose the operations for one image.
 
     Args:
-      numbers: As many in [0, 1) as the property says.
+      numbers: Random numbers in [0, 1), as many as the property `numbers`.
 
     Returns:
-      At most `layers` of them.
+      At most `layers` operations, in order.
     """
 
 
@@ -52,15 +52,15 @@ class AutoAugment:
   layers = 2
 
   def draw(self, numbers: Sequence[float]) -> list[Op]:
-    """As `Policy.draw`.
+    """Choose the operations for one image, see `Policy.draw`.
 
-    The first number picks the pair; then come two for each operation, for
-    whether it is applied and whether it is negated.
+    The first number picks the pair. Each operation of the pair then takes two
+    numbers: one decides if it is applied, the other if it is negated.
     """
     pair = _V0[int(numbers[0] * len(_V0))]
     draws = (numbers[1:3], numbers[3:5])
     return [
-      Op(name, _value(name, level, _V0_TRANSLATION, negated), 0.0, 0.0)
+      Op(name, _strength(name, level, _V0_TRANSLATION, negated), 0.0, 0.0)
       for (name, probability, level), (applied, negated) in zip(
         pair, draws, strict=True
       )
@@ -70,17 +70,17 @@ class AutoAugment:
 
 @dataclass(frozen=True)
 class RandAugment:
-  """`layers` times any of the operations, all of one magnitude.
+  """A policy of `layers` random operations, all of one magnitude.
 
   Cubuk et al. 2020, "RandAugment: practical automated data augmentation with a
   reduced search space".
 
   Attributes:
     layers: Operations on each image, at least 1.
-    magnitude: In [0, 100]; 10 is as strong as the strongest of AutoAugment.
+    magnitude: Strength in [0, 100]; 10 is the strongest of AutoAugment.
 
   Raises:
-    UsageError: one of them is out of range.
+    UsageError: An attribute is out of range.
 
   >>> policy = RandAugment(layers=2, magnitude=5)
   >>> [(op.name, op.value) for op in policy.draw([0.2] * 4 + [0.9] * 4)]
@@ -92,7 +92,7 @@ class RandAugment:
 
   def __post_init__(self):
     if self.layers < 1:
-      raise UsageError(f"RandAugment of {self.layers} layers; at least 1")
+      raise UsageError(f"RandAugment needs at least 1 layer, got {self.layers}")
     if not 0 <= self.magnitude <= 100:
       raise UsageError(
         f"RandAugment's magnitude must be in [0, 100], got {self.magnitude}"
@@ -100,14 +100,14 @@ class RandAugment:
 
   @property
   def numbers(self) -> int:
-    """Four for each layer."""
+    """Count of random numbers for each image: four for each layer."""
     return 4 * self.layers
 
   def draw(self, numbers: Sequence[float]) -> list[Op]:
-    """As `Policy.draw`.
+    """Choose the operations for one image, see `Policy.draw`.
 
-    Four numbers for each operation: which, whether it is negated, and the
-    centre of Cutout.
+    Each operation takes four numbers: its name, its sign, and the y and x of
+    Cutout's centre.
     """
     return [
       self._op(*numbers[4 * layer : 4 * layer + 4])
@@ -119,7 +119,7 @@ class RandAugment:
     if name != "Cutout":
       y = x = 0.0
     return Op(
-      name, _value(name, self.magnitude, _RAND_TRANSLATION, negated), y, x
+      name, _strength(name, self.magnitude, _RAND_TRANSLATION, negated), y, x
     )
 
 
@@ -127,11 +127,11 @@ def apply_ops(image: np.ndarray, ops: Iterable[Op]) -> np.ndarray:
   """Apply operations one after the other.
 
   Args:
-    image: uint8 [h, w, 3]; is not written to.
-    ops: What to do.
+    image: Pixels, uint8 [h, w, 3]; unchanged.
+    ops: Operations.
 
   Returns:
-    uint8 [h, w, 3]; `image` itself where there is nothing to do.
+    Pixels, uint8 [h, w, 3]; `image` itself without operations.
 
   >>> image = np.array([[[0, 100, 200]]], np.uint8)
   >>> ops = [Op("Invert", 0, 0, 0), Op("Posterize", 1, 0, 0)]
@@ -143,8 +143,10 @@ def apply_ops(image: np.ndarray, ops: Iterable[Op]) -> np.ndarray:
   return image
 
 
-def _value(name: str, level: float, reach: int, negated: float) -> float:
-  """The strength at a level, 10 of which are the full one."""
+def _strength(
+  name: str, level: float, translation: int, negated: float
+) -> float:
+  """Compute `Op.value` at a level; 10 is full strength."""
   share = level / 10
   sign = -1 if negated < 0.5 else 1
   match name:
@@ -153,7 +155,7 @@ def _value(name: str, level: float, reach: int, negated: float) -> float:
     case "ShearX" | "ShearY":
       return sign * share * 0.3
     case "TranslateX" | "TranslateY":
-      return sign * share * reach
+      return sign * share * translation
     case "Posterize":
       return int(share * 4)
     case "Solarize":

@@ -1,4 +1,4 @@
-"""The sizes of PNG, WebP and BMP images, read from their headers."""
+"""Sizes of PNG, WebP and BMP images, read from their headers."""
 
 import struct
 
@@ -10,17 +10,20 @@ KINDS = "JPEG, PNG, WebP or BMP"
 
 _RIFF, _WEBP = b"RIFF", b"WEBP"
 _BMP = b"BM"
-_OS2_HEADER = 12  # bytes; its sizes have 16 bits, those of all others 32
+_OS2_HEADER = 12  # bytes; it has sizes of 16 bits, other headers of 32
 
 
 def read_size(data: bytes) -> tuple[int, int]:
   """Read the height and width of an image, in pixels.
 
   Args:
-    data: A PNG, WebP or BMP file.
+    data: Bytes of a PNG, WebP or BMP file.
+
+  Returns:
+    (height, width).
 
   Raises:
-    BadExampleError: no such file, or no whole header.
+    BadExampleError: The bytes are no such file, or end in its header.
   """
   if data.startswith(PNG_START):
     read = _png_size
@@ -53,7 +56,7 @@ def _png_size(data: bytes) -> tuple[int, int]:
 
 
 def _webp_size(data: bytes) -> tuple[int, int]:
-  """See RFC 9649, sections 2.5 to 2.7, and RFC 6386, section 9.1."""
+  """Read a WebP's size, see RFC 9649 (2.5 to 2.7) and RFC 6386 (9.1)."""
   chunk = data[12:16]
   if chunk == b"VP8X":
     w, w_high, h, h_high = struct.unpack_from("<HBHB", data, 24)
@@ -73,4 +76,4 @@ def _bmp_size(data: bytes) -> tuple[int, int]:
     width, height = struct.unpack_from("<HH", data, 18)
   else:
     width, height = struct.unpack_from("<ii", data, 18)
-  return abs(height), abs(width)  # a height below 0: the first row comes first
+  return abs(height), abs(width)  # a negative height: rows from top to bottom

@@ -1,4 +1,4 @@
-"""From the bytes of a JPEG file to its pixels, or to a reason why not."""
+"""Decoding of JPEG files, or the reason why one cannot be decoded."""
 
 import functools
 from collections.abc import Callable
@@ -12,41 +12,41 @@ from .jpeg_rows import HeightField, find_height_field
 
 _START = b"\xff\xd8"
 _CMYK_COLOURSPACES = ("CMYK", "YCCK")
-# What libjpeg warns of between segments, and where rows are left unread.
+# libjpeg's warning between segments, and where rows are left unread.
 _UNREAD = "extraneous bytes before marker"
-_CURE = "; without strict-jpeg such bytes are passed over"
+_CURE = "; without strict-jpeg podscale ignores such bytes"
 
 
 def is_jpeg(data: bytes) -> bool:
-  """Tell whether a file begins as a JPEG does."""
-  # Not simplejpeg.is_jpeg, which wants the end of the file to be right, too.
+  """Test if a file begins as a JPEG does."""
+  # simplejpeg.is_jpeg would require the right end of the file, too.
   return data.startswith(_START)
 
 
 class Jpeg:
   """A JPEG file whose size is known before it is decoded.
 
-  libjpeg guesses what it cannot read, and warns. A file that it warns of is
-  refused, but for what `jpeg_repair` mends.
+  libjpeg guesses values that it cannot read, and warns. This class refuses a
+  file with a warning, unless `jpeg_repair` can repair it.
 
   Args:
-    data: The file.
-    strict: Whether to refuse what can be mended as well.
-    verified: Whether the file was decoded whole before and is unchanged. Only
-      then is it decoded in part, for damage below the part is not seen.
+    data: Bytes of the file.
+    strict: True to refuse files that can be repaired, too.
+    verified: True if the file was decoded whole before and is unchanged. Only
+      then may a part be decoded, because damage below the part stays unseen.
 
   Attributes:
     height: Number of rows, in pixels.
     width: Number of columns, in pixels.
 
   Raises:
-    BadExampleError: the header cannot be read.
+    BadExampleError: The header cannot be read.
   """
 
   def __init__(
     self, data: bytes, *, strict: bool = False, verified: bool = False
   ):
-    import simplejpeg  # Late: machines that train on arrays need no decoder.
+    import simplejpeg  # late, because training on arrays needs no decoder
 
     self._strict = strict
     self._data = data if strict else repair_header(data)
@@ -59,27 +59,27 @@ class Jpeg:
       ) from None
     self.height, self.width, colours, _ = header
     self._is_cmyk = colours in _CMYK_COLOURSPACES
-    self._rows = find_height_field(self._data) if verified else None
+    self._height_field = find_height_field(self._data) if verified else None
 
   def decode(self, reduction: int = 1) -> np.ndarray:
     """Decode all pixels.
 
     Args:
-      reduction: 1, 2, 4 or 8: how much less of the height and width to decode,
-        rounded up. That averages, and takes less time.
+      reduction: Factor that divides height and width, rounded up: 1, 2, 4
+        or 8. libjpeg averages pixels, which takes less time.
 
     Returns:
-      uint8 [ceil(height / reduction), ceil(width / reduction), 3].
+      Pixels, uint8 [ceil(height / reduction), ceil(width / reduction), 3].
 
     Raises:
-      BadExampleError: truncated or damaged.
+      BadExampleError: The file is truncated or damaged.
     """
     data = self._data
     while True:
       try:
         return self._decode(data, reduction)
       except ValueError as error:
-        # Another warning may have followed, so what is mended is decoded again.
+        # Another warning may have followed, so the repaired file is decoded.
         mended = without_bytes_before_end(data, str(error))
         if mended is None:
           raise _not_decoded(error) from None
@@ -88,29 +88,35 @@ class Jpeg:
         data = mended
 
   def decode_down_to(self, rows: int, reduction: int = 1) -> np.ndarray:
-    """Decode at least the first rows, all where the file is not `verified`.
+    """Decode at least the first rows; all rows if the file is not `verified`.
 
     Args:
-      rows: How many of the file's rows are needed.
-      reduction: As in `decode`.
+      rows: Number of the file's rows that are needed.
+      reduction: Factor that divides height and width, see `decode`.
+
+    Returns:
+      Pixels, uint8 [at least ceil(rows / reduction), ceil(width / reduction),
+      3].
 
     Raises:
-      BadExampleError: see `decode`.
+      BadExampleError: The file is truncated or damaged.
     """
-    if self._rows:
-      # One more: the colours of some rows are interpolated with those below.
-      height = self._rows.needed(rows + reduction)
+    if self._height_field:
+      # One more row, because colours are interpolated with the row below.
+      height = self._height_field.rounded_up(rows + reduction)
       if height < self.height:
-        return self._decode_rows(self._rows, height, reduction)
+        return self._decode_rows(self._height_field, height, reduction)
     return self.decode(reduction)
 
   def _decode_rows(
-    self, rows: HeightField, height: int, reduction: int
+    self, field: HeightField, height: int, reduction: int
   ) -> np.ndarray:
     """Decode the first rows, a whole number of units."""
     shape = height // reduction, -(-self.width // reduction)
     pixels = np.empty((*shape, 4 if self._is_cmyk else 3), np.uint8)
-    decode = self._decoder(rows.cut(self._data, height), height, reduction)
+    decode = self._decoder(
+      field.replaced(self._data, height), height, reduction
+    )
     try:
       decode(buffer=pixels)
     except ValueError as error:
@@ -144,11 +150,13 @@ def _not_decoded(error: Exception, cure: str = "") -> BadExampleError:
 def _cmyk_to_rgb(pixels: np.ndarray) -> np.ndarray:
   """Convert inverted CMYK, as JPEGs store it, to red, green and blue.
 
+  The arithmetic is OpenCV's.
+
   Args:
-    pixels: uint8 [h, w, 4], 255 where there is no ink.
+    pixels: Inks, uint8 [h, w, 4]; 255 is no ink.
 
   Returns:
-    uint8 [h, w, 3], as OpenCV computes it.
+    Pixels, uint8 [h, w, 3].
   """
   black = pixels[..., 3:].astype(np.uint16)
   return (black - ((255 - pixels[..., :3]) * black >> 8)).astype(np.uint8)

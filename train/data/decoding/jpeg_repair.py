@@ -1,7 +1,7 @@
-"""Leave out of a JPEG what decoders pass over.
+"""Repair of JPEG files whose flaws change no pixel.
 
-libjpeg's first warning is the only one that is known. What does no harm is
-mended before decoding, so that each warning is of damage.
+libjpeg reports its first warning only. Harmless flaws are repaired before
+decoding, so every remaining warning means damage.
 """
 
 import re
@@ -14,14 +14,18 @@ _ONE_PASS = bytes((0, 63, 0))
 
 
 def repair_header(jpeg: bytes) -> bytes:
-  """Mend what libjpeg warns of in a header and what changes no pixel.
+  """Repair the flaws of a header that change no pixel.
 
-  Bytes between segments are left out. The parameters of a scan say which of
-  several passes it is; in a file of one pass they are set to the only right
-  ones. ImageNet has a file with others.
+  Bytes between segments are removed. The parameters of a scan name its pass;
+  in a file of one pass they are set to their only valid values. ImageNet has a
+  file with other values.
 
   Args:
-    jpeg: Any bytes; those with a damaged header are returned as they are.
+    jpeg: Any bytes.
+
+  Returns:
+    The repaired file; `jpeg` itself if its header is damaged or needs no
+    repair.
   """
   found = header_segments(jpeg)
   one_pass = any(segment.marker in BASELINE for segment in found)
@@ -38,15 +42,15 @@ def repair_header(jpeg: bytes) -> bytes:
 
 
 def without_bytes_before_end(jpeg: bytes, warning: str) -> bytes | None:
-  """Leave out the bytes that libjpeg passed over at the end of an image.
+  """Remove the bytes that libjpeg ignored at the end of an image.
 
   Args:
-    jpeg: A file that it warned of.
-    warning: Its text.
+    jpeg: File that libjpeg warned about.
+    warning: Text of the warning.
 
   Returns:
-    A shorter file; None where the warning is of something else. It may still
-    have a few of the bytes: libjpeg reads ahead, and counts the rest.
+    A shorter file; None if the warning has another cause. A few of the bytes
+    may remain, because libjpeg reads ahead and counts only the rest.
   """
   told = _BEFORE_END.search(warning)
   end = find_end(jpeg) if told else None

@@ -1,7 +1,7 @@
-"""A JPEG that ends where its rows are no longer needed.
+"""Decoding of the first rows of a JPEG only.
 
-The rows of a JPEG come in order, so with a lower height in its header it is
-decoded down to there and no further; each row above is as it was.
+The rows of a JPEG come in order. With a lower height in its header, a decoder
+stops there, and the rows above keep their pixels.
 """
 
 import struct
@@ -16,49 +16,52 @@ _MOST_SAMPLING = 4
 
 
 class HeightField(NamedTuple):
-  """Where the height of a JPEG is written, and what it counts in.
+  """The height field in the header of a JPEG.
 
   Attributes:
-    offset: Place of the two bytes in the file.
+    offset: Offset of the field's two bytes in the file.
     height: Number of rows, in pixels.
-    unit: HeightField that are coded together.
+    unit: Number of rows that are coded together.
   """
 
   offset: int
   height: int
   unit: int
 
-  def needed(self, rows: int) -> int:
-    """Return the height to write where the first `rows` are needed.
+  def rounded_up(self, rows: int) -> int:
+    """Round a number of rows up to whole units, at most the height.
 
-    >>> HeightField(0, 375, 16).needed(100), HeightField(0, 375, 16).needed(370)
+    >>> field = HeightField(offset=0, height=375, unit=16)
+    >>> field.rounded_up(100), field.rounded_up(370)
     (112, 375)
     """
     return min(-(-rows // self.unit) * self.unit, self.height)
 
-  def cut(self, jpeg: bytes, height: int) -> bytearray:
-    """Return the file with another height."""
+  def replaced(self, jpeg: bytes, height: int) -> bytearray:
+    """Copy the file with another height in its header."""
     data = bytearray(jpeg)
     struct.pack_into(">H", data, self.offset, height)
     return data
 
 
 def find_height_field(jpeg: bytes) -> HeightField | None:
-  """Find where a JPEG's height is written.
+  """Find the height field of a JPEG.
 
   Args:
-    jpeg: Any bytes; nothing is raised for those that are no JPEG.
+    jpeg: Any bytes.
 
   Returns:
-    The place; None where the rows cannot be cut: in a file whose image is coded
-    in several passes, and in one whose header is damaged.
+    The field; None if the first rows cannot be decoded alone: the image is
+    coded in several passes, the header is damaged, or the bytes are no JPEG.
   """
   found = header_segments(jpeg)
   frames = [segment for segment in found if segment.marker in BASELINE]
-  return _rows(jpeg, frames[0], found[-1]) if len(frames) == 1 else None
+  return _height_field(jpeg, frames[0], found[-1]) if len(frames) == 1 else None
 
 
-def _rows(jpeg: bytes, frame: Segment, scan: Segment) -> HeightField | None:
+def _height_field(
+  jpeg: bytes, frame: Segment, scan: Segment
+) -> HeightField | None:
   first = frame.body + _FRAME.size
   if first > frame.end or scan.body == scan.end:
     return None
@@ -71,6 +74,6 @@ def _rows(jpeg: bytes, frame: Segment, scan: Segment) -> HeightField | None:
     return None
   if jpeg[scan.body] != components:  # another scan follows, with the same rows
     return None
-  # A single component is coded block by block, whatever its sampling says.
+  # A single component is coded block by block, whatever its sampling factor.
   down = max(samplings) if components > 1 else 1
   return HeightField(frame.body + 1, height, _BLOCK * down)

@@ -1,4 +1,4 @@
-"""The segments of a JPEG file, found as libjpeg finds them."""
+"""Segments of a JPEG file, found in the way of libjpeg."""
 
 import re
 import struct
@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 BASELINE = (0xC0, 0xC1)
-"""Frames of one pass over the image, Huffman-coded."""
+"""Markers of frames with one pass over the image, Huffman-coded."""
 START_OF_SCAN = 0xDA
 END_OF_IMAGE = 0xD9
 EXIF = 0xE1
 
-# A marker of a segment. Restarts (D0 to D7) and 01, which have no length, are
-# passed over like the bytes of a scan.
+# A segment's marker. Restarts (D0 to D7) and 01 have no length and are skipped
+# like the bytes of a scan.
 _MARKER = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
 _START_OF_IMAGE = 0xD8
 _MOST_SEGMENTS = 4096  # the scans and ICC profiles of real files take hundreds
@@ -35,15 +35,15 @@ class Segment(NamedTuple):
 
 
 def header_segments(jpeg: bytes) -> list[Segment]:
-  r"""List the segments of a header, of which the first scan's is the last.
+  r"""List the segments of a header, up to the first scan's.
 
-  Bytes between segments are passed over, as libjpeg passes over them.
+  Bytes between segments are skipped, as libjpeg does.
 
   Args:
-    jpeg: Any bytes; nothing is raised for those that are no JPEG.
+    jpeg: Any bytes.
 
   Returns:
-    The segments; none where the header is damaged.
+    The segments; an empty list if the header is damaged.
 
   >>> scan = b"\xff\xda\0\x08\1\0\0\0\77\0"
   >>> [segment] = header_segments(b"\xff\xd8" + b"extraneous" + scan)
@@ -62,7 +62,7 @@ def find_end(jpeg: bytes) -> int | None:
   """Find the marker at the end of an image, behind its scans.
 
   Returns:
-    Its offset; None where there is none.
+    Offset of the marker; None if there is none.
   """
   last = None
   for segment in _segments(jpeg):

@@ -1,4 +1,4 @@
-"""How EXIF says that an image is to be turned."""
+"""EXIF orientations of images."""
 
 import struct
 from typing import NamedTuple
@@ -8,7 +8,7 @@ import numpy as np
 from .jpeg_segments import EXIF, header_segments
 
 Box = tuple[int, int, int, int]
-"""Row and column of the first pixel, height and width."""
+"""(y, x, height, width) of a rectangle, in pixels."""
 
 _EXIF_START = b"Exif\0\0"
 _BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
@@ -18,12 +18,12 @@ _ENTRY = 12  # bytes: tag, type, count and value
 
 
 class Orientation(NamedTuple):
-  """Swap rows and columns, then mirror.
+  """A swap of rows and columns, followed by mirrors.
 
   Attributes:
-    swap: Whether rows become columns.
-    mirror_y: Whether the last row then comes first.
-    mirror_x: Whether the last column then comes first.
+    swap: True if rows become columns.
+    mirror_y: True if the last row then comes first.
+    mirror_x: True if the last column then comes first.
   """
 
   swap: bool
@@ -31,13 +31,13 @@ class Orientation(NamedTuple):
   mirror_x: bool
 
   def apply(self, pixels: np.ndarray) -> np.ndarray:
-    """Reorient an image.
+    """Swap and mirror an image.
 
     Args:
-      pixels: Any dtype, [h, w, c].
+      pixels: Image of any dtype, [h, w, c].
 
     Returns:
-      A view, [w, h, c] with `swap`, else [h, w, c].
+      A view, [w, h, c] with `swap`, otherwise [h, w, c].
 
     >>> rows = np.arange(6).reshape(2, 3, 1)
     >>> ORIENTATIONS[6].apply(rows)[..., 0].tolist()  # a quarter to the right
@@ -48,12 +48,15 @@ class Orientation(NamedTuple):
     return pixels[:: -1 if self.mirror_y else 1, :: -1 if self.mirror_x else 1]
 
   def undo(self, box: Box, height: int, width: int) -> Box:
-    """Find where the pixels of a box are before they are turned.
+    """Find the box whose pixels `apply` moves to the given box.
 
     Args:
-      box: Within the turned image.
-      height: Height of the turned image.
-      width: Width of the turned image.
+      box: Box in the oriented image.
+      height: Height of the oriented image.
+      width: Width of the oriented image.
+
+    Returns:
+      Box in the stored image.
     """
     y, x, h, w = box
     if self.mirror_y:
@@ -73,14 +76,14 @@ ORIENTATIONS = {
   7: Orientation(True, True, True),
   8: Orientation(True, True, False),
 }
-"""By EXIF's orientation (CIPA DC-008, 4.6.4, tag 274)."""
+"""Orientations by EXIF's number (CIPA DC-008, 4.6.4, tag 274)."""
 
 
 def jpeg_orientation(jpeg: bytes) -> Orientation:
-  """Find how a JPEG's EXIF says that it is to be turned.
+  """Read the orientation from a JPEG's EXIF segment.
 
   Returns:
-    Its turn; none at all where there is no EXIF, or a damaged one.
+    The orientation; the identity if EXIF is absent or damaged.
   """
   for segment in header_segments(jpeg):
     if segment.marker == EXIF:
@@ -93,7 +96,7 @@ def jpeg_orientation(jpeg: bytes) -> Orientation:
 
 
 def _orientation(tiff: bytes) -> int:
-  """Read the orientation in the first directory of a TIFF file; 0 is none."""
+  """Read the orientation's number from a TIFF's first directory; 0 if none."""
   order = _BYTE_ORDERS.get(tiff[:4])
   if order is None or len(tiff) < 8:
     return 0

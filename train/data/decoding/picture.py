@@ -1,4 +1,4 @@
-"""From the bytes of an image file to the pixels of a part of it."""
+"""Decoding of an image file, whole or in part."""
 
 import cv2
 import numpy as np
@@ -12,32 +12,34 @@ from .png_checksums import START as PNG_START
 from .png_checksums import check_png
 
 MOST_PIXELS = 100_000_000
-"""A larger image is refused before it is decoded: it would take 300 MB."""
+"""Largest image to decode; decoded it takes 300 MB."""
 
 _DEFAULT = Decoding()
 
-# Else OpenCV prints of a damaged file what the error says.
+# OpenCV would print the error of a damaged file to the terminal, too.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 class Picture:
   """An image whose size is known before it is decoded.
 
-  A file is known by its content, not by its name: ImageNet has a PNG that is
-  called .JPEG. Grey, CMYK and 16-bit images become 8 bits of red, green and
-  blue. An animation gives its first frame. Files other than JPEGs are decoded
-  at once.
+  The content decides the format, not the name: ImageNet has a PNG file named
+  .JPEG. Grey, CMYK and 16-bit images become 8 bits of red, green and blue. An
+  animation gives its first frame. The constructor decodes every format but
+  JPEG at once.
 
   Args:
-    image: Pixels, uint8 [h, w, 3], or a JPEG, PNG, WebP or BMP file.
-    decoding: How to decode a file.
+    image: Pixels, uint8 [h, w, 3], or the bytes of a JPEG, PNG, WebP or BMP
+      file.
+    decoding: Options for decoding a file.
 
   Attributes:
     height: Number of rows, in pixels.
     width: Number of columns, in pixels.
 
   Raises:
-    BadExampleError: no image file, a damaged one, or over 100 megapixels.
+    BadExampleError: The bytes are no image file, are damaged, or hold over 100
+      megapixels.
 
   >>> import simplejpeg
   >>> jpeg = simplejpeg.encode_jpeg(np.zeros((600, 900, 3), np.uint8))
@@ -73,24 +75,24 @@ class Picture:
       self.height, self.width = self.width, self.height
 
   def resize(self, box: Box, out: np.ndarray) -> None:
-    """Resize the pixels in a box to a square; bicubic, and clipped to 8 bits.
+    """Resize the pixels of a box to a square; bicubic, clipped to 8 bits.
 
-    The cubic is Keys' with a = -0.75, aligned at the centres of pixels, without
-    antialiasing. Where the box has at least twice the resolution each way, a
-    JPEG is decoded at a half, a quarter or an eighth. That averages fine
-    detail, which else is aliased, and moves the edges of the box by up to half
-    of a reduced pixel.
+    The cubic is Keys' with a = -0.75, with aligned pixel centres and without
+    antialiasing. If the box has at least twice the resolution in both
+    directions, a JPEG is decoded at a half, a quarter or an eighth. That
+    averages fine detail instead of aliasing it, and moves the edges of the box
+    by up to half of a reduced pixel.
 
-    TensorFlow 1's `resize_bicubic` has the same cubic, aligned at the corners
-    of pixels. `tf.image.resize` has a = -0.5 and is aligned at the centres.
-    README.md has the distances.
+    TensorFlow 1's `resize_bicubic` has the same cubic with aligned pixel
+    corners. `tf.image.resize` has a = -0.5 and aligned centres.
+    docs/how-to/data.md has the distances.
 
     Args:
-      box: Within the image.
-      out: uint8 [resolution, resolution, 3], is written.
+      box: Box within the image.
+      out: Result to write, uint8 [resolution, resolution, 3].
 
     Raises:
-      BadExampleError: see `decode`.
+      BadExampleError: The file is truncated or damaged.
     """
     pixels = self._cut(box, len(out))
     if pixels.shape == out.shape:
@@ -104,22 +106,22 @@ class Picture:
     """Decode all pixels.
 
     Args:
-      reduction: 1, 2, 4 or 8: decode a JPEG at so much less of its height and
-        width, rounded up, which averages and takes less time. Other files are
-        whole.
+      reduction: Factor that divides a JPEG's height and width, rounded up: 1,
+        2, 4 or 8. libjpeg averages pixels, which takes less time. Other files
+        are decoded whole.
 
     Returns:
-      uint8 [h, w, 3].
+      Pixels, uint8 [h, w, 3].
 
     Raises:
-      BadExampleError: truncated or damaged.
+      BadExampleError: The file is truncated or damaged.
     """
     if isinstance(self._image, np.ndarray):
       return self._image
     return self._orientation.apply(self._image.decode(reduction))
 
   def _cut(self, box: Box, least: int) -> np.ndarray:
-    """Cut a box out, reduced to no less than `least` each way, not turned."""
+    """Cut out a box as stored, reduced to at least `least` pixels each way."""
     box = self._orientation.undo(box, self.height, self.width)
     if isinstance(self._image, np.ndarray):
       y, x, height, width = box

@@ -1,6 +1,6 @@
-"""The checksums of a PNG file.
+"""Checksums of PNG files.
 
-libpng compares them too, but prints to the terminal.
+libpng compares them too, but reports a difference on the terminal only.
 """
 
 import struct
@@ -18,10 +18,10 @@ def check_png(data: bytes) -> None:
   """Compare the checksums of all chunks that hold the image.
 
   Args:
-    data: A file that begins with `START`.
+    data: Bytes of a file that begins with `START`.
 
   Raises:
-    BadExampleError: a checksum differs, or the file ends before its last chunk.
+    BadExampleError: A checksum differs, or the file ends before its last chunk.
   """
   at = len(START)
   kind = b""

@@ -1,4 +1,4 @@
-"""Examples that cannot be used: stop at them, or leave out a few."""
+"""Bad examples: stop at the first, or skip a few."""
 
 import threading
 
@@ -6,10 +6,10 @@ from ...errors import UsageError
 
 
 class Skips:
-  """A list of the examples that were left out, up to a number of them.
+  """The bad examples that were skipped, up to a limit.
 
   Args:
-    most: How many different ones; with 0 the first is an error.
+    limit: Largest number of different examples; with 0 the first raises.
 
   >>> skips = Skips(1)
   >>> skips.add("a.jpg", "truncated")
@@ -18,8 +18,8 @@ class Skips:
   'skipped 1 bad example: a.jpg: truncated'
   """
 
-  def __init__(self, most: int):
-    self._most = most
+  def __init__(self, limit: int):
+    self._limit = limit
     self._reasons: dict[str, str] = {}
     self._lock = threading.Lock()
 
@@ -28,28 +28,32 @@ class Skips:
 
   @property
   def reasons(self) -> dict[str, str]:
-    """Copy the reason for each example left out, by its place."""
+    """Reason for each skipped example, by its place; a copy."""
     with self._lock:
       return dict(self._reasons)
 
   def add(self, where: str, reason: object) -> None:
-    """Count an example; safe to call from threads.
+    """Add a skipped example; threads may call this at the same time.
+
+    Args:
+      where: Place of the example: its file and record.
+      reason: Reason to skip it.
 
     Raises:
-      UsageError: it is one too many; the message has its place and the reason.
+      UsageError: The limit is exceeded; the message has place and reason.
     """
     with self._lock:
       if where in self._reasons:
         return
-      if len(self._reasons) >= self._most:
+      if len(self._reasons) >= self._limit:
         raise UsageError(
-          f"{where}: {reason}; to leave out bad images give --data.skip-bad a "
-          f"number above {self._most}"
+          f"{where}: {reason}; exceeded --data.skip-bad {self._limit}, give a "
+          "larger number to skip bad images"
         )
       self._reasons[where] = str(reason)
 
   def summary(self) -> str:
-    """Name all of them in one line."""
+    """Name all skipped examples in one line."""
     count = len(self._reasons)
     each = "; ".join(f"{w}: {r}" for w, r in self._reasons.items())
     return f"skipped {count} bad example{'s' * (count != 1)}: {each}"

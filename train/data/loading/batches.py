@@ -1,4 +1,4 @@
-"""The batch protocol: one process's share of the global batches of a run."""
+"""Batches for training and evaluation: one process's share of each."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -26,9 +26,9 @@ OP_VALUES = "op_values"
 class TrainBatches:
   """An endless iterator of training batches that can be saved and resumed.
 
-  Made by `train_batches`. Its state is the number of examples handed out, over
-  all processes, with the seed and the data's size and listing, to know the run
-  by.
+  `train_batches` makes one. The state holds the number of examples consumed by
+  all processes, and identifies the run by its seed and the data's size and
+  listing.
   """
 
   def __init__(
@@ -52,17 +52,26 @@ class TrainBatches:
     return batch
 
   def state(self) -> dict[str, int | str]:
-    """Where the next batch begins; fit for JSON and equal on all processes."""
+    """Return the state at the next batch: JSON, equal on all processes."""
     return {"position": self._position, **self._identity}
 
   def check(self, state: Any) -> None:
-    """Raise ValueError unless `state` could be one of this run's batches."""
+    """Check that `state` could be a state of this run.
+
+    Raises:
+      ValueError: It could not; its seed, examples and listing are not compared.
+    """
     mine = self.state()
     if not isinstance(state, dict) or state.keys() != mine.keys():
-      raise ValueError(f"the data state is not of {', '.join(mine)}: {state!r}")
+      raise ValueError(
+        f"the data state has other keys than {', '.join(mine)}: {state!r}"
+      )
     for name, value in mine.items():
-      if type(state[name]) is not type(value):  # a bool is no int
-        raise ValueError(f"the data state has {name} {state[name]!r}")
+      if type(state[name]) is not type(value):  # a bool is no int here
+        raise ValueError(
+          f"the data state has {name} {state[name]!r}, expected a "
+          f"{type(value).__name__}"
+        )
     position = state["position"]
     if not 0 <= position < 2**63 or position % self._batch_size:
       raise ValueError(
@@ -71,11 +80,11 @@ class TrainBatches:
       )
 
   def restore(self, state: dict[str, Any]) -> None:
-    """Go on as the iterator whose `state` this is would have gone on.
+    """Continue as the iterator that returned `state` would have continued.
 
     Raises:
-      ValueError: it is no state, see `check`.
-      UsageError: the state is of another seed or of other examples.
+      ValueError: `state` is no state, see `check`.
+      UsageError: `state` has another seed or other examples.
     """
     self.check(state)
     for name, mine in self._identity.items():
@@ -88,12 +97,12 @@ class TrainBatches:
     self._batches = self._start(self._position)
 
   def close(self) -> None:
-    """End the threads; the iterator is then at its end."""
+    """End the threads and the iteration."""
     self._batches.close()  # type: ignore[attr-defined]
 
 
 class EvalBatches:
-  """The batches of one pass over a split; made by `eval_batches`."""
+  """The batches of one pass over a split, from `eval_batches`."""
 
   def __init__(
     self,
@@ -112,12 +121,12 @@ class EvalBatches:
     return self._start()
 
   def check(self) -> None:
-    """Read the label and the image's header of each example of the batches.
+    """Read the label and the image header of every example.
 
     No pixels are decoded, so this takes as long as reading the files.
 
     Raises:
-      UsageError: a label is out of range, or too many examples are bad.
+      UsageError: A label is out of range, or too many examples are bad.
     """
     self._check()
 
@@ -137,27 +146,27 @@ def train_batches(
   process_index: int = 0,
   process_count: int = 1,
 ) -> TrainBatches:
-  """This process's share of an endless run of shuffled training batches.
+  """Make this process's share of an endless run of training batches.
 
-  Each epoch has a new order of all the examples; each example comes once in
-  each epoch. A batch may reach over the end of an epoch, so none is dropped.
-  The global batch at a step, augmentation included, depends on (seed, step)
-  alone; process p has its p-th contiguous part.
+  Each epoch shuffles all examples anew, and each example comes once in each
+  epoch. A batch may cross the end of an epoch, so no example is dropped. The
+  global batch at a step, augmentation included, depends on (seed, step) alone;
+  process p has its p-th contiguous part.
 
   Args:
-    source: Where the examples come from.
+    source: Source of the examples.
     batch_size: Images in a global batch.
     resolution: Height and width of the images, in pixels.
-    seed: Of order and augmentation, in [0, 2**64).
-    crop: "resized", "shift" or "none"; see `augment.train_image`.
-    flip: Mirror half of the images left to right.
-    policy: What is done to the images then.
-    augment_later: Do not do it, but let the batches say what is to be done:
-      "op_ids" and "op_values", as `device_augment.encode_ops` gives them.
-    order: Which example comes when; None shuffles each epoch anew.
-    skips: Counts examples that cannot be used; instead of one the next that can
-      is taken, in the source's order. None stops at the first.
-    process_index: Of this process, in [0, process_count).
+    seed: Seed of order and augmentation, in [0, 2**64).
+    crop: Training crop, "resized", "shift" or "none"; see `train_image`.
+    flip: True to mirror half of the images left to right.
+    policy: Operations after crop and mirror; None applies none.
+    augment_later: True to leave the operations to the device. The batches then
+      hold them as "op_ids" and "op_values", see `device_augment.encode_ops`.
+    order: Order of the examples; None shuffles each epoch.
+    skips: Collects bad examples, each replaced by the next good one in the
+      source's order. None raises at the first.
+    process_index: Index of this process, in [0, process_count).
     process_count: Number of processes that share the batch.
 
   Returns:
@@ -166,7 +175,7 @@ def train_batches(
 
   Raises:
     UsageError: batch_size does not divide by process_count, or the seed is out
-      of range; from the iterator, that there are too many bad examples.
+      of range; from the iterator: too many examples are bad.
 
   >>> from podscale.train.data import Synthetic
   >>> batches = train_batches(
@@ -183,7 +192,7 @@ def train_batches(
   share = _share(batch_size, process_index, process_count)
   examples = len(source)
   if not 0 <= seed < 2**64:
-    raise UsageError(f"seed must be in [0, 2**64), got {seed}")
+    raise UsageError(f"the seed must be in [0, 2**64), got {seed}")
 
   order = Shuffled(examples, seed) if order is None else order
   skips = Skips(0) if skips is None else skips
@@ -218,9 +227,8 @@ def train_batches(
         pixels = apply_ops(pixels, policy.draw(numbers[row][NUMBERS:]))
       part["image"][row] = pixels
     if policy and augment_later:
-      from ..augment.device_augment import (
-        encode_ops,
-      )  # late: JAX takes a second
+      # Late, because importing JAX takes a second.
+      from ..augment.device_augment import encode_ops
 
       ops = [policy.draw(row[NUMBERS:]) for row in numbers]
       part[OP_IDS][:], part[OP_VALUES][:] = encode_ops(ops, policy.layers)
@@ -250,27 +258,27 @@ def eval_batches(
   process_index: int = 0,
   process_count: int = 1,
 ) -> EvalBatches:
-  """This process's share of one pass over a split, in order.
+  """Make this process's share of one pass over a split, in order.
 
   Over all processes each example comes exactly once. Every process has the same
-  number of batches; what is beyond the last example is a black image with label
-  -1, and a batch may hold nothing else.
+  number of batches. Beyond the last example a batch is padded with black images
+  of label -1; a whole batch may be padding.
 
   Args:
-    source: Where the examples come from.
+    source: Source of the examples.
     batch_size: Images in a global batch.
     resolution: Height and width of the images, in pixels.
-    skips: Counts examples that cannot be used; such a one becomes padding. None
-      stops at the first.
-    process_index: Of this process, in [0, process_count).
+    skips: Collects bad examples, each replaced by padding. None raises at the
+      first.
+    process_index: Index of this process, in [0, process_count).
     process_count: Number of processes that share the batch.
 
   Returns:
-    An iterable with a length, of batches as those of `train_batches`.
+    An iterable with a length; its batches have the form of `train_batches`.
 
   Raises:
-    UsageError: batch_size does not divide by process_count; from the iterator,
-      that there are too many bad examples.
+    UsageError: batch_size does not divide by process_count; from the iterator:
+      too many examples are bad.
 
   >>> from podscale.train.data import Synthetic
   >>> batches = eval_batches(

@@ -1,4 +1,4 @@
-"""Examples kept in memory from the first time they are read."""
+"""A cache of examples in memory."""
 
 import os
 import threading
@@ -7,14 +7,14 @@ from ..source import Example, Source
 
 
 class InMemory:
-  """A source whose examples are read once and kept, as long as they fit.
+  """A source that keeps its examples in memory once read, while they fit.
 
-  Files are kept as they are, not decoded: a fifth of the bytes. Threads that
-  ask for the same example at the same time may each read it; one is kept.
+  The cache keeps files, not pixels: a fifth of the bytes. Threads that ask for
+  the same example at the same time may each read it; the cache keeps one.
 
   Args:
-    source: To read from.
-    most_bytes: To keep; what comes after is read again each time.
+    source: Source to read from.
+    most_bytes: Largest size of the cache; further examples are read each time.
 
   >>> from podscale.train.data import Synthetic
   >>> kept = InMemory(Synthetic(4, resolution=8), most_bytes=1_000)
@@ -28,7 +28,7 @@ class InMemory:
     self._examples: dict[int, Example] = {}
     self._lock = threading.Lock()
     self.bytes = 0
-    """Of the images kept."""
+    """Size of the images in the cache."""
     self.num_classes = source.num_classes
     self.class_names = source.class_names
     self.mean = source.mean
@@ -57,12 +57,12 @@ class InMemory:
     return example
 
   def where(self, index: int) -> str:
-    """Where the source has it from."""
+    """Name the place of an example, see `Source.where`."""
     return self._source.where(index)
 
 
 def free_memory() -> int:
-  """Bytes that this machine could still give, by its own estimate."""
+  """Read the system's estimate of its free memory, in bytes."""
   try:
     with open("/proc/meminfo", encoding="ascii") as lines:
       sizes = dict(line.split(":") for line in lines)

@@ -21,17 +21,17 @@ DeviceBatch = dict[str, jax.Array]
 
 
 class DevicePrefetch:
-  """An iterator of batches that a thread puts on the devices ahead of time.
+  """An iterator of batches that a thread copies to the devices ahead of time.
 
-  On the devices are the batch in use, two more and the one that the thread is
-  putting there. What fails in the thread is raised at the batch's turn, and
-  from then on.
+  The devices hold the batch in use, two more, and the one that the thread is
+  copying. An error in the thread is raised at the turn of its batch, and at
+  every later call.
 
   Args:
-    batches: A generator or `TrainBatches`; nothing else may use it then, and
-      the feed closes it.
-    to_devices: Puts one on the devices.
-    state: Tells where the batches stand, in the thread.
+    batches: A generator or `TrainBatches`, used by this object alone, which
+      closes it.
+    to_devices: Copies a batch to the devices.
+    state: Returns the state of `batches`; called in the thread.
   """
 
   def __init__(
@@ -44,7 +44,7 @@ class DevicePrefetch:
     self._to_devices = to_devices
     self._state_of_batches = state
     self._state = state()
-    self._item: Any = None  # the next, once it is ready
+    self._item: Any = None  # the next batch, once it is ready
     self._ready: queue.Queue = queue.Queue(_AHEAD)
     self._closing = threading.Event()
     self._thread = threading.Thread(
@@ -65,21 +65,28 @@ class DevicePrefetch:
     return batch
 
   def wait(self, seconds: float) -> bool:
-    """Wait for the next batch so long; whether `next` has it, or an error."""
+    """Wait for the next batch.
+
+    Args:
+      seconds: Longest time to wait.
+
+    Returns:
+      True if `next` would return a batch or raise at once.
+    """
     if self._item is None:
       with contextlib.suppress(queue.Empty):
         self._item = self._ready.get(timeout=seconds)
     return self._item is not None
 
   def state(self) -> dict[str, Any]:
-    """That of the batches after the last one handed out, to resume from."""
+    """Return the state of the batches behind the last one returned."""
     return dict(self._state)
 
   def close(self) -> None:
-    """End the thread, which finishes the batch it is at, and the batches.
+    """End the thread after its current batch, and close the batches.
 
-    A thread that is still at it after some seconds, as its disk may hang, is
-    left to the end of the process.
+    A thread that does not end within some seconds, because its disk hangs,
+    lives until the process ends.
     """
     self._closing.set()
     self._thread.join(_CLOSE_SECONDS)
@@ -93,7 +100,7 @@ class DevicePrefetch:
         if self._closing.is_set():
           return
       self._put(StopIteration())
-    except BaseException as error:  # the step that wants it raises it
+    except BaseException as error:  # `next` raises it
       self._put(error)
 
   def _put(self, item: Any) -> None:
@@ -106,13 +113,15 @@ class DevicePrefetch:
 
 
 def next_batch(batches: DevicePrefetch, stop: Stop) -> DeviceBatch | None:
-  """Take the feed's next batch; None where the run is to stop.
+  """Take the next batch, unless the run is to stop.
 
-  All processes call this equally often and get a batch or None together. Where
-  it is None the feed is as it was.
+  All processes call this equally often, and all get a batch or all get None.
+
+  Returns:
+    The batch; None if the run is to stop, and then no batch is taken.
 
   Raises:
-    StopIteration: there are no more.
+    StopIteration: The batches have ended.
   """
   while not (batches.wait(_WAIT_SECONDS) or stop.cannot_wait()):
     pass
@@ -123,10 +132,10 @@ def next_batch(batches: DevicePrefetch, stop: Stop) -> DeviceBatch | None:
 
 
 class DataWait:
-  """How long the devices waited for data.
+  """The time for which the devices waited for data.
 
-  The host may be ahead of the devices, and then its waiting costs nothing: only
-  what it waits after they have done the last step counts.
+  While the devices are busy, the host's waiting costs nothing. Only the time
+  after the devices have finished the last step counts.
   """
 
   def __init__(self):
@@ -135,7 +144,13 @@ class DataWait:
   def next(
     self, batches: DevicePrefetch, stop: Stop, last: jax.Array | None
   ) -> DeviceBatch | None:
-    """The `next_batch`; `last` is a result of the step before."""
+    """Take the next batch, see `next_batch`, and measure the wait.
+
+    Args:
+      batches: Batches on the devices.
+      stop: Signals of the run.
+      last: A result of the step before; None before the first step.
+    """
     begin = time.perf_counter()
     batch = next_batch(batches, stop)
     if last is None or last.is_ready():  # type: ignore[attr-defined]

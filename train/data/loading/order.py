@@ -1,8 +1,8 @@
-"""The order of the examples, by position.
+"""Order of the examples.
 
 A position counts the examples of a run from 0, over all processes and epochs.
-Which example comes there is a pure function of (seed, position), so that
-resuming is exact and the number of processes or threads changes nothing.
+The example at a position is a pure function of (seed, position), so resuming is
+exact, and the number of processes or threads changes nothing.
 """
 
 import abc
@@ -15,48 +15,48 @@ _MOST_SHARDS = 1024
 
 
 class Order(Protocol):
-  """Which example comes at a position: `order[position]` is its index."""
+  """An order of examples: `order[position]` is the index of the example."""
 
   def __getitem__(self, position: int, /) -> int: ...
 
 
 class _EpochOrder(abc.ABC):
-  """An order that is made for a whole epoch at a time."""
+  """An order computed for one epoch at a time."""
 
   def __init__(self, examples: int, seed: int):
     self._examples = examples
     self._seed = seed
     self._orders: dict[int, np.ndarray] = {}
-    # Sorting a large epoch takes a while: one thread does it, the others wait.
+    # Sorting a large epoch takes long, so one thread sorts and the others wait.
     self._lock = threading.Lock()
 
   def __getitem__(self, position: int) -> int:
     epoch, place = divmod(position, self._examples)
     with self._lock:
       if epoch not in self._orders:
-        # The last one stays: a batch may reach over an epoch's end.
+        # Keep the epoch before, because a batch may cross the epoch's end.
         self._orders = dict(list(self._orders.items())[-1:])
         self._orders[epoch] = self._order(epoch)
       return int(self._orders[epoch][place])
 
   @abc.abstractmethod
   def _order(self, epoch: int) -> np.ndarray:
-    """Arrange the examples of an epoch."""
+    """Compute the order of an epoch: the index at each place."""
 
   def _shuffle(self, epoch: int) -> np.ndarray:
     """Draw a permutation of the examples."""
-    # NumPy promises that raw bits stay the same in later versions; it does not
-    # promise it of Generator.permutation.
+    # NumPy guarantees stable raw bits across versions, but not a stable
+    # Generator.permutation.
     bits = np.random.Philox(key=[self._seed, epoch + 1])
     return np.argsort(bits.random_raw(self._examples), kind="stable")
 
 
 class Shuffled(_EpochOrder):
-  """All examples in a new order for each epoch.
+  """An order that shuffles all examples in each epoch.
 
   Args:
     examples: Number of examples in an epoch.
-    seed: In [0, 2**64).
+    seed: Seed in [0, 2**64).
 
   >>> order = Shuffled(5, seed=0)
   >>> sorted(order[position] for position in range(5, 10))
@@ -70,20 +70,20 @@ class Shuffled(_EpochOrder):
 class ShuffledInShards(_EpochOrder):
   """A shuffled order in which each row of the batches keeps its examples.
 
-  A process then reads the same examples in all epochs, and may keep them in
-  memory. The examples are cut into shards, and each shard has the same few
-  rows of every batch. How they are cut depends on the batch size alone, so the
-  batches are the same for any number of processes.
+  A process reads the same examples in all epochs and may keep them in memory.
+  The examples are divided into shards, and each shard owns the same few rows of
+  every batch. The division depends on the batch size alone, so the batches are
+  the same for any number of processes.
 
-  Every example comes exactly once in an epoch. Where an epoch is no whole
-  number of batches, some shards have fewer rows in it than examples and others
-  more, so the last few examples of the former come in rows of the latter: at
-  most `batch_size` different ones over all epochs. Of a set as small as that,
-  most examples do.
+  Every example comes exactly once in an epoch. If an epoch is no whole number
+  of batches, some shards have more examples than rows in it and others fewer.
+  The last few examples of the former then move to rows of the latter: at most
+  `batch_size` different examples over all epochs. In a data set of about that
+  size, most examples move.
 
   Args:
     examples: Number of examples in an epoch.
-    seed: In [0, 2**64).
+    seed: Seed in [0, 2**64).
     batch_size: Images in a global batch.
 
   >>> order = ShuffledInShards(12, seed=0, batch_size=4)
@@ -98,7 +98,7 @@ class ShuffledInShards(_EpochOrder):
     index = np.arange(examples)
     bounds = examples * np.arange(self._shards + 1) // self._shards
     self._sizes = np.diff(bounds)
-    # NumPy sorts 16-bit integers, stably, in a tenth of the time.
+    # A stable sort of 16-bit integers takes a tenth of the time.
     self._home = np.repeat(
       np.arange(self._shards, dtype=np.uint16), self._sizes
     )
@@ -124,6 +124,6 @@ class ShuffledInShards(_EpochOrder):
 
 
 def _count_shards(examples: int, batch_size: int) -> int:
-  """Find the most that divide the batch, so that most process counts fit."""
+  """Find the largest number of shards that divides the batch size."""
   most = min(_MOST_SHARDS, examples)
   return next(n for n in range(most, 0, -1) if batch_size % n == 0)

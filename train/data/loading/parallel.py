@@ -1,4 +1,4 @@
-"""Work shared out over all cores, its results in order."""
+"""A map over all cores with its results in order."""
 
 import collections
 from collections.abc import Callable, Iterable, Iterator
@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from .prefetch import cores, one_thread_per_image
 
-_AHEAD = 4  # items under way for each core
+_AHEAD = 4  # items in flight for each core
 
 
 def map_in_threads[Item, Result](
@@ -14,13 +14,13 @@ def map_in_threads[Item, Result](
 ) -> Iterator[Result]:
   """Yield `function(item)` for each item, in order, computed by all cores.
 
-  A few items for each core are under way at a time. Closing the iterator, or an
-  exception from `function`, waits for those and starts no more.
+  A few items for each core are in flight. Closing the iterator, or an exception
+  from `function`, waits for these and starts no more.
 
   Args:
-    function: Called from several threads; pays where it releases the GIL, as
-      decoders and checksums do.
-    items: Its arguments, taken one at a time.
+    function: Function that several threads call; threads help only if it
+      releases the GIL, as decoders and checksums do.
+    items: Arguments of the function, taken one at a time.
 
   >>> list(map_in_threads(abs, [-1, 2, -3]))
   [1, 2, 3]

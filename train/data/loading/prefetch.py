@@ -1,4 +1,4 @@
-"""Batches made ahead of time by a pool of threads."""
+"""Batches that a pool of threads makes ahead of time."""
 
 import collections
 import os
@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 Batch = dict[str, np.ndarray]
-"""{"image": uint8 [n, h, w, 3], "label": int32 [n]}; label -1 is padding. With
-augmentation on the device also its operations, see `device_augment`."""
+"""{"image": uint8 [n, h, w, 3], "label": int32 [n]}; label -1 is padding. For
+augmentation on the device also the operations, see `device_augment`."""
 
 _AHEAD = 2
 _CHUNK = 16
@@ -21,19 +21,19 @@ def prefetch(
   positions: Iterable[int],
   new_batch: Callable[[], Batch],
 ) -> Iterator[Batch]:
-  """Yield a batch for each position, two of them under way in the background.
+  """Yield a batch for each position, with two more in progress.
 
-  What fails in a thread is raised here, when the failed batch's turn comes.
-  Closing the iterator waits for the examples begun and drops the rest.
+  An error in a thread is raised here, at the turn of its batch. Closing the
+  iterator waits for the examples in progress and drops the rest.
 
   Args:
-    fill: Called as `fill(part, position)` from many threads, to write the
-      examples from `position` on into a part of a batch: at most 16 rows.
-    positions: Of the first example of each batch.
-    new_batch: Makes the arrays that are filled.
+    fill: Function that many threads call as `fill(part, position)`, to write
+      the examples from `position` on into at most 16 rows of a batch.
+    positions: Position of the first example of each batch.
+    new_batch: Function that allocates the arrays of a batch.
 
   Yields:
-    Batches in order, in arrays of their own, as JAX may hold on to them.
+    Batches in order. Each has arrays of its own, because JAX may keep them.
   """
   one_thread_per_image()
   pool = ThreadPoolExecutor(cores(), thread_name_prefix="podscale-data")
@@ -66,12 +66,12 @@ def prefetch(
 
 
 def one_thread_per_image() -> None:
-  """Keep OpenCV from sharing an image out: each core has one of its own."""
+  """Keep OpenCV from splitting an image: each core works on its own image."""
   cv2.setNumThreads(1)
 
 
 def cores() -> int:
-  """How many this process may use: as many threads fill batches."""
+  """Count the cores that this process may use; as many threads fill batches."""
   if hasattr(os, "sched_getaffinity"):
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1

@@ -1,8 +1,8 @@
-"""The random numbers of the examples, by position.
+"""Random numbers of the examples, by position.
 
-All that is random about the example at a position is a pure function of (seed,
-position), see `order`. Philox is counter-based (Salmon et al. 2011, "Parallel
-random numbers: as easy as 1, 2, 3"), so any position is reached at once.
+The random numbers of an example are a pure function of (seed, position), see
+`order`. Philox is counter-based (Salmon et al. 2011, "Parallel random numbers:
+as easy as 1, 2, 3"), so any position is reached at once.
 """
 
 import numpy as np
@@ -11,16 +11,16 @@ import numpy as np
 def uniform_numbers(
   seed: int, position: int, count: int, width: int
 ) -> np.ndarray:
-  """Random numbers for `count` examples from `position` on.
+  """Draw the random numbers of `count` examples from `position` on.
 
   Args:
-    seed: In [0, 2**64).
-    position: Of the first example.
+    seed: Seed in [0, 2**64).
+    position: Position of the first example.
     count: Number of examples.
-    width: Numbers for each example, a multiple of 4.
+    width: Random numbers for each example, a multiple of 4.
 
   Returns:
-    float64 [count, width], in [0, 1).
+    Numbers in [0, 1), float64 [count, width].
 
   >>> later = uniform_numbers(0, position=3, count=1, width=4)
   >>> bool((uniform_numbers(0, position=0, count=4, width=4)[3] == later).all())

@@ -41,7 +41,7 @@ def test_rows_are_found(file, unit):
 def test_a_cut_changes_the_height_alone():
   file = jpeg()
   found = find_height_field(file)
-  cut = found.cut(file, 32)
+  cut = found.replaced(file, 32)
   assert find_height_field(bytes(cut)).height == 32
   changed = np.flatnonzero(
     np.frombuffer(file, "u1") != np.frombuffer(cut, "u1")

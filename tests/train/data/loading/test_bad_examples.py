@@ -66,8 +66,8 @@ def test_the_first_bad_example_stops_with_place_reason_and_cure(run):
   with pytest.raises(UsageError) as error:
     run(Holed(5))
   assert str(error.value) == (
-    "shard, record 5: no image in it; to leave out bad images give "
-    "--data.skip-bad a number above 0"
+    "shard, record 5: no image in it; exceeded --data.skip-bad 0, "
+    "give a larger number to skip bad images"
   )
 
 
