@@ -160,7 +160,7 @@ def test_class_names_from_a_file(tmp_path):
   "text, message",
   [
     (b"a\nb\n", "has 2 class names, but the data has 3 classes"),
-    (b"\xff\xfe", "is no text in UTF-8"),
+    (b"\xff\xfe", "not a UTF-8 text file"),
     (None, "No such file or directory"),
   ],
 )

@@ -1,9 +1,9 @@
 """Images to train and evaluate on: sources, and batches made from them.
 
-A `Source` gives examples by index; `train_batches` and `eval_batches` make from
-it this process's share of the global batches, {"image": uint8 [n, h, w, 3],
-"label": int32 [n]}. Normalising is left to the device, with the source's `mean`
-and `std`: bytes are a quarter of the floats to ship.
+A `Source` returns examples by index. `train_batches` and `eval_batches` make
+this process's share of the global batches from it, {"image": uint8
+[n, h, w, 3], "label": int32 [n]}. The device normalises with the source's
+`mean` and `std`, because bytes are a quarter of the size of floats.
 """
 
 from .augment.policies import AutoAugment, Policy, RandAugment

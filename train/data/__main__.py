@@ -1,4 +1,4 @@
-"""The command line of data sets: `python -m podscale.train.data COMMAND`."""
+"""Command line of data sets: `python -m podscale.train.data COMMAND`."""
 
 import argparse
 import sys
@@ -17,7 +17,7 @@ _MOST_CLASSES = 2**20  # as in training
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-  """Runs one command; returns the exit code."""
+  """Run one command and return the exit code."""
   try:
     args = _parser().parse_args(argv)
     return args.run(args, Console())
@@ -102,13 +102,14 @@ def _synthesize(args: argparse.Namespace, console: Console) -> int:
     width=args.width,
     height=args.height,
   )
-  told = (
+  advice = (
     ""
     if args.layout == "folder"
     else f"; train with --data.num-classes {args.classes}"
   )
   console.print(
-    f"{args.train} training and {args.test} test images in {args.folder}{told}",
+    f"{args.train} training and {args.test} test images in "
+    f"{args.folder}{advice}",
     highlight=False,
     markup=False,
     soft_wrap=True,
@@ -117,17 +118,17 @@ def _synthesize(args: argparse.Namespace, console: Console) -> int:
 
 
 def _local(text: str) -> Path:
-  """Make the path of a folder to write to."""
+  """Return the path of a folder to write to."""
   if "://" in text:
     raise UsageError(
-      f"{text}: cannot be written to; give a folder of this machine and copy "
-      "it from there"
+      f"{text}: podscale does not write to URLs; give a local folder, and copy "
+      "it afterwards"
     )
   return Path(text)
 
 
 class _Parser(argparse.ArgumentParser):
-  """A parser that says what is wrong in one line, without its usage."""
+  """A parser that reports errors in one line, without its usage."""
 
   def error(self, message: str) -> NoReturn:
     raise UsageError(f"{message}; see {self.prog} --help")
@@ -135,13 +136,15 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
   parser = _Parser(
-    prog=_PROGRAM, description="Data sets of image files.", allow_abbrev=False
+    prog=_PROGRAM,
+    description="Inspect, convert, verify or synthesize image data sets.",
+    allow_abbrev=False,
   )
   commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
   add = commands.add_parser(
     "inspect",
-    help="say what a folder is taken for, and whether it can be trained on",
+    help="print how podscale reads a folder, and any problems",
     allow_abbrev=False,
   )
   add.set_defaults(run=_inspect)
@@ -150,31 +153,33 @@ def _parser() -> argparse.ArgumentParser:
 
   add = commands.add_parser(
     "convert",
-    help="copy a data set to ArrayRecord shards with an index and checksums",
+    help="write a data set as ArrayRecord shards with an index and checksums",
     allow_abbrev=False,
   )
   add.set_defaults(run=_convert)
   add.add_argument("source", help="folder or URL of the data set")
-  add.add_argument("destination", help="new or begun folder")
+  add.add_argument(
+    "destination", help="new folder, or the folder of an unfinished conversion"
+  )
   _add_labels(add)
   add.add_argument(
     *("--examples-per-shard", "--examples_per_shard"),
     type=bounded_integer(1, _MOST_EXAMPLES),
     default=10_000,
-    help="the last of a split may have fewer (10000)",
+    help="examples of a shard; the last of a split may have fewer (10000)",
   )
   add.add_argument(
     *("--skip-bad", "--skip_bad", "--data.skip-bad"),
     type=bounded_integer(0, _MOST_EXAMPLES),
     default=0,
-    help="leave out up to so many images that cannot be decoded (0)",
+    help="number of images to skip that cannot be decoded (0)",
   )
   _add_strict_jpeg(add, default=False)
 
   add = commands.add_parser(
     "verify",
-    help="read and decode every image, or compare a converted data set with "
-    "its checksums, and list all that is damaged",
+    help="decode every image, or compare converted data with its checksums, "
+    "and list all damage",
     allow_abbrev=False,
   )
   add.set_defaults(run=_verify)
@@ -186,19 +191,24 @@ def _parser() -> argparse.ArgumentParser:
 
   add = commands.add_parser(
     "synthesize",
-    help="make JPEG files to try things out without data",
+    help="write synthetic JPEG files, for trials without data",
     allow_abbrev=False,
   )
   add.set_defaults(run=_synthesize)
   add.add_argument("folder", help="new or empty folder")
-  add.add_argument("--layout", choices=get_args(Layout), default="tfrecord")
+  add.add_argument(
+    "--layout",
+    choices=get_args(Layout),
+    default="tfrecord",
+    help="format of the files (tfrecord)",
+  )
   for name, default, what in (
-    ("train", 1000, "training images"),
-    ("test", 100, "test images"),
-    ("classes", 10, "classes"),
-    ("shards", 2, "shards of each split"),
-    ("width", 500, "pixels"),
-    ("height", 375, "pixels"),
+    ("train", 1000, "number of training images"),
+    ("test", 100, "number of test images"),
+    ("classes", 10, "number of classes"),
+    ("shards", 2, "number of shards of each split"),
+    ("width", 500, "width of the images in pixels"),
+    ("height", 375, "height of the images in pixels"),
   ):
     add.add_argument(
       f"--{name}",
@@ -214,23 +224,24 @@ def _add_strict_jpeg(parser: argparse.ArgumentParser, *, default: bool) -> None:
     *("--strict-jpeg", "--strict_jpeg"),
     action=argparse.BooleanOptionalAction,
     default=default,
-    help="refuse every JPEG that its decoder warns about; without it, accept "
-    f"what training accepts ({'on' if default else 'off'})",
+    help="refuse every JPEG that libjpeg warns about; otherwise only those "
+    f"that training refuses ({'on' if default else 'off'})",
   )
 
 
 def _add_labels(parser: argparse.ArgumentParser) -> None:
-  # With the names that the training command line has, which messages name.
+  # Error messages name the flags of the training command line, so these exist
+  # here, too.
   parser.add_argument(
     *("--num-classes", "--num_classes", "--data.num-classes"),
     type=bounded_integer(1, _MOST_CLASSES),
-    help="number of classes in shards that do not say it (1000)",
+    help="number of classes, if the data has none (1000)",
   )
   parser.add_argument(
     *("--label-offset", "--label_offset", "--data.label-offset"),
     type=bounded_integer(0, _MOST_CLASSES),
     help="label of the first class in shards and label files (1 for "
-    "image/class/label, else 0)",
+    "image/class/label, otherwise 0)",
   )
 
 

@@ -1,4 +1,4 @@
-"""Recognise the format of a file whose name says something else."""
+"""Recognition of file formats by their first bytes."""
 
 import string
 from pathlib import Path
@@ -10,12 +10,12 @@ _HEAD = 512  # the first block of a tar file
 _SHOWN = 16
 
 RIEGELI = b"\x83\xaf\x70\xd1\x0d\x88\x4a\x3f"
-"""The first bytes of an ArrayRecord, whose container is Riegeli's."""
+"""First bytes of an ArrayRecord, whose container format is Riegeli."""
 
 PARQUET = b"PAR1"
-"""The first bytes of a Parquet file."""
+"""First bytes of a Parquet file."""
 
-# First bytes, at which offset, what they mark, and what to do about it.
+# First bytes, their offset, the format, and the cure.
 _FORMATS: tuple[tuple[bytes, int, str, str], ...] = (
   (b"\x1f\x8b", 0, "compressed with gzip", "decompress it first: gunzip"),
   (
@@ -56,13 +56,13 @@ _PAGES = (b"<!doctype html", b"<html", b"<?xml")
 
 
 def describe_format(head: bytes) -> str | None:
-  """Name the format that a file's first bytes are of, and what to do.
+  """Describe the format of a file by its first bytes, with the cure.
 
   Args:
     head: First bytes of the file, up to 512.
 
   Returns:
-    "FORMAT; CURE", or None where no known format begins so.
+    "FORMAT; CURE"; None for an unknown format.
 
   >>> describe_format(b"PAR1 and more")
   'a Parquet file; rename it to end in .parquet'
@@ -80,11 +80,11 @@ def describe_format(head: bytes) -> str | None:
 
 
 def wrong_format(path: Path, expected: str) -> UsageError:
-  """Make the error for a file that is not of the format its name says.
+  """Return the error for a file whose format is not that of its name.
 
   Args:
-    path: A local or remote path.
-    expected: What it should be, with an article: "a tar file".
+    path: Local or remote path.
+    expected: Expected format with its article, such as "a tar file".
   """
   with path.open("rb") as file:
     head = file.read(_HEAD)

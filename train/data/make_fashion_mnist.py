@@ -1,4 +1,4 @@
-"""Make the archive in the package from the IDX files of Fashion-MNIST.
+"""The program that made the package's archive of Fashion-MNIST.
 
 python -m podscale.train.data.make_fashion_mnist IDX_FOLDER ARCHIVE
 """
@@ -19,18 +19,18 @@ def write_archive(
 ) -> str:
   """Write the first images and labels of each split as an .npz file.
 
-  The same input gives the same bytes: members carry no date. They are deflated,
-  not packed with LZMA (an eighth smaller), as not every Python has LZMA.
+  The same input gives the same bytes, because members have no date. Deflate
+  compresses them; LZMA would save an eighth, but not every Python has it.
 
   Args:
     idx_folder: Folder of the four IDX files.
-    archive: File to write: train_images uint8 [train, 28, 28], train_labels
-      uint8 [train], and the same for test.
+    archive: Path of the file to write. It holds train_images uint8
+      [train, 28, 28], train_labels uint8 [train], and the same for test.
     train: Number of training images.
     test: Number of test images.
 
   Returns:
-    The SHA-256 of the archive, in hexadecimal.
+    SHA-256 of the archive, in hexadecimal.
   """
   splits = {
     "train": [array[:train] for array in read_idx_folder(idx_folder, "train")],

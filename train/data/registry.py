@@ -1,4 +1,4 @@
-"""From settings to a source."""
+"""The source that the settings name."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,13 +23,16 @@ def open_source(config: DataConfig, split: Split, resolution: int) -> Source:
   """Open the data set that the settings name.
 
   Args:
-    config: Its source, path and number of training examples.
+    config: Settings of the data.
     split: "train" or "test".
-    resolution: Height and width of the images of "synthetic", in pixels; the
-      other sources have sizes of their own.
+    resolution: Height and width of the images of "synthetic", in pixels, and
+      of the images that evaluation crops.
+
+  Returns:
+    The source.
 
   Raises:
-    UsageError: the data is missing, damaged or smaller than asked for.
+    UsageError: The data is missing, damaged or has too few examples.
 
   >>> source = open_source(DataConfig(source="synthetic"), "test", 32)
   >>> len(source), source.num_classes
@@ -38,7 +41,7 @@ def open_source(config: DataConfig, split: Split, resolution: int) -> Source:
   examples = config.train_examples if split == "train" else None
   if config.eval_path is not None and config.source != "images":
     raise UsageError(
-      f"data.eval_path {config.eval_path} needs data.source images, not "
+      f"--data.eval-path {config.eval_path} needs --data.source images, got "
       f"{config.source}"
     )
   if config.source == "fashion-mnist":
@@ -48,12 +51,12 @@ def open_source(config: DataConfig, split: Split, resolution: int) -> Source:
   else:
     if config.path is not None:
       raise UsageError(
-        f"--data.path is {config.path}, but --data.source is synthetic, which "
-        "reads no files; add --data.source images"
+        f"--data.path is {config.path}, but --data.source synthetic reads no "
+        "files; add --data.source images"
       )
     count = examples or _SYNTHETIC_EXAMPLES[split]
     source = Synthetic(count, resolution, split=split)
-  # A quarter for each split.
+  # A quarter of the free memory for each split.
   return InMemory(source, free_memory() // 4) if config.cache else source
 
 
@@ -62,28 +65,28 @@ def _open_images(
 ) -> "EncodedImages":
   if config.path is None:
     raise UsageError(
-      "the images source needs data.path, a folder of ImageNet's TFRecords, of "
-      "other shards, or with train/CLASS/*.jpg and val/CLASS/*.jpg"
+      "--data.source images needs --data.path: a folder of shards, or of "
+      "train/CLASS/*.jpg and val/CLASS/*.jpg"
     )
-  # Not all machines that use the other sources have its decoders.
+  # Late, because machines that use the other sources may lack the decoders.
   from .images.discovery.discover import discover
   from .images.opening import open_evaluation, open_split
 
-  found = discover(config.path)
+  layout = discover(config.path)
   if split == "test" and config.eval_path is not None:
     source = open_evaluation(
       config.eval_path,
-      found.num_classes or config.num_classes,
-      found.class_names,
+      layout.num_classes or config.num_classes,
+      layout.class_names,
       label_offset=config.label_offset,
     )
   else:
     source = open_split(
-      found, split, config.num_classes, label_offset=config.label_offset
+      layout, split, config.num_classes, label_offset=config.label_offset
     )
   source.description += _first_label(source)
   if split == "test":
-    _check_evaluation_labels(config, found, source)
+    _check_evaluation_labels(config, layout, source)
   if split == "train":
     source.keep_first(
       example_count(config.train_examples, len(source), config.path)
@@ -100,31 +103,31 @@ def _open_images(
 
 
 def _first_label(source: "EncodedImages") -> str:
-  """Say where labels do not begin at 0, or begin where a setting says."""
+  """Describe the first label, unless it is 0 by default."""
   if source.label_offset is None:
     return ", labels from 1" if _are_taken_from_1(source) else ""
   return f", labels from {source.label_offset}"
 
 
 def _check_evaluation_labels(
-  config: DataConfig, found: "DatasetLayout", test: "EncodedImages"
+  config: DataConfig, layout: "DatasetLayout", test: "EncodedImages"
 ) -> None:
-  """Check all labels of the test images before a run, and not at its end.
+  """Check all labels of the test images before a run, not at its end.
 
-  Labels of another beginning than assumed are seen here too: at either end of
-  the classes one is out of range, or it is not known where they begin. Test
-  images that cannot tell that of the training images, as they are of another
-  set or have class folders, leave the training labels to be looked at.
+  This also finds a wrong first label: a label at either end is out of range, or
+  the first label is ambiguous. Test images of another data set, or in class
+  folders, say nothing about the training labels; then the training labels are
+  checked as well.
 
   Raises:
-    UsageError: a label is of no class, or its class is not known.
+    UsageError: A label is outside the classes, or the first label is ambiguous.
   """
   from .images.labels import check_labels
   from .images.opening import open_split
 
   def open_train() -> "EncodedImages":
     return open_split(
-      found, "train", config.num_classes, label_offset=config.label_offset
+      layout, "train", config.num_classes, label_offset=config.label_offset
     )
 
   of_one_set = config.eval_path is None and not test.labels_are_classes
@@ -144,25 +147,25 @@ def _check_evaluation_labels(
 
 def _are_taken_from_1(source: "EncodedImages") -> bool:
   stored = next(iter(source.labels()), None)
-  return source.label_offset is None and bool(stored and stored.first)
+  return source.label_offset is None and bool(stored and stored.first_label)
 
 
 def read_class_names(path: str, num_classes: int) -> tuple[str, ...]:
   """Read the names of the classes, one a line, in the order of their labels.
 
   Raises:
-    UsageError: the file cannot be read, or has another number of names.
+    UsageError: The file cannot be read, or has another number of names.
   """
   try:
     lines = Path(path).read_text("utf-8-sig").splitlines()
   except OSError as error:
     raise UsageError(f"{path}: {error.strerror}") from None
   except UnicodeDecodeError as error:
-    raise UsageError(f"{path}: is no text in UTF-8: {error}") from None
+    raise UsageError(f"{path}: not a UTF-8 text file: {error}") from None
   names = tuple(line.strip() for line in lines if line.strip())
   if len(names) != num_classes:
     raise UsageError(
       f"{path}: has {len(names)} class names, but the data has {num_classes} "
-      "classes; it must have one name a line, by label"
+      "classes; write one name on each line, in the order of the labels"
     )
   return names

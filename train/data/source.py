@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the house: a `Source` of examples."""
+"""The interface of every data set: a `Source` of examples."""
 
 import hashlib
 from collections.abc import Iterable
@@ -10,10 +10,11 @@ import numpy as np
 from ..errors import UsageError
 
 Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = ("train", "test")
 
 
 class BadExampleError(ValueError):
-  """Why one example cannot be used, in one line without its place."""
+  """An example that cannot be used: the reason, without its place."""
 
 
 IMAGENET_MEAN = (0.485 * 255, 0.456 * 255, 0.406 * 255)
@@ -26,60 +27,58 @@ class Example(TypedDict):
   """One image and its class."""
 
   image: np.ndarray | bytes
-  """uint8 [h, w, 3], red, green, blue; or an image file as `Picture` takes it,
-  which is decoded when it is known how much of it is wanted."""
+  """Red, green and blue, uint8 [h, w, 3]; or the bytes of an image file, which
+  `Picture` decodes in part once the crop is known."""
   label: int
-  """In [0, num_classes)."""
+  """Class in [0, num_classes)."""
 
 
 @dataclass(frozen=True)
 class Decoding:
-  """How image files are decoded."""
+  """Options for decoding image files."""
 
   strict: bool = False
-  """Refuse every JPEG that libjpeg warns of. Else bytes are accepted that it
-  passes over in the header and at the end of the image, as Pillow and
-  TensorFlow accept them."""
+  """True to refuse every JPEG that libjpeg warns about. False accepts bytes
+  that libjpeg ignores in the header and at the end of the image, as Pillow and
+  TensorFlow do."""
   exif_rotation: bool = False
-  """Rotate images as their EXIF orientation says; TensorFlow does not."""
+  """True to rotate images by their EXIF orientation; TensorFlow does not."""
   verified: bool = False
-  """The files were decoded whole before, as strictly as `strict` asks, and a
-  checksum is compared when one is read. A JPEG is then decoded down to the last
-  row that is needed; others are decoded whole, for damage below that row is not
-  seen."""
+  """True if the files were decoded whole before, with the same `strict`, and
+  reading compares checksums. Only then is a JPEG decoded down to the last row
+  that is needed, because damage below that row stays unseen."""
 
 
 class Source(Protocol):
   """Random access to the examples of one split.
 
   `source[i]` for i in [0, len(source)) returns the same `Example` each time, of
-  any height and width; it is called from several threads at once, and raises
-  `BadExampleError` for what cannot be used. Whatever can be read by index fits:
-  arrays, files in folders, ArrayRecord.
+  any height and width. Several threads call it at once. It raises
+  `BadExampleError` for an example that cannot be used. All data that can be
+  read by index fits: arrays, files in folders, ArrayRecord.
   """
 
   num_classes: int
   class_names: tuple[str, ...] | None
   mean: tuple[float, float, float]
-  """To subtract from each channel on the device, in 0 to 255."""
+  """Mean of each channel, 0 to 255; the device subtracts it."""
   std: tuple[float, float, float]
-  """To divide each channel by on the device, in 0 to 255."""
+  """Standard deviation of each channel, 0 to 255; the device divides by it."""
   description: str
-  """The format and the place, for people."""
+  """Format and place, for people."""
   left_out: tuple[str, ...]
-  """Files beside the images that are not used, for people."""
+  """Ignored files beside the images, for people."""
   eval_padding: int
   """Evaluation at size s cuts the central s / (s + eval_padding) of the short
   side; 0 keeps the whole of a square image."""
   decoding: Decoding
-  """How to decode the files."""
+  """Options for decoding the files."""
 
   @property
   def listing(self) -> str:
-    """A hash of which examples there are, and in which order.
+    """Hash of the examples and their order.
 
-    It is equal for the same data in another folder, and for what it was
-    converted to.
+    It stays equal when the data moves to another folder or is converted.
     """
 
   def __len__(self) -> int: ...
@@ -87,7 +86,7 @@ class Source(Protocol):
   def __getitem__(self, index: int, /) -> Example: ...
 
   def where(self, index: int, /) -> str:
-    """Where an example comes from, for messages: its file and record."""
+    """Name the place of an example, for messages: its file and record."""
 
 
 def hash_listing(lines: Iterable[object]) -> str:
@@ -103,17 +102,17 @@ def hash_listing(lines: Iterable[object]) -> str:
 
 
 def check_same_classes(train: Source, test: Source) -> None:
-  """Check that labels mean the same in both splits.
+  """Check that both splits have the same classes.
 
   Raises:
-    UsageError: the numbers of classes differ, or their names do.
+    UsageError: The numbers of classes differ, or their names do.
   """
   if train.num_classes != test.num_classes:
     raise UsageError(
       f"the training images have {train.num_classes} classes, the test images "
-      f"{test.num_classes} ({train.description}; {test.description}); both "
-      "splits must be of one data set, and where shards do not say their "
-      "number of classes num-classes does"
+      f"{test.num_classes} ({train.description}; {test.description}); use "
+      "splits of one data set, or give --data.num-classes for shards that do "
+      "not record their number of classes"
     )
   names = zip(train.class_names or (), test.class_names or (), strict=False)
   for label, (one, other) in enumerate(names):
@@ -121,18 +120,18 @@ def check_same_classes(train: Source, test: Source) -> None:
       raise UsageError(
         f"class {label} is {one!r} in the training images and {other!r} in the "
         f"test images ({train.description}; {test.description}); both splits "
-        "must have the same classes in one order"
+        "must have the same classes in the same order"
       )
 
 
 def describe(train: Source, test: Source) -> list[str]:
-  """Say in three lines what a run trains and evaluates on.
+  """Describe the data of a run in three lines.
 
   >>> from podscale.train.data import Synthetic
   >>> for line in describe(Synthetic(64, 8), Synthetic(16, 8)):
   ...   print(line)
-  train: 64 images of 10 classes: made-up images
-  test: 16 images of 10 classes: made-up images
+  train: 64 images of 10 classes: synthetic images
+  test: 16 images of 10 classes: synthetic images
   left out: nothing
   """
   lines = [
@@ -145,10 +144,10 @@ def describe(train: Source, test: Source) -> list[str]:
 
 
 def example_count(wanted: int | None, available: int, where: object) -> int:
-  """How many of the `available` examples to use; None wants all of them.
+  """Compute the number of examples to use; `wanted` None takes all.
 
   Raises:
-    UsageError: more are wanted than there are.
+    UsageError: `wanted` exceeds `available`.
 
   >>> example_count(None, 10_000, "the package"), example_count(3, 10, "x")
   (10000, 3)
@@ -158,6 +157,6 @@ def example_count(wanted: int | None, available: int, where: object) -> int:
   if wanted > available:
     raise UsageError(
       f"--data.train-examples is {wanted}, but {where} has only {available} "
-      "training images; None takes all"
+      "training images; leave the flag out to use all"
     )
   return wanted

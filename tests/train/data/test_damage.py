@@ -170,7 +170,7 @@ def test_a_conversion_goes_on_as_strictly_as_it_began(tmp_path):
   raw = folder_of(tmp_path / "raw", WARNED)
   with pytest.raises(UsageError, match="extraneous bytes"):
     converted(raw, tmp_path / "made", strict_jpeg=True)
-  with pytest.raises(UsageError, match="strict True, this has False"):
+  with pytest.raises(UsageError, match="strict True, now False"):
     converted(raw, tmp_path / "made")
 
 

@@ -45,8 +45,10 @@ def test_from_made_up_images_to_converted_ones(tmp_path, capsys, refused):
   assert main(["verify", destination]) == 0
   said = capsys.readouterr().out
   assert "train: 7 images of 10 classes" in said
-  assert "2 of 2 shards are as written" in said
-  assert "holds a converted data set" in refused("convert", source, destination)
+  assert "2 of 2 shards match their checksums" in said
+  assert "already holds a converted data set" in refused(
+    "convert", source, destination
+  )
 
 
 def test_it_calls_itself_by_what_can_be_typed(capsys):
@@ -88,7 +90,7 @@ def test_synthesize_leaves_a_full_folder_alone(
     *("synthesize", tmp_path, "--layout", layout, "--shards", 3, *SMALL),
     *("--classes", 3),
   )
-  assert f"{tmp_path}: is not empty" in message
+  assert f"{tmp_path}: not empty" in message
   assert contents(tmp_path) == there
 
 
@@ -157,8 +159,11 @@ def test_numbers_out_of_range_are_refused_with_the_range(
       ["synthesize", "x", "--width", "65500", "--height", "65500"],
       "65500 x 65500",
     ),
-    (["synthesize", "memory://x"], "memory://x: cannot be written to"),
-    (["convert", "x", "gs://bucket/y"], "gs://bucket/y: cannot be written to"),
+    (["synthesize", "memory://x"], "memory://x: podscale does not write"),
+    (
+      ["convert", "x", "gs://bucket/y"],
+      "gs://bucket/y: podscale does not write",
+    ),
     (["verify", "nothing://x"], "nothing://"),
   ],
 )

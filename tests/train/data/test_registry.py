@@ -52,9 +52,9 @@ def test_normalising_constants_are_on_the_scale_of_bytes():
     (
       DataConfig(source="fashion-mnist", train_examples=10_001),
       "--data.train-examples is 10001, but the package has only 10000 training "
-      "images; None takes all",
+      "images; leave the flag out to use all",
     ),
-    (DataConfig(source="images"), "needs data.path"),
+    (DataConfig(source="images"), "needs --data.path"),
     (DataConfig(source="images", path="nowhere"), "nowhere: No such file"),
     (
       DataConfig(source="synthetic", path="x"),
@@ -117,7 +117,9 @@ def test_evaluation_on_other_shards(tmp_path):
 
 
 def test_evaluation_on_another_set_is_for_images():
-  with pytest.raises(UsageError, match="eval_path x needs data.source images"):
+  with pytest.raises(
+    UsageError, match="eval-path x needs --data.source images"
+  ):
     open_source(DataConfig(source="synthetic", eval_path="x"), "test", 32)
 
 
@@ -133,11 +135,11 @@ def labelled(path, labels, name="image/class/label"):
   "name, train, test, message",
   [
     # All of them would be the class below.
-    ("image/class/label", [1, 2], [0, 1, 2], "labels seem to begin at 0"),
-    ("image/class/label", [1, 2], [1, 2], "may begin at 0 or at 1"),
-    ("image/class/label", [1, 2], [1, 2, 4], "label 4 is not one of the 3"),
+    ("image/class/label", [1, 2], [0, 1, 2], "labels seem to start at 0"),
+    ("image/class/label", [1, 2], [1, 2], "may start at 0 or at 1"),
+    ("image/class/label", [1, 2], [1, 2, 4], "label 4 is outside the 3"),
     ("label", [0, 1], [-1, -1], "-1 marks images without a label"),
-    ("label", [0, 1], [0, 3], "label 3 is not one of the 3 classes"),
+    ("label", [0, 1], [0, 3], "label 3 is outside the 3 classes"),
   ],
 )
 def test_evaluation_labels_are_checked_before_training(
@@ -175,7 +177,7 @@ def test_an_offset_settles_where_labels_begin(tmp_path):
 def test_training_labels_are_checked_where_test_labels_say_nothing(
   tmp_path, monkeypatch, test, settings
 ):
-  """Without a label 0 and the highest one, they may begin at either."""
+  """Without a label 0 and the highest one, they may start at either."""
   monkeypatch.chdir(tmp_path)
   train = Path("other") if settings else Path()
   images(tmp_path, test)
@@ -184,7 +186,7 @@ def test_training_labels_are_checked_where_test_labels_say_nothing(
   train.mkdir(exist_ok=True)
   labelled(train / "train-00000-of-00001", [1, 1, 2])
   config = DataConfig(path=str(train), num_classes=3, **settings)
-  with pytest.raises(UsageError, match="may begin at 0 or at 1"):
+  with pytest.raises(UsageError, match="may start at 0 or at 1"):
     open_source(config, "test", 32)
   labelled(train / "train-00000-of-00001", [1, 3, 2])
   assert len(open_source(config, "test", 32)) == 6

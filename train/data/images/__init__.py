@@ -1,4 +1,4 @@
-"""Data sets of image files: folders, TFRecord, ArrayRecord and tar shards."""
+"""Data sets of image files: class folders and shards."""
 
 from .opening import open_images
 

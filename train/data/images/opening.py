@@ -1,4 +1,4 @@
-"""From a folder to a source: what is in it decides how it is read."""
+"""Opening of a folder of images with the reader of its format."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,8 +8,8 @@ from ..source import Decoding, Split
 from .discovery.discover import discover
 from .discovery.duplicates import refuse_duplicates
 from .discovery.layout import FORMAT_NAMES, DatasetLayout, SplitLayout
-from .discovery.metadata import INFO
-from .index import NAME, read_index
+from .discovery.metadata import DATASET_INFO
+from .index import INDEX_FILE, read_index
 from .readers.array_record import ArrayRecordImages
 from .readers.encoded import EncodedImages
 from .readers.image_files import open_class_folders, open_labelled_files
@@ -30,19 +30,22 @@ def open_images(
   """Open a data set of image files.
 
   Args:
-    folder: With an index.json that `convert` wrote and its shards; or TFRecord,
-      ArrayRecord or tar shards of both splits; or train/CLASS/*.jpg and
-      val/CLASS/*.jpg; see `discover`.
+    folder: Folder of an index.json from `convert` and its shards; of TFRecord,
+      ArrayRecord, Parquet or tar shards; or of train/CLASS/*.jpg and
+      val/CLASS/*.jpg. See `discover`.
     split: "train" or "test".
-    num_classes: Number of classes; None takes what the data says, and 1000
-      where it says nothing, as shards by themselves do.
+    num_classes: Number of classes; None takes the number in the data, or 1000
+      if the data has none.
     label_offset: Label of the first class in shards and label files; None takes
-      1 for image/class/label, else 0.
+      1 for image/class/label, otherwise 0.
+
+  Returns:
+    The split.
 
   Raises:
-    UsageError: the data is missing, not whole, of no kind known here, has a
-      shard twice, says another number of classes, or has classes of its own and
-      a label offset is given.
+    UsageError: The data is missing, incomplete or in an unknown format, has a
+      shard twice or another number of classes, or defines its labels while a
+      label offset is given.
   """
   return open_split(
     discover(folder), split, num_classes, label_offset=label_offset
@@ -56,86 +59,102 @@ def open_evaluation(
   *,
   label_offset: int | None = None,
 ) -> EncodedImages:
-  """Open another data set than the training images' to evaluate on.
+  """Open a data set of its own to evaluate on.
 
   Args:
-    folder: As `open_images` takes it; class folders may lie in it directly.
-    num_classes: Number of classes of the training images, where it is known.
-    class_names: Their names, where they are known: class folders get their
-      labels.
-    label_offset: As `open_images` has it; class folders need none.
+    folder: Folder, see `open_images`; class folders may lie directly in it.
+    num_classes: Number of classes of the training images, if known.
+    class_names: Class names of the training images, if known; class folders
+      get their labels from them.
+    label_offset: Label of the first class, see `open_images`; class folders
+      ignore it.
+
+  Returns:
+    The test split.
 
   Raises:
-    UsageError: as `open_images`.
+    UsageError: The data cannot be opened, see `open_images`.
   """
-  found = discover(folder, loose="test")
-  where = found.splits.get("test")
-  if where and where.kind in ("folders", "labelled") and class_names:
-    found.class_names = tuple(class_names)
-    found.num_classes = len(class_names)
-  known = found.num_classes if found.num_classes is not None else num_classes
-  if where and where.kind in ("podscale", "folders"):
+  layout = discover(folder, loose="test")
+  split_layout = layout.splits.get("test")
+  if (
+    split_layout
+    and split_layout.format in ("folders", "labelled")
+    and class_names
+  ):
+    layout.class_names = tuple(class_names)
+    layout.num_classes = len(class_names)
+  known = layout.num_classes if layout.num_classes is not None else num_classes
+  if split_layout and split_layout.format in ("podscale", "folders"):
     label_offset = None
-  return open_split(found, "test", known, label_offset=label_offset)
+  return open_split(layout, "test", known, label_offset=label_offset)
 
 
 def open_split(
-  found: DatasetLayout,
+  layout: DatasetLayout,
   split: Split,
   num_classes: int | None = None,
   *,
   label_offset: int | None = None,
 ) -> EncodedImages:
-  """Open a split of what `discover` has found; see `open_images`."""
-  if split in found.problems:
-    raise UsageError(found.problems[split])
-  where = found.splits[split]
-  if found.num_classes is not None:
-    if num_classes not in (None, found.num_classes):
+  """Open a split of a layout from `discover`; see `open_images`."""
+  if split in layout.problems:
+    raise UsageError(layout.problems[split])
+  split_layout = layout.splits[split]
+  if layout.num_classes is not None:
+    if num_classes not in (None, layout.num_classes):
       raise UsageError(
-        f"{found.folder}: has {found.num_classes} classes, but num-classes is "
-        f"{num_classes}; leave it out"
+        f"{layout.folder}: has {layout.num_classes} classes, but "
+        f"--data.num-classes is {num_classes}; leave the flag out"
       )
-    num_classes = found.num_classes
-  if label_offset is not None and where.kind in ("podscale", "folders"):
+    num_classes = layout.num_classes
+  if label_offset is not None and split_layout.format in (
+    "podscale",
+    "folders",
+  ):
     raise UsageError(
-      f"{where.folder}: class folders and converted data have labels of their "
-      f"own; leave label-offset {label_offset} out"
+      f"{split_layout.folder}: class folders and converted data define their "
+      f"labels; leave --data.label-offset {label_offset} out"
     )
   source = _open(
-    found, where, split, num_classes or IMAGENET_CLASSES, label_offset
+    layout, split_layout, split, num_classes or IMAGENET_CLASSES, label_offset
   )
-  if where.kind == "parquet" and num_classes not in (None, source.num_classes):
+  if split_layout.format == "parquet" and num_classes not in (
+    None,
+    source.num_classes,
+  ):
     raise UsageError(
-      f"{where.folder}: its shards have {source.num_classes} class names, but "
-      f"num-classes is {num_classes}; leave it out"
+      f"{split_layout.folder}: its shards have {source.num_classes} class "
+      f"names, but --data.num-classes is {num_classes}; leave the flag out"
     )
   if source.class_names is None:
-    source.class_names = found.class_names
-  source.description = f"{FORMAT_NAMES[where.kind]} in {where.folder}"
-  source.left_out = (*found.left_out(), *source.left_out)
+    source.class_names = layout.class_names
+  source.description = (
+    f"{FORMAT_NAMES[split_layout.format]} in {split_layout.folder}"
+  )
+  source.left_out = (*layout.left_out(), *source.left_out)
   return source
 
 
 def _open(
-  found: DatasetLayout,
-  where: SplitLayout,
+  layout: DatasetLayout,
+  split_layout: SplitLayout,
   split: Split,
   num_classes: int,
   label_offset: int | None,
 ) -> EncodedImages:
-  shards = [where.folder / name for name in where.shards]
-  if where.kind == "podscale":
-    return _open_indexed(found.folder, split, shards)
-  if where.kind == "folders":
-    return open_class_folders(where.folder, found.class_names)
-  if where.kind == "labelled":
-    assert where.labels is not None
+  shards = [split_layout.folder / name for name in split_layout.shards]
+  if split_layout.format == "podscale":
+    return _open_indexed(layout.folder, split, shards)
+  if split_layout.format == "folders":
+    return open_class_folders(split_layout.folder, layout.class_names)
+  if split_layout.format == "labelled":
+    assert split_layout.labels is not None
     return open_labelled_files(
-      where.folder,
-      where.labels,
+      split_layout.folder,
+      split_layout.labels,
       num_classes,
-      found.class_names,
+      layout.class_names,
       label_offset,
     )
   opens = {
@@ -144,14 +163,16 @@ def _open(
     "tar": TarImages,
     "tfrecord": TFRecordImages,
   }
-  source = opens[where.kind](shards, num_classes, label_offset=label_offset)
+  source = opens[split_layout.format](
+    shards, num_classes, label_offset=label_offset
+  )
   refuse_duplicates(shards)
   for path, count in zip(shards, source.counts, strict=True):
-    expected = where.records.get(path.name, count)
+    expected = split_layout.records.get(path.name, count)
     if count != expected:
       raise UsageError(
-        f"{path}: has {count} records where {INFO} beside it has {expected}: "
-        "it was cut short or is of another version; download it again"
+        f"{path}: has {count} records, but {DATASET_INFO} has {expected}: the "
+        "shard is cut short or of another version; download it again"
       )
   return source
 
@@ -165,10 +186,13 @@ def _open_indexed(
     try:
       size = path.stat().st_size
     except OSError as error:
-      raise UsageError(f"{path}: {error.strerror}, but {NAME} has it") from None
+      raise UsageError(
+        f"{path}: {error.strerror}, but {INDEX_FILE} lists it; restore it or "
+        "convert the data again"
+      ) from None
     if size != shard.bytes:
       raise UsageError(
-        f"{path}: has {size:,} bytes where {NAME} has {shard.bytes:,}; "
+        f"{path}: has {size:,} bytes, but {INDEX_FILE} has {shard.bytes:,}; "
         "convert the data again"
       )
   source = ArrayRecordImages(
@@ -177,10 +201,11 @@ def _open_indexed(
   for path, shard, count in zip(paths, shards, source.counts, strict=True):
     if count != shard.examples:
       raise UsageError(
-        f"{path}: has {count} records where {NAME} has {shard.examples}"
+        f"{path}: has {count} records, but {INDEX_FILE} has {shard.examples}; "
+        "convert the data again"
       )
   source.decoding = Decoding(
     strict=index.strict, verified=index.origin is not None
   )
-  source.labels_are_classes = True  # `convert` has read them all
+  source.labels_are_classes = True  # `convert` checked them all
   return source

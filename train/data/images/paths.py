@@ -1,4 +1,4 @@
-"""Paths of data sets: on a disk of this machine, or behind a URL."""
+"""Local and remote paths of data sets."""
 
 import os
 from collections import Counter
@@ -9,15 +9,15 @@ from typing import Any, NamedTuple, cast
 from ...errors import UsageError, one_line
 
 SYSTEM_FOLDERS = {"__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN"}
-"""Folders that systems make, and that are no classes."""
+"""Folders that operating systems create; they are no classes."""
 
 
 class Entry(NamedTuple):
-  """A file or a folder in a folder.
+  """An entry of a folder.
 
   Attributes:
-    name: The last part of its path.
-    is_dir: Whether it is a folder.
+    name: Last part of the path.
+    is_dir: True for a folder.
   """
 
   name: str
@@ -25,18 +25,18 @@ class Entry(NamedTuple):
 
 
 def as_path(text: str | Path) -> Path:
-  """Make the path of a data set from what a user wrote.
+  """Convert a user's text to the path of a data set.
 
   Args:
-    text: A local path, or a URL such as "gs://bucket/folder" whose protocol
-      fsspec knows; a path is returned as it is.
+    text: Local path, or a URL such as "gs://bucket/folder" with a protocol of
+      fsspec; a path object is returned unchanged.
 
   Returns:
-    A `pathlib.Path`, or for a URL a `upath.UPath`, which has the same methods
-    for reading.
+    A `pathlib.Path`; for a URL a `upath.UPath`, which has the same methods for
+    reading.
 
   Raises:
-    UsageError: a URL, and the packages that read it are not installed.
+    UsageError: The packages that read the URL are not installed.
 
   >>> as_path("images/train").name
   'train'
@@ -53,14 +53,14 @@ def as_path(text: str | Path) -> Path:
     from upath import UPath
   except ImportError:
     raise UsageError(
-      f"{text}: reading {protocol}:// needs pip install 'podscale[remote]', or "
+      f"{text}: reading {protocol}:// needs pip install 'podscale[remote]'; or "
       "mount the bucket and give its folder"
     ) from None
   try:
     fsspec.get_filesystem_class(protocol)
   except ValueError:
     raise UsageError(
-      f"{text}: fsspec knows no protocol {protocol}://; mount the storage and "
+      f"{text}: fsspec has no protocol {protocol}://; mount the storage and "
       "give its folder"
     ) from None
   except ImportError as error:
@@ -72,10 +72,10 @@ def as_path(text: str | Path) -> Path:
 
 
 def list_folder(folder: Path) -> list[Entry]:
-  """List what is in a folder, by name, without a look at each file.
+  """List the entries of a folder, sorted by name.
 
   Raises:
-    UsageError: it is not there, is no folder, or cannot be read.
+    UsageError: The folder is missing, is a file, or cannot be read.
   """
   try:
     if isinstance(folder, Path):
@@ -88,7 +88,7 @@ def list_folder(folder: Path) -> list[Entry]:
 
 
 def visible(entries: Iterable[Entry]) -> list[Entry]:
-  """Leave out hidden files and folders, and those that systems make."""
+  """Drop hidden entries and `SYSTEM_FOLDERS`."""
   return [
     entry
     for entry in entries
@@ -107,7 +107,7 @@ def folder_names(entries: Iterable[Entry]) -> list[str]:
 
 
 def file_kind(name: str) -> str:
-  """Return a file's suffix, or its name where it has none.
+  """Return a file's suffix in lower case; its name if it has none.
 
   >>> file_kind("a.TXT"), file_kind("checksums")
   ('.txt', 'checksums')
@@ -116,7 +116,7 @@ def file_kind(name: str) -> str:
 
 
 def counts_by_kind(others: Counter[str]) -> str:
-  """Write how many files there are of each kind.
+  """Describe the number of files of each kind.
 
   >>> counts_by_kind(Counter({".txt": 2, "Thumbs.db": 1}))
   '2 .txt, 1 Thumbs.db'

@@ -1,4 +1,4 @@
-"""What the names of shards say: format, split, number and total."""
+"""Names of shards: format, split, number and total."""
 
 import re
 from collections.abc import Sequence
@@ -8,20 +8,20 @@ from ..source import Split
 
 ShardFormat = Literal["array_record", "parquet", "tar", "tfrecord"]
 
-SPLIT_NAMES: dict[Split, str] = {"train": "train", "test": "validation"}
-"""What the shards of a split are called where podscale writes them."""
+SHARD_PREFIXES: dict[Split, str] = {"train": "train", "test": "validation"}
+"""Prefix of the shards of a split that podscale writes."""
 
-FOLDERS: dict[Split, str] = {"train": "train", "test": "val"}
-"""What the folders of a split are called where podscale writes them."""
+SPLIT_FOLDERS: dict[Split, str] = {"train": "train", "test": "val"}
+"""Folder of a split that podscale writes."""
 
 SPLIT_ALIASES: dict[Split, tuple[str, ...]] = {
   "train": ("train",),
   "test": ("validation", "val", "valid", "test"),
 }
-"""What folders and shards of a split are called, the preferred word first."""
+"""Names of a split in folders and shards, the preferred name first."""
 
 _TOTAL = re.compile(r"(\d+)[-_]of[-_](\d+)")
-# Behind the total Hugging Face writes a hash.
+# Hugging Face writes a hash behind the total.
 _BARE_TFRECORD = re.compile(r"\d[-_]of[-_]\d+(-[0-9a-f]+)?(\.gz)?$")
 _NOT_SHARDS = (
   *(".idx", ".index", ".json", ".txt", ".md"),
@@ -32,7 +32,7 @@ _MOST_NAMED = 5
 
 
 def shard_format(name: str) -> ShardFormat | None:
-  """Tell the format of a file by its name; None for what is no shard.
+  """Return the format of a shard by its name; None for other files.
 
   >>> shard_format("train-00000-of-01024"), shard_format("train-0.tar")
   ('tfrecord', 'tar')
@@ -53,7 +53,7 @@ def shard_format(name: str) -> ShardFormat | None:
 
 
 def split_aliases(name: str, split: Split) -> list[str]:
-  """List the words for a split in a file's name, the preferred one first.
+  """List the names of a split in a file's name, the preferred name first.
 
   >>> split_aliases("imagenet2012-validation.tfrecord-00000-of-00064", "test")
   ['validation']
@@ -61,17 +61,17 @@ def split_aliases(name: str, split: Split) -> list[str]:
   ['train']
   """
   words = re.split(r"[^a-z]+", name.lower())
-  return [word for word in SPLIT_ALIASES[split] if word in words]
+  return [alias for alias in SPLIT_ALIASES[split] if alias in words]
 
 
 def series_problem(names: Sequence[str]) -> str | None:
-  """Say why files are not the whole of one series of shards.
+  """Describe why files are not one complete series of shards.
 
   Args:
     names: File names of one split and format.
 
   Returns:
-    The reason in one line, None where they are one series.
+    The reason in one line; None if they are one complete series.
 
   >>> series_problem(["train-00000-of-00002", "train-00001-of-00002"])
   >>> series_problem(["train-00000-of-00002"])
@@ -89,7 +89,7 @@ def series_problem(names: Sequence[str]) -> str | None:
     number, total = (int(part) for part in _TOTAL.findall(name)[-1])
     totals.setdefault(total, name)
     if number in numbers and len(totals) == 1:
-      return f"number {number} is there twice: {numbers[number]}, {name}"
+      return f"number {number} occurs twice: {numbers[number]} and {name}"
     numbers[number] = name
   if len(totals) > 1:
     return _two_series(*list(totals.values())[:2])
@@ -100,12 +100,12 @@ def series_problem(names: Sequence[str]) -> str | None:
   first = 1 if 0 not in numbers and total in numbers else 0
   beyond = [numbers[n] for n in numbers if n >= total + first]
   if beyond:
-    return f"{beyond[0]} is beyond the total in its name"
+    return f"{beyond[0]} has a number beyond the total in its name"
   return _missing(set(numbers), first, total, names[0])
 
 
 def _untotalled_problem(names: Sequence[str]) -> str | None:
-  """Compare names without a total, such as train-000012.tar."""
+  """Check names without a total, such as train-000012.tar."""
   shapes = {re.sub(r"\d+", "#", name): name for name in reversed(names)}
   if len(shapes) > 1 and any("#" in shape for shape in shapes):
     return _two_series(*list(shapes.values())[::-1][:2])
@@ -115,7 +115,7 @@ def _untotalled_problem(names: Sequence[str]) -> str | None:
   numbers = [number for number, *_ in parts]
   if len(set(numbers)) < len(names):
     return _repeated(parts, names)
-  # Padded numbers count from 0, as WebDataset's do; train_1 may be the first.
+  # Padded numbers start at 0, as WebDataset's do; train_1 may be the first.
   padded = any(text[0] == "0" and len(text) > 1 for text in numbers)
   found = set(map(int, numbers))
   first = int(0 not in found and not padded)
@@ -123,10 +123,10 @@ def _untotalled_problem(names: Sequence[str]) -> str | None:
 
 
 def _numbers(names: Sequence[str]) -> list[tuple[str, ...]]:
-  """Take from each name its numbers, from the first that differs on."""
+  """Extract the numbers of each name, from the first that differs on."""
   if len(names) == 1:
-    words = "|".join(sum(SPLIT_ALIASES.values(), ()))
-    found = re.search(rf"(?:\b|_)(?:{words})[-_.]?(\d+)|^(\d+)\.", names[0])
+    aliases = "|".join(sum(SPLIT_ALIASES.values(), ()))
+    found = re.search(rf"(?:\b|_)(?:{aliases})[-_.]?(\d+)|^(\d+)\.", names[0])
     return [(found[1] or found[2],)] if found else []
   columns = list(zip(*(re.findall(r"\d+", n) for n in names), strict=True))
   while columns and len(set(columns[0])) == 1:
@@ -137,9 +137,10 @@ def _numbers(names: Sequence[str]) -> list[tuple[str, ...]]:
 def _repeated(
   parts: Sequence[tuple[str, ...]], names: Sequence[str]
 ) -> str | None:
-  """Allow repeated numbers only as in 0-0, 0-1, 1-0, 1-1.
+  """Refuse repeated numbers, except in a full grid such as 0-0, 0-1, 1-0, 1-1.
 
-  The second number is a writer's in some sets, a count of examples in others.
+  In some data sets the second number is a writer, in others a count of
+  examples.
   """
   seconds: dict[str, set[tuple[str, ...]]] = {}
   for number, *rest in parts:
@@ -150,7 +151,7 @@ def _repeated(
   same = [
     n for n, (part, *_) in zip(names, parts, strict=True) if part == number
   ]
-  return f"number {number} is there twice: {same[0]} and {same[1]}"
+  return f"number {number} occurs twice: {same[0]} and {same[1]}"
 
 
 def _missing(
@@ -169,6 +170,6 @@ def _missing(
 
 def _two_series(one: str, other: str) -> str:
   return (
-    f"{one} and {other} are of two series of shards; keep one, the other may "
-    "be twice the same images"
+    f"{one} and {other} belong to two series of shards; keep one, because both "
+    "may hold the same images"
   )

@@ -1,4 +1,4 @@
-"""Fashion-MNIST: 28x28 grey photographs of clothes, ten classes.
+"""Fashion-MNIST: grey photographs of clothes, 28x28 pixels, ten classes.
 
 Xiao, Rasul, Vollgraf 2017, "Fashion-MNIST: a novel image dataset for
 benchmarking machine learning algorithms", arXiv:1708.07747.
@@ -22,7 +22,7 @@ from ..source import (
 from .idx import read_idx
 
 ARCHIVE = Path(__file__).with_name("fashion_mnist.npz")
-"""First 10,000 training and 2,000 test images, in the package."""
+"""Archive in the package: the first 10,000 training and 2,000 test images."""
 ARCHIVE_SHA256 = (
   "c89840952bca868e3e6f42ecdbd5d4602d82d652c77befacbda195db3364166c"
 )
@@ -33,13 +33,17 @@ _IDX_PREFIX: dict[Split, str] = {"train": "train", "test": "t10k"}
 
 
 class FashionMnist:
-  """The images with a black border, 32x32x3, and their labels.
+  """A source of Fashion-MNIST's images, 32x32x3 with a black border.
 
-  A border of two pixels takes them to 32x32, as LeNet-5 has MNIST (LeCun et al.
-  1998, section II.B), and the one grey channel is repeated: 32 halves five
-  times, and the network is the same as for photographs.
+  A border of two pixels enlarges them to 32x32, as for MNIST in LeNet-5 (LeCun
+  et al. 1998, section II.B), because 32 halves five times. The grey channel is
+  repeated, so the network is the same as for colour photographs.
 
-  Mean and deviation are those of the 60,000 training images at 28x28.
+  Mean and standard deviation come from the 60,000 training images at 28x28.
+
+  Args:
+    images: Grey pixels, uint8 [n, 28, 28].
+    labels: Classes, uint8 [n].
   """
 
   num_classes = 10
@@ -63,7 +67,6 @@ class FashionMnist:
   decoding = Decoding()
 
   def __init__(self, images: np.ndarray, labels: np.ndarray):
-    """Of images uint8 [n, 28, 28] and labels uint8 [n]."""
     border = ((0, 0), (_BORDER, _BORDER), (_BORDER, _BORDER))
     self._images = np.pad(images, border)
     self._labels = labels
@@ -79,7 +82,7 @@ class FashionMnist:
     return {"image": image, "label": int(self._labels[index])}
 
   def where(self, index: int) -> str:
-    """Its number."""
+    """Name the place of an example: its index."""
     return f"image {index} of Fashion-MNIST"
 
 
@@ -89,13 +92,16 @@ def open_fashion_mnist(
   """Open Fashion-MNIST.
 
   Args:
-    path: Folder of the four IDX files, packed or not; None takes the images in
-      the package.
+    path: Folder of the four IDX files, compressed or not; None takes the images
+      in the package.
     split: "train" or "test".
-    examples: Use only the first so many; None uses all.
+    examples: Number of examples to use, from the first on; None uses all.
+
+  Returns:
+    The source.
 
   Raises:
-    UsageError: a file is missing or damaged, or has fewer examples.
+    UsageError: A file is missing or damaged, or has fewer examples.
 
   >>> len(open_fashion_mnist(None, "test"))
   2000
@@ -111,10 +117,14 @@ def open_fashion_mnist(
 def read_archive(
   split: Split, archive: Path = ARCHIVE, sha256: str = ARCHIVE_SHA256
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Read a split of the archive in the package, uint8 [n, 28, 28] and [n].
+  """Read the images and labels of a split from the archive in the package.
+
+  Returns:
+    images: uint8 [n, 28, 28].
+    labels: uint8 [n].
 
   Raises:
-    UsageError: the archive is missing or not the one published.
+    UsageError: The archive is missing or damaged.
   """
   try:
     data = archive.read_bytes()
@@ -133,10 +143,14 @@ def read_archive(
 def read_idx_folder(
   folder: Path, split: Split
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Read a split of the IDX files, uint8 [n, 28, 28] and [n].
+  """Read the images and labels of a split from IDX files.
+
+  Returns:
+    images: uint8 [n, 28, 28].
+    labels: uint8 [n].
 
   Raises:
-    UsageError: a file is missing or damaged, or the files do not match.
+    UsageError: A file is missing or damaged, or the files do not match.
   """
   prefix = folder / _IDX_PREFIX[split]
   images = read_idx(
@@ -146,7 +160,8 @@ def read_idx_folder(
   labels = read_idx(labels_path, (len(images),))
   if labels.size and labels.max() >= FashionMnist.num_classes:
     raise UsageError(
-      f"{labels_path}: label {labels.max()}, but there are only "
-      f"{FashionMnist.num_classes} classes"
+      f"{labels_path}: has label {labels.max()}, but Fashion-MNIST has only "
+      f"{FashionMnist.num_classes} classes, 0 to "
+      f"{FashionMnist.num_classes - 1}; download it again"
     )
   return images, labels

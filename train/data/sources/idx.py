@@ -1,4 +1,4 @@
-"""Reading IDX, the array format of MNIST and its successors."""
+"""Reader of IDX, the array format of MNIST and its successors."""
 
 import math
 import zlib
@@ -18,26 +18,27 @@ def read_idx(path: Path, shape: tuple[int | None, ...]) -> np.ndarray:
   0, 0, type, dimensions; each size as a big-endian 32-bit integer; the values.
 
   Args:
-    path: The file without its `.gz`; the unpacked file is taken if it is there,
-      else the packed one.
-    shape: Sizes that the array must have; None where any size will do.
+    path: Path of the file without `.gz`; the uncompressed file is preferred to
+      the compressed one.
+    shape: Expected sizes; None allows any size.
 
   Returns:
-    uint8 array of that shape.
+    The array, uint8 of that shape.
 
   Raises:
-    UsageError: the file is missing, truncated, too long or of another shape.
+    UsageError: The file is missing, truncated, too long or of another shape.
   """
   path, data, whole = _read(path)
   header = 4 + 4 * len(shape)
   if len(data) < header:
     raise UsageError(
-      f"{path}: truncated: {len(data)} bytes, the header alone has {header}"
+      f"{path}: truncated: {len(data)} bytes, but the header alone has "
+      f"{header}; download it again"
     )
   magic = bytes([0, 0, _UINT8, len(shape)])
   if data[:4] != magic:
     raise UsageError(
-      f"{path}: not the IDX file expected: it starts with 0x{data[:4].hex()}, "
+      f"{path}: not the expected IDX file: it starts with 0x{data[:4].hex()}, "
       f"not 0x{magic.hex()}"
     )
   sizes = np.frombuffer(data, ">u4", len(shape), offset=4).tolist()
@@ -57,16 +58,22 @@ def read_idx(path: Path, shape: tuple[int | None, ...]) -> np.ndarray:
 
 
 def _read(path: Path) -> tuple[Path, bytes, bool]:
-  """Path taken, its content unpacked, and whether that is all of it."""
+  """Read a file, compressed or not.
+
+  Returns:
+    path: Path of the file that was read.
+    data: Uncompressed contents.
+    whole: True unless the compressed file is cut short.
+  """
   packed = path.with_name(path.name + ".gz")
   try:
     if path.exists():
       return path, path.read_bytes(), True
     path = packed
-    # Unlike gzip.decompress, this gives what is left of a cut file.
+    # Unlike gzip.decompress, this returns the data in front of a cut.
     stream = zlib.decompressobj(wbits=31)
     return path, stream.decompress(path.read_bytes()), stream.eof
   except FileNotFoundError:
-    raise UsageError(f"{path}: no such file, packed or not") from None
+    raise UsageError(f"{path}: no such file, compressed or not") from None
   except (OSError, zlib.error) as error:
     raise UsageError(f"{path}: cannot be read: {error}") from None

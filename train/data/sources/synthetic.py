@@ -1,4 +1,4 @@
-"""Images made from their index, to try things out without data."""
+"""Synthetic images, for trials without data."""
 
 import numpy as np
 
@@ -16,11 +16,17 @@ _GRID = 4
 
 
 class Synthetic:
-  """A pattern of colours for each class, half hidden under noise.
+  """A source of images with a pattern for each class under noise.
 
-  The label of example i is i modulo the number of classes. The pattern is the
-  same in both splits, the noise is not: a network that learns one split can
-  classify the other.
+  The label of example i is i modulo the number of classes. The splits share the
+  patterns but not the noise, so a network that learns one split can classify
+  the other.
+
+  Args:
+    examples: Number of examples.
+    resolution: Height and width of the images, in pixels.
+    num_classes: Number of classes.
+    split: "train" or "test".
 
   >>> source = Synthetic(examples=100, resolution=32)
   >>> source[13]["image"].shape, source[13]["label"]
@@ -30,7 +36,7 @@ class Synthetic:
   class_names: tuple[str, ...] | None = None
   mean = IMAGENET_MEAN
   std = IMAGENET_STD
-  description = "made-up images"
+  description = "synthetic images"
   left_out: tuple[str, ...] = ()
   eval_padding = 0
   decoding = Decoding()
@@ -65,7 +71,7 @@ class Synthetic:
     return {"image": pattern // 2 + noise // 2, "label": label}
 
   def where(self, index: int) -> str:
-    """Its number."""
+    """Name the place of an example: its index."""
     return f"synthetic image {index}"
 
 

@@ -1,1 +1,1 @@
-"""Commands of `python -m podscale.train.data`: inspect, convert, verify, ..."""
+"""Commands of `python -m podscale.train.data`, one module each."""

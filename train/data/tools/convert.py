@@ -1,4 +1,4 @@
-"""From any data set of image files to ArrayRecord shards with an index."""
+"""Conversion of a data set to ArrayRecord shards with an index."""
 
 import contextlib
 import dataclasses
@@ -15,8 +15,8 @@ from ...records.files import make_folder
 from ..decoding.picture import Picture
 from ..images import open_images
 from ..images.index import (
-  NAME,
-  PARTIAL,
+  INDEX_FILE,
+  PARTIAL_INDEX_FILE,
   Index,
   Origin,
   Shard,
@@ -31,10 +31,11 @@ from ..images.readers.array_record import (
 )
 from ..images.readers.encoded import EncodedImages
 from ..images.readers.example_proto import write_image
-from ..images.shard_names import SPLIT_NAMES
+from ..images.shard_names import SHARD_PREFIXES
 from ..loading.bad_examples import Skips
 from ..loading.parallel import map_in_threads
 from ..source import (
+  SPLITS,
   BadExampleError,
   Decoding,
   Split,
@@ -42,7 +43,7 @@ from ..source import (
 )
 from .new_folder import check_new_folder
 
-_SMALLEST = 8  # the most that a JPEG can be reduced in decoding
+_REDUCTION = 8  # the largest, as the pixels are not used
 
 _SETTINGS = (
   *("num_classes", "class_names", "examples_per_shard"),
@@ -63,36 +64,36 @@ def convert(
   skips: Skips,
   console: Console,
 ) -> Index:
-  """Write both splits of a data set as ArrayRecord, each image decoded once.
+  """Write both splits of a data set as ArrayRecord; decode each image once.
 
-  Called again after it was stopped, it goes on behind the last whole shard.
+  After an interruption, the same call continues behind the last whole shard.
 
   Args:
-    source: A folder that `open_images` reads.
-    destination: Folder of the shards and the index, new or begun.
-    num_classes: Number of classes in shards; None takes what the data says,
-      and 1000 where it says nothing.
+    source: Folder that `open_images` reads.
+    destination: New folder, or the folder of an unfinished conversion.
+    num_classes: Number of classes; None takes the number in the data, or 1000
+      if the data has none.
     label_offset: Label of the first class in shards and label files; None takes
-      what their format has. The labels that are written begin at 0.
-    examples_per_shard: A shard has so many examples of the source, less those
-      that are left out; the last of a split may have fewer.
-    strict_jpeg: Refuse every JPEG that libjpeg warns of; without it, what
-      training accepts is written.
-    skips: Counts images that cannot be decoded, which are left out.
-    console: Where progress is shown.
+      the default of the format. Written labels start at 0.
+    examples_per_shard: Examples of the source for each shard, before bad ones
+      are skipped; the last shard of a split may have fewer.
+    strict_jpeg: True to refuse every JPEG that libjpeg warns about; False to
+      write every JPEG that training accepts.
+    skips: Collects the images that cannot be decoded, which are skipped.
+    console: Console for the progress.
 
   Returns:
-    The index written.
+    The index.
 
   Raises:
-    UsageError: the source cannot be used, a label is of no class, the
-      destination holds something else or was begun from other data, there are
-      too many bad images, or a split has no others.
+    UsageError: The source cannot be used, a label is outside the classes, the
+      destination holds other files or a conversion of other data, too many
+      images are bad, or all images of a split are.
   """
-  _check_destination(destination)  # before a long look at the source
+  _check_destination(destination)  # before reading the source, which is slow
   splits = {
     split: open_images(source, split, num_classes, label_offset=label_offset)
-    for split in SPLIT_NAMES
+    for split in SPLITS
   }
   check_same_classes(splits["train"], splits["test"])
   with console.status("checking all labels"):
@@ -121,27 +122,27 @@ def convert(
 
 
 def _check_destination(destination: Path) -> None:
-  """Refuse a folder that is finished, or that another program has filled."""
-  if (destination / NAME).exists():
+  """Refuse a finished conversion, and a folder with other files."""
+  if (destination / INDEX_FILE).exists():
     raise UsageError(
-      f"{destination}: holds a converted data set already; choose another "
-      "folder, or remove it"
+      f"{destination}: already holds a converted data set; choose another "
+      "folder, or remove this one"
     )
-  if not (destination / PARTIAL).exists():
+  if not (destination / PARTIAL_INDEX_FILE).exists():
     check_new_folder(destination)
 
 
 @contextlib.contextmanager
 def _alone(destination: Path) -> Iterator[None]:
-  """Keep other conversions out of a folder, where its disk has locks."""
+  """Lock a folder against other conversions, if its disk has locks."""
   folder = os.open(destination, os.O_RDONLY)
   try:
     try:
       fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
       raise UsageError(
-        f"{destination}: another conversion writes to it; wait until it ends "
-        "or choose another folder"
+        f"{destination}: another conversion writes to this folder; wait until "
+        "it ends, or choose another folder"
       ) from None
     except OSError:
       pass  # some network disks have no locks
@@ -157,7 +158,7 @@ def _write_shards(
   skips: Skips,
   console: Console,
 ) -> None:
-  """Write the shards that are missing, and note each in the partial index."""
+  """Write the missing shards, and record each in the partial index."""
   with Progress(console=console) as progress:
     bar = progress.add_task("converting", total=sum(map(len, splits.values())))
     for split, images in splits.items():
@@ -168,27 +169,27 @@ def _write_shards(
           path = destination / _name(split, number, len(wanted))
           shards.append(_write_shard(path, images, each, index.strict, skips))
           index.skipped.update(skips.reasons)
-          write_index(destination, index, PARTIAL)
+          write_index(destination, index, PARTIAL_INDEX_FILE)
         progress.advance(bar, len(each))
       if not index.examples(split):
         raise UsageError(
-          f"none of the {len(images)} {split} images can be used; remove "
-          f"{destination} to begin again"
+          f"all {len(images)} {split} images are bad; remove {destination}, "
+          "and convert other images"
         )
 
 
 def _begin(destination: Path, plan: Index, skips: Skips) -> Index:
-  """Take what an earlier call has written, or begin as planned."""
+  """Continue an unfinished conversion, or begin the planned one."""
   _check_destination(destination)
-  if not (destination / PARTIAL).exists():
-    write_index(destination, plan, PARTIAL)
+  if not (destination / PARTIAL_INDEX_FILE).exists():
+    write_index(destination, plan, PARTIAL_INDEX_FILE)
     return plan
-  begun = read_index(destination, PARTIAL)
+  begun = read_index(destination, PARTIAL_INDEX_FILE)
   difference = _difference(begun, plan)
   if difference:
     raise UsageError(
-      f"{destination}: was begun with other {difference}; go on with those, "
-      "remove it, or choose another folder"
+      f"{destination}: was begun with other {difference}; continue with those, "
+      "remove this folder, or choose another folder"
     )
   for where, reason in begun.skipped.items():
     skips.add(where, reason)
@@ -196,11 +197,11 @@ def _begin(destination: Path, plan: Index, skips: Skips) -> Index:
 
 
 def _difference(begun: Index, plan: Index) -> str:
-  """Name what an earlier call had otherwise; "" if nothing."""
+  """Describe the first difference to an unfinished conversion; "" if none."""
   for name in _SETTINGS:
     was, now = getattr(begun, name), getattr(plan, name)
     if was != now:
-      return f"settings: {name} {was}, this has {now}"
+      return f"settings: {name} {was}, now {now}"
   if not begun.origin or not plan.origin:
     return "data: an earlier version of podscale did not record which"
   place = f"data: {begun.origin.path}"
@@ -216,13 +217,13 @@ def _difference(begun: Index, plan: Index) -> str:
 def _check_written(
   destination: Path, index: Index, splits: Splits, console: Console
 ) -> None:
-  """Compare what an earlier call has written with the source.
+  """Compare the shards of an unfinished conversion with the source.
 
-  Data of the same names and counts may still be another version.
+  Data with the same names and counts may still be another version.
   """
   wanted = {split: _ranges(images, index) for split, images in splits.items()}
   if all(len(index.splits[s]) == len(wanted[s]) for s in splits):
-    return  # stopped at the very end: some may have their final names
+    return  # stopped at the very end: some shards may have their final names
   shards = [
     (shard, splits[split], each)
     for split in splits
@@ -241,7 +242,7 @@ def _check_written(
       if len(written) != shard.examples or not _is_part(written, images, each):
         raise UsageError(
           f"{path}: was written from other images than {images.where(each[0])}"
-          f" and those behind it; {_cure(destination)}"
+          f" and following; {_cure(destination)}"
         )
 
 
@@ -252,7 +253,7 @@ def _cure(destination: Path) -> str:
 def _is_part(
   written: EncodedImages, images: EncodedImages, each: range
 ) -> bool:
-  """Tell whether a shard has a range's images in order, less some left out."""
+  """Test if a shard has the images of a range in order; some may be skipped."""
   source = (_read(images, i) for i in each)
   records = (_read(written, i) for i in range(len(written)))
   return all(record and record in source for record in records)
@@ -266,20 +267,20 @@ def _read(images: EncodedImages, index: int) -> tuple[bytes, int] | None:
 
 
 def _ranges(images: EncodedImages, index: Index) -> list[range]:
-  """Cut the examples of a split into shards."""
+  """Divide the examples of a split into shards."""
   size = index.examples_per_shard
   everything = range(len(images))
   return [everything[i : i + size] for i in everything[::size]]
 
 
 def _name(split: Split, number: int, count: int) -> str:
-  return f"{SPLIT_NAMES[split]}-{number:05d}-of-{count:05d}.array_record"
+  return f"{SHARD_PREFIXES[split]}-{number:05d}-of-{count:05d}.array_record"
 
 
 def _write_shard(
   path: Path, images: EncodedImages, wanted: range, strict: bool, skips: Skips
 ) -> Shard:
-  """Write a shard, or no file if all of its examples are left out."""
+  """Write a shard; no file if all of its examples are skipped."""
   beside = path.with_name(path.name + ".tmp")
   try:
     count = write_array_record(beside, _records(images, wanted, strict, skips))
@@ -300,7 +301,7 @@ def _records(
   def record(index: int) -> bytes | None:
     try:
       file, label = images.checked(index)
-      Picture(file, decoding).decode(_SMALLEST)
+      Picture(file, decoding).decode(_REDUCTION)
       return write_image(file, label)
     except BadExampleError as error:
       skips.add(images.where(index), error)
@@ -310,7 +311,7 @@ def _records(
 
 
 def _finish(destination: Path, index: Index) -> Index:
-  """Number the shards that have examples and write the index."""
+  """Rename the shards that have examples, and write the index."""
   splits = {}
   for split, shards in index.splits.items():
     full = [shard for shard in shards if shard.examples]
@@ -323,5 +324,5 @@ def _finish(destination: Path, index: Index) -> Index:
         (destination / old.file).replace(destination / new.file)
   whole = dataclasses.replace(index, splits=splits)
   write_index(destination, whole)
-  (destination / PARTIAL).unlink()
+  (destination / PARTIAL_INDEX_FILE).unlink()
   return whole

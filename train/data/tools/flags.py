@@ -1,4 +1,4 @@
-"""The numbers of the command line."""
+"""Types of the command line's arguments."""
 
 import argparse
 import reprlib
@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 
 def bounded_integer(least: int, most: int) -> Callable[[str], int]:
-  """Make a reader of whole numbers, for `argparse`.
+  """Make a type of integers from `least` to `most` for `argparse`.
 
-  Raises:
-    argparse.ArgumentTypeError: from the reader, if the text is no such number.
+  Returns:
+    A function from text to integer. It raises `argparse.ArgumentTypeError` for
+    any other text.
 
   >>> bounded_integer(1, 10)("7")
   7
@@ -18,7 +19,7 @@ def bounded_integer(least: int, most: int) -> Callable[[str], int]:
   def read(text: str) -> int:
     try:
       number = int(text)
-    except ValueError:  # no number, or of thousands of digits
+    except ValueError:  # no number, or thousands of digits
       number = least - 1
     if not least <= number <= most:
       raise argparse.ArgumentTypeError(

@@ -1,4 +1,4 @@
-"""What a folder of images is taken for, and what is wrong with it."""
+"""Inspection of a folder of images: format, counts, labels and problems."""
 
 import statistics
 from collections import Counter
@@ -14,8 +14,7 @@ from ..images.discovery.layout import FORMAT_NAMES, DatasetLayout
 from ..images.labels import check_labels
 from ..images.opening import open_split
 from ..images.readers.encoded import EncodedImages
-from ..images.shard_names import SPLIT_NAMES
-from ..source import Split, check_same_classes
+from ..source import SPLITS, Split, check_same_classes
 
 _MOST_NAMED = 5
 
@@ -27,33 +26,32 @@ def inspect(
   num_classes: int | None = None,
   label_offset: int | None = None,
 ) -> list[str]:
-  """Print what a data set is taken for, and whether it can be trained on.
+  """Print how podscale reads a data set, and if it is ready to train on.
 
-  All labels are read; images are not decoded, which `verify` does.
+  This reads all labels and decodes no image; `verify` does.
 
   Args:
-    folder: A folder or URL, as `open_images` takes it.
-    console: Where to print, and to show progress.
-    num_classes: Number of classes, where the data does not say it.
-    label_offset: Label of the first class, as `open_images` has it.
+    folder: Folder or URL, see `open_images`.
+    console: Console for the report and the progress.
+    num_classes: Number of classes, if the data has none.
+    label_offset: Label of the first class, see `open_images`.
 
   Returns:
-    What is wrong, each in one line with its cure; nothing where the data is
-    ready.
+    Problems, each in one line with its cure; empty if the data is ready.
   """
   problems: list[str] = []
   try:
-    found = discover(folder)
-    sources = _open(found, console, problems, num_classes, label_offset)
+    layout = discover(folder)
+    sources = _open(layout, console, problems, num_classes, label_offset)
   except UsageError as error:
     problems.append(str(error))
   else:
-    _print(console, f"{found.folder}: {_kinds(found)}")
+    _print(console, f"{layout.folder}: {_kinds(layout)}")
     labels = {
-      split: _describe(console, found, split, source, problems)
+      split: _describe(console, layout, split, source, problems)
       for split, source in sources.items()
     }
-    _describe_classes(console, found, sources, labels)
+    _describe_classes(console, layout, sources, labels)
     problems += _label_problems(sources, labels)
   for problem in problems:
     _print(console, f"wrong: {problem}")
@@ -62,7 +60,7 @@ def inspect(
 
 
 def _open(
-  found: DatasetLayout,
+  layout: DatasetLayout,
   console: Console,
   problems: list[str],
   num_classes: int | None,
@@ -70,11 +68,11 @@ def _open(
 ) -> dict[Split, EncodedImages]:
   sources: dict[Split, EncodedImages] = {}
   with _progress(console) as progress:
-    for split in SPLIT_NAMES:
+    for split in SPLITS:
       bar = progress.add_task(f"opening {split}", total=None)
       try:
         sources[split] = open_split(
-          found, split, num_classes, label_offset=label_offset
+          layout, split, num_classes, label_offset=label_offset
         )
       except UsageError as error:
         problems.append(str(error))
@@ -82,56 +80,58 @@ def _open(
   return sources
 
 
-def _kinds(found: DatasetLayout) -> str:
+def _kinds(layout: DatasetLayout) -> str:
   """Name the formats of both splits, once where they are the same."""
-  kinds = dict.fromkeys(FORMAT_NAMES[s.kind] for s in found.splits.values())
+  kinds = dict.fromkeys(FORMAT_NAMES[s.format] for s in layout.splits.values())
   return " and ".join(kinds) or "no images that can be read"
 
 
 class _Labels(NamedTuple):
-  """How many images each label has, and which is that of class 0."""
+  """Number of images of each label, and the label of class 0."""
 
   counts: Counter[int]
   first: int
 
   @property
   def highest_class(self) -> int:
-    """The last class that has images; -1 where no image can be read."""
+    """Highest class that has images; -1 if no image can be read."""
     return max(self.counts, default=self.first - 1) - self.first
 
 
 def _describe(
   console: Console,
-  found: DatasetLayout,
+  layout: DatasetLayout,
   split: Split,
   source: EncodedImages,
   problems: list[str],
 ) -> _Labels:
   """Print a split's counts and labels."""
-  where = found.splits[split]
-  shards = _in_shards(len(where.shards))
-  _print(console, f"{split}: {len(source):,} images{shards}, {where.folder}")
+  split_layout = layout.splits[split]
+  shards = _in_shards(len(split_layout.shards))
+  _print(
+    console, f"{split}: {len(source):,} images{shards}, {split_layout.folder}"
+  )
   labels = _read_labels(console, split, source)
   unread = len(source) - labels.counts.total()
   if unread:
     problems.append(
-      f"{split}: {unread:,} of {len(source):,} images cannot be read; verify "
-      "lists them"
+      f"{split}: {unread:,} of {len(source):,} images cannot be read; the "
+      "command verify lists them"
     )
   if labels.counts:
     _print(
       console,
       f"  labels in the data: {min(labels.counts)} to {max(labels.counts)}; "
-      f"class 0 has the label {labels.first}",
+      f"class 0 has label {labels.first}",
     )
     counts = [
       labels.counts[labels.first + c] for c in range(source.num_classes)
     ]
     _print(
       console,
-      f"  images of a class: {min(counts):,} at least, "
-      f"{statistics.median(counts):,.0f} in the median, {max(counts):,} at "
-      f"most; {counts.count(0):,} of {len(counts):,} classes have none",
+      f"  images per class: minimum {min(counts):,}, median "
+      f"{statistics.median(counts):,.0f}, maximum {max(counts):,}; "
+      f"{counts.count(0):,} of {len(counts):,} classes have none",
     )
   return labels
 
@@ -146,7 +146,7 @@ def _read_labels(
     for stored in source.labels():
       counts[stored.label] += 1
       if source.label_offset is None:
-        first = stored.first
+        first = stored.first_label
       progress.advance(bar)
   return _Labels(counts, first)
 
@@ -154,7 +154,7 @@ def _read_labels(
 def _label_problems(
   sources: Mapping[Split, EncodedImages], labels: Mapping[Split, _Labels]
 ) -> list[str]:
-  """Say what is wrong with the labels and the classes of both splits."""
+  """List the problems of labels and classes of both splits."""
   problems = []
   seen = [
     (min(each.counts, default=each.first) - each.first, each.highest_class)
@@ -170,7 +170,7 @@ def _label_problems(
   except UsageError as error:
     problems.append(str(error))
   try:
-    if len(sources) == len(SPLIT_NAMES):
+    if len(sources) == len(SPLITS):
       check_same_classes(sources["train"], sources["test"])
   except UsageError as error:
     problems.append(str(error))
@@ -179,30 +179,30 @@ def _label_problems(
 
 def _describe_classes(
   console: Console,
-  found: DatasetLayout,
+  layout: DatasetLayout,
   sources: Mapping[Split, EncodedImages],
   labels: Mapping[Split, _Labels],
 ) -> None:
-  """Print number and names of the classes, and which files are left out."""
+  """Print number and names of the classes, and the ignored files."""
   for source in list(sources.values())[:1]:
-    says = found.classes_from or "the default or --num-classes"
-    _print(console, f"classes: {source.num_classes:,}, by {says}")
+    origin = layout.classes_from or "the default or --num-classes"
+    _print(console, f"classes: {source.num_classes:,}, from {origin}")
     used = max(each.highest_class for each in labels.values()) + 1
-    # Where labels lie below the first, the first is wrong and so is the number.
+    # A label below the first shows that the first is wrong, and so is `used`.
     whole = all(
       min(e.counts, default=e.first) >= e.first for e in labels.values()
     )
-    if not found.classes_from and whole and 0 < used < source.num_classes:
-      _print(console, f"  if these are all classes: --num-classes {used}")
+    if not layout.classes_from and whole and 0 < used < source.num_classes:
+      _print(console, f"  if there are no more classes: --num-classes {used}")
     if source.class_names:
       _print(console, f"class names: {_some(source.class_names)}")
   left_out = [text for s in sources.values() for text in s.left_out]
-  listed = dict.fromkeys(left_out or found.left_out())
+  listed = dict.fromkeys(left_out or layout.left_out())
   _print(console, f"left out: {'; '.join(listed) or 'nothing'}")
 
 
 def _progress(console: Console) -> Progress:
-  """Make a bar that leaves nothing behind, and nothing in a file."""
+  """Make a progress bar that leaves no trace, and writes nothing to files."""
   return Progress(
     console=console, transient=True, disable=not console.is_terminal
   )

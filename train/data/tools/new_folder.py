@@ -1,4 +1,4 @@
-"""Folders that nobody has written to."""
+"""New folders to write to."""
 
 from pathlib import Path
 
@@ -7,10 +7,10 @@ from ...records.files import make_folder
 
 
 def check_new_folder(path: Path) -> None:
-  """Check that a folder is empty or not there.
+  """Check that a folder is empty or does not exist.
 
   Raises:
-    UsageError: it holds something, or is a file.
+    UsageError: The folder is not empty, or is a file.
   """
   try:
     first = next(path.iterdir(), None)
@@ -20,15 +20,15 @@ def check_new_folder(path: Path) -> None:
     raise UsageError(f"{path}: {error.strerror}") from None
   if first:
     raise UsageError(
-      f"{path}: is not empty, it holds {first.name}; choose another folder"
+      f"{path}: not empty, it holds {first.name}; choose another folder"
     )
 
 
 def make_new_folder(path: Path) -> None:
-  """Make a folder, or take one that is empty.
+  """Create a folder, or accept an empty one.
 
   Raises:
-    UsageError: it holds something, is a file, or cannot be made.
+    UsageError: The folder is not empty, is a file, or cannot be created.
   """
   check_new_folder(path)
   make_folder(path)

@@ -1,7 +1,6 @@
-"""A made-up ImageNet of real JPEG files, for tests and benchmarks.
+"""A synthetic ImageNet of JPEG files, for tests and benchmarks.
 
-The same count, size and seed of NumPy's Philox give the same files, with one
-version of the JPEG encoder.
+The same arguments give the same files, with one version of the JPEG encoder.
 """
 
 import io
@@ -20,7 +19,7 @@ from ..decoding.picture import MOST_PIXELS
 from ..images.readers.array_record import write_array_record
 from ..images.readers.example_proto import write_features, write_image
 from ..images.readers.tfrecord import write_tfrecord
-from ..images.shard_names import FOLDERS, SPLIT_NAMES
+from ..images.shard_names import SHARD_PREFIXES, SPLIT_FOLDERS
 from ..source import Split
 from .new_folder import make_new_folder
 
@@ -39,8 +38,8 @@ LIMITS = {
   "width": 65_500,
   "height": 65_500,
 }
-"""The most of each argument of `synthesize`: beyond these, names would sort in
-another order than numbers, and libjpeg writes no larger images."""
+"""Largest value of each argument of `synthesize`. With larger numbers, names
+would sort in another order than numbers; libjpeg writes no larger images."""
 
 _STREAMS: dict[Split, int] = {"train": 0, "test": 1}
 _PATTERNS = 2
@@ -49,13 +48,13 @@ _GRAIN = 36.0  # in levels of 256, from end to end
 _QUALITY = 90
 
 
-class Picture(NamedTuple):
-  """One file of a data set.
+class SyntheticImage(NamedTuple):
+  """One image file of a data set.
 
   Attributes:
-    name: Of the file, without folder or suffix.
-    jpeg: The file.
-    label: From 0.
+    name: Name of the file, without folder or suffix.
+    jpeg: Bytes of the file.
+    label: Class, from 0.
   """
 
   name: str
@@ -71,16 +70,19 @@ def synthetic_jpeg(
   height: int = 375,
   split: Split = "train",
 ) -> bytes:
-  """A JPEG file of clouds in the colours of its class, under grain.
+  """Make a JPEG file of clouds in the colours of its class, under grain.
 
-  At 500 by 375 pixels it has about 100 kB, as ImageNet's have.
+  At 500 by 375 pixels it has about 100 kB, like ImageNet's files.
 
   Args:
-    index: Of the picture in its split.
-    label: Its class, which has a pattern of colours of its own.
-    width: In pixels.
-    height: In pixels.
-    split: Another has other pictures of the same classes.
+    index: Index of the image in its split.
+    label: Class of the image; each class has its own pattern of colours.
+    width: Width in pixels.
+    height: Height in pixels.
+    split: Split; the splits have different images of the same classes.
+
+  Returns:
+    Bytes of the file.
 
   >>> jpeg = synthetic_jpeg(0, 3)
   >>> jpeg == synthetic_jpeg(0, 3), 80_000 < len(jpeg) < 120_000
@@ -98,14 +100,14 @@ def synthetic_jpeg(
   return simplejpeg.encode_jpeg(pixels, quality=_QUALITY)
 
 
-def synthetic_pictures(
+def synthetic_images(
   count: int, split: Split, *, classes: int, width: int, height: int
-) -> Iterator[Picture]:
-  """`count` pictures, of all classes in turn."""
+) -> Iterator[SyntheticImage]:
+  """Yield `count` images, with all classes in turn."""
   for index in range(count):
     label = index % classes
     jpeg = synthetic_jpeg(index, label, width=width, height=height, split=split)
-    yield Picture(f"{index:08d}", jpeg, label)
+    yield SyntheticImage(f"{index:08d}", jpeg, label)
 
 
 def synthesize(
@@ -118,86 +120,86 @@ def synthesize(
   width: int = 500,
   height: int = 375,
 ) -> None:
-  """Write a data set as `open_images` reads it.
+  """Write a data set that `open_images` reads.
 
   Args:
-    folder: Where to; made if it is not there, else it is empty.
-    layout: "folder" has a file for each picture, the others have shards.
-    examples: How many in each split.
+    folder: Folder to write to, new or empty.
+    layout: Format: "folder" writes a file for each image, the others shards.
+    examples: Number of images of each split.
     classes: Number of classes.
-    shards: Of each split.
-    width: Of the pictures, in pixels.
-    height: Of the pictures, in pixels.
+    shards: Number of shards of each split.
+    width: Width of the images, in pixels.
+    height: Height of the images, in pixels.
 
   Raises:
-    UsageError: the folder is not empty or cannot be made, the pictures are too
-      large, or there are fewer of them than shards or class folders.
+    UsageError: The folder is not empty or cannot be created, the images are too
+      large, or there are fewer images than shards or class folders.
   """
   if width * height > MOST_PIXELS:
     raise UsageError(
-      f"{width} x {height} pixels are more than the {MOST_PIXELS:,} that are "
-      "read"
+      f"{width} x {height} pixels are more than the {MOST_PIXELS:,} that "
+      "podscale reads; lower --width or --height"
     )
   if layout == "folder" and classes > examples["train"]:
     raise UsageError(
-      f"{classes} class folders need as many training images, got "
+      f"{classes} class folders need at least as many training images, got "
       f"{examples['train']}"
     )
   for split, count in examples.items():
     if layout != "folder" and shards > count:
       raise UsageError(
-        f"{shards} shards need as many {split} images, got {count}"
+        f"{shards} shards need at least as many {split} images, got {count}"
       )
   make_new_folder(folder)
   for split, count in examples.items():
-    pictures = synthetic_pictures(
+    images = synthetic_images(
       count, split, classes=classes, width=width, height=height
     )
     if layout == "folder":
-      _write_files(folder / FOLDERS[split], pictures)
+      _write_files(folder / SPLIT_FOLDERS[split], images)
       continue
     for shard in range(shards):
       size = count * (shard + 1) // shards - count * shard // shards
       path = folder / _SHARD_NAMES[layout].format(
-        split=SPLIT_NAMES[split], shard=shard, shards=shards
+        split=SHARD_PREFIXES[split], shard=shard, shards=shards
       )
-      _WRITERS[layout](path, itertools.islice(pictures, size))
+      _WRITERS[layout](path, itertools.islice(images, size))
 
 
-def _write_files(folder: Path, pictures: Iterable[Picture]) -> None:
-  for name, jpeg, label in pictures:
+def _write_files(folder: Path, images: Iterable[SyntheticImage]) -> None:
+  for name, jpeg, label in images:
     path = folder / f"class-{label:04d}" / f"{name}.jpg"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(jpeg)
 
 
-def _write_array_record(path: Path, pictures: Iterable[Picture]) -> None:
-  write_array_record(path, (write_image(p.jpeg, p.label) for p in pictures))
+def _write_array_record(path: Path, images: Iterable[SyntheticImage]) -> None:
+  write_array_record(path, (write_image(p.jpeg, p.label) for p in images))
 
 
-def _write_tfrecord(path: Path, pictures: Iterable[Picture]) -> None:
-  """With the names and labels from 1 of imagenet_to_gcs."""
+def _write_tfrecord(path: Path, images: Iterable[SyntheticImage]) -> None:
+  """Write a shard with the features of imagenet_to_gcs, labels from 1."""
   write_tfrecord(
     path,
     (
       write_features(
         {"image/encoded": p.jpeg, "image/class/label": p.label + 1}
       )
-      for p in pictures
+      for p in images
     ),
   )
 
 
-def _write_tar(path: Path, pictures: Iterable[Picture]) -> None:
+def _write_tar(path: Path, images: Iterable[SyntheticImage]) -> None:
   with tarfile.open(path, "w") as tar:
-    for name, jpeg, label in pictures:
+    for name, jpeg, label in images:
       for suffix, data in (("jpg", jpeg), ("cls", str(label).encode())):
         member = tarfile.TarInfo(f"{name}.{suffix}")
         member.size = len(data)
         tar.addfile(member, io.BytesIO(data))
 
 
-_WRITERS: dict[Layout, Callable[[Path, Iterable[Picture]], None]] = {
+_WRITERS: dict[Layout, Callable[[Path, Iterable[SyntheticImage]], None]] = {
   "array-record": _write_array_record,
   "tar": _write_tar,
   "tfrecord": _write_tfrecord,
@@ -213,7 +215,7 @@ def _uniform(stream: int, index: int, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _floats(random: np.random.Philox, shape: tuple[int, ...]) -> np.ndarray:
-  """float32 in [0, 1), four of each number drawn."""
+  """Draw float32 numbers in [0, 1), four from each 64-bit number."""
   size = math.prod(shape)
   raw = random.random_raw(-(-size // 4)).view(np.uint16)[:size]
   return raw.reshape(shape).astype(np.float32) / 2**16

@@ -1,4 +1,4 @@
-"""Whether a data set is whole: every file read, every image decoded."""
+"""Verification of a data set: read every file, decode every image."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,14 +13,14 @@ from ...errors import UsageError, printable
 from ..decoding.picture import Picture
 from ..images.discovery.discover import discover
 from ..images.discovery.layout import DatasetLayout
-from ..images.index import NAME, Shard, read_index
+from ..images.index import INDEX_FILE, Shard, read_index
 from ..images.labels import check_labels
 from ..images.opening import open_split
 from ..images.readers.array_record import sha256
 from ..images.readers.encoded import EncodedImages, read_error
-from ..images.shard_names import SPLIT_NAMES
 from ..loading.parallel import map_in_threads
 from ..source import (
+  SPLITS,
   BadExampleError,
   Decoding,
   Split,
@@ -28,7 +28,7 @@ from ..source import (
 )
 
 _Open = Callable[[DatasetLayout, Split], EncodedImages]
-_SMALLEST = 8  # the most that a JPEG can be reduced in decoding
+_REDUCTION = 8  # the largest, as the pixels are not used
 
 
 def verify(
@@ -39,77 +39,78 @@ def verify(
   label_offset: int | None = None,
   strict_jpeg: bool = True,
 ) -> int:
-  """Check a data set and print everything that is wrong with it.
+  """Check a data set and print every problem.
 
-  Files that `convert` wrote are compared with their checksums. Of other data
-  every record is read and decoded, and its label checked.
+  Files from `convert` are compared with their checksums. Of other data, every
+  image is read and decoded, and every label is checked.
 
   Args:
-    folder: A folder that `open_images` reads.
-    console: Where the report is printed, and progress shown.
-    num_classes: Number of classes in shards; None takes what the data says,
-      and 1000 where it says nothing.
+    folder: Folder that `open_images` reads.
+    console: Console for the report and the progress.
+    num_classes: Number of classes; None takes the number in the data, or 1000
+      if the data has none.
     label_offset: Label of the first class in shards and label files; None takes
-      what their format has.
-    strict_jpeg: Count every JPEG that libjpeg warns of as damaged; without it,
-      those that training refuses.
+      the default of the format.
+    strict_jpeg: True to report every JPEG that libjpeg warns about; False to
+      report those that training refuses.
 
   Returns:
-    How many things are wrong.
+    Number of problems.
 
   Raises:
-    UsageError: there is no data set in the folder.
+    UsageError: The folder has no data set.
   """
-  found = discover(folder)
+  layout = discover(folder)
   report = _Report(console)
   open_part = partial(
     open_split, num_classes=num_classes, label_offset=label_offset
   )
-  if (found.folder / NAME).is_file():
-    _verify_converted(found, open_part, report)
-  elif found.splits:
-    _verify_images(found, open_part, Decoding(strict=strict_jpeg), report)
+  if (layout.folder / INDEX_FILE).is_file():
+    _verify_converted(layout, open_part, report)
+  elif layout.splits:
+    _verify_images(layout, open_part, Decoding(strict=strict_jpeg), report)
   else:
-    raise UsageError(next(iter(found.problems.values())))
+    raise UsageError(next(iter(layout.problems.values())))
   return len(report.problems)
 
 
 class _Report:
-  """Prints what is wrong, each thing once, and what is not."""
+  """A printer of problems, each once, and of other lines."""
 
   def __init__(self, console: Console):
     self.console = console
     self.problems: set[str] = set()
 
   def add(self, problem: object) -> None:
-    """Print a problem that is not known yet."""
+    """Print a problem, unless it was printed before."""
     line = str(problem)
     if line not in self.problems:
       self.problems.add(line)
-      self.say(line)
+      self.print(line)
 
-  def say(self, line: str) -> None:
-    """Print a line, of which nothing is markup."""
+  def print(self, line: str) -> None:
+    """Print a line without interpreting markup."""
     self.console.print(
       printable(line), highlight=False, markup=False, soft_wrap=True
     )
 
 
 def _verify_converted(
-  found: DatasetLayout, open_part: _Open, report: _Report
+  layout: DatasetLayout, open_part: _Open, report: _Report
 ) -> None:
-  index = read_index(found.folder)
+  index = read_index(layout.folder)
   shards = [shard for each in index.splits.values() for shard in each]
 
   def damage(shard: Shard) -> str:
-    path = found.folder / shard.file
+    path = layout.folder / shard.file
     try:
       digest = sha256(path)
     except OSError as error:
       return f"{path}: {read_error(error)}"
     if digest != shard.sha256:
       return (
-        f"{path}: damaged: its SHA-256 is {digest}, {NAME} has {shard.sha256}"
+        f"{path}: damaged: its SHA-256 is {digest}, {INDEX_FILE} has "
+        f"{shard.sha256}; copy it again, or convert the data again"
       )
     return ""
 
@@ -121,26 +122,26 @@ def _verify_converted(
       if problem:
         report.add(problem)
   whole = len(shards) - len(report.problems)
-  report.say(f"{whole} of {len(shards)} shards are as written")
+  report.print(f"{whole} of {len(shards)} shards match their checksums")
   if not report.problems:
-    for split in SPLIT_NAMES:
+    for split in SPLITS:
       try:
-        open_part(found, split)
+        open_part(layout, split)
       except UsageError as error:
         report.add(error)
 
 
 def _verify_images(
-  found: DatasetLayout, open_part: _Open, decoding: Decoding, report: _Report
+  layout: DatasetLayout, open_part: _Open, decoding: Decoding, report: _Report
 ) -> None:
-  """Read the data shard by shard, so that each is named that cannot be."""
-  for split in SPLIT_NAMES:
-    if split in found.problems:
-      report.add(found.problems[split])
+  """Read the data shard by shard, so that every bad shard is reported."""
+  for split in SPLITS:
+    if split in layout.problems:
+      report.add(layout.problems[split])
       continue
     classes: Counter[int] = Counter()
     examples = num_classes = 0
-    parts = _parts(found, split)
+    parts = _parts(layout, split)
     with Progress(console=report.console) as progress:
       bar = progress.add_task(f"verifying {split}", total=len(parts))
       for done, part in enumerate(parts, 1):
@@ -158,47 +159,47 @@ def _verify_images(
             classes[label] += 1
           progress.advance(bar, 1 / len(images))
         progress.update(bar, completed=done)
-    report.say(f"{split}: {_summary(classes, examples, num_classes)}")
+    report.print(f"{split}: {_summary(classes, examples, num_classes)}")
   try:
     with report.console.status("checking all labels"):
-      splits = [open_part(found, split) for split in found.splits]
+      splits = [open_part(layout, split) for split in layout.splits]
       check_same_classes(splits[0], splits[-1])
       check_labels(*splits)
   except UsageError as error:
     report.add(error)
 
 
-def _parts(found: DatasetLayout, split: Split) -> list[DatasetLayout]:
-  """Cut a split into its shards."""
-  where = found.splits[split]
-  if not where.shards:
-    return [found]
+def _parts(layout: DatasetLayout, split: Split) -> list[DatasetLayout]:
+  """Divide a split into layouts of one shard each."""
+  split_layout = layout.splits[split]
+  if not split_layout.shards:
+    return [layout]
   return [
-    replace(found, splits={split: replace(where, shards=[shard])})
-    for shard in where.shards
+    replace(layout, splits={split: replace(split_layout, shards=[shard])})
+    for shard in split_layout.shards
   ]
 
 
 def _examine(
   images: EncodedImages, decoding: Decoding
 ) -> Iterator[tuple[int, str]]:
-  """Yield the label of each example, and what is wrong with it or ""."""
+  """Yield the label of each example, and its problem or ""."""
 
   def examine(index: int) -> tuple[int, str]:
     try:
       file, label = images.checked(index)
-      Picture(file, decoding).decode(_SMALLEST)
+      Picture(file, decoding).decode(_REDUCTION)
       return label, ""
     except BadExampleError as error:
       return -1, f"{images.where(index)}: {error}"
-    except UsageError as error:  # a label of no class, with its place
+    except UsageError as error:  # a label outside the classes, with its place
       return -1, str(error)
 
   return map_in_threads(examine, range(len(images)))
 
 
 def _summary(classes: Counter[int], examples: int, num_classes: int) -> str:
-  text = f"{classes.total():,} of {examples:,} images are whole"
+  text = f"{classes.total():,} of {examples:,} images are undamaged"
   if not classes:
     return text
   counts = sorted({min(classes.values()), max(classes.values())})

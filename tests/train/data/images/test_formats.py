@@ -109,7 +109,7 @@ def test_a_flipped_bit_is_found_in_its_record_alone(tmp_path, layout):
   data[data.index(jpeg) + len(jpeg) // 2] ^= 1
   path.write_bytes(data)
   source = open_images(tmp_path, "train", CLASSES)
-  with pytest.raises(BadExampleError, match=r"checksum is wrong|damaged"):
+  with pytest.raises(BadExampleError, match=r"wrong checksum|damaged"):
     source[2]
   for i in (0, 1, 3, 4, 5):
     assert source[i]["image"] == synthetic_jpeg(i, i % CLASSES, **SIZE)
@@ -142,7 +142,7 @@ def test_a_named_pipe_is_a_bad_example(tmp_path):
   path = next(tmp_path.rglob("val/*/00000000.jpg"))
   path.unlink()
   os.mkfifo(path)
-  with pytest.raises(BadExampleError, match="no regular file"):
+  with pytest.raises(BadExampleError, match="not a regular file"):
     source[0]
 
 
@@ -150,7 +150,7 @@ def test_two_formats_in_one_folder_are_refused(tmp_path):
   made(tmp_path, "tfrecord")
   for path in shards(made(tmp_path / "tar", "tar")):
     path.rename(tmp_path / path.name)
-  assert "several kinds: TFRecord shards and tar shards" in refusal(tmp_path)
+  assert "several formats: TFRecord shards and tar shards" in refusal(tmp_path)
 
 
 def test_a_folder_with_nothing_known_says_what_is(tmp_path):
@@ -187,9 +187,12 @@ def test_a_tar_cannot_write_outside_its_folder(tmp_path):
 @pytest.mark.parametrize(
   "members, message",
   [
-    ({"a/x.jpg": JPEG, "a/x.json": b"{}"}, r"sample a/x has no \.cls, nor"),
+    (
+      {"a/x.jpg": JPEG, "a/x.json": b"{}"},
+      r"sample a/x has no label: neither a ",
+    ),
     ({"x.cls": b"1"}, "sample x has no image"),
-    ({"x.jpg": JPEG, "x.cls": b"cat"}, "x.cls has b'cat' where a label"),
+    ({"x.jpg": JPEG, "x.cls": b"cat"}, "x.cls has b'cat', expected a label"),
     ({"x.txt": b"1"}, "no images"),
   ],
 )

@@ -106,9 +106,11 @@ def test_the_other_convention_is_refused_with_the_cure(opened, split):
   bad = labels.index(0 if opened.first else CLASSES)
   message = refusal(classes, source)
   assert message == refusal(check_labels, source)
-  assert message.startswith(f"{source.where(bad)}: label {labels[bad]} is not")
+  assert message.startswith(
+    f"{source.where(bad)}: label {labels[bad]} is outside"
+  )
   assert f"the 3 classes, whose labels are {opened.first} to" in message
-  assert f"labels seem to begin at {other}" in message
+  assert f"labels seem to start at {other}" in message
   assert f"--data.label-offset {other}" in message
   assert classes(opened(labels, other, split)) == [1, 0, 2]
 
@@ -118,7 +120,7 @@ def test_a_label_of_no_class_is_never_skipped(opened, label):
   first = opened.first
   source = opened([first, label, first])
   skips = Skips(100)
-  place = f"{source.where(1)}: label {label} is not one of the 3 classes"
+  place = f"{source.where(1)}: label {label} is outside the 3 classes"
   train = train_batches(
     source,
     batch_size=3,
@@ -195,4 +197,4 @@ def test_labels_without_images(tmp_path, layout):
 def test_folders_take_no_offset(tmp_path, offset):
   synthesize(tmp_path, "folder", examples={"train": 3, "test": 3}, classes=3)
   message = refusal(lambda: open_images(tmp_path, "train", label_offset=offset))
-  assert f"leave label-offset {offset} out" in message
+  assert f"leave --data.label-offset {offset} out" in message

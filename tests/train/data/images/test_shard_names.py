@@ -98,7 +98,7 @@ def test_a_whole_series_from_0_or_from_1(pattern, first):
 def test_numbers_from_0_and_the_total_do_not_go_together(pattern):
   all_four = names(pattern, range(4))
   assert series_problem(all_four) == (
-    f"{all_four[3]} is beyond the total in its name"
+    f"{all_four[3]} has a number beyond the total in its name"
   )
 
 
@@ -162,7 +162,7 @@ def test_missing_shards_are_numbered(some, message):
 )
 def test_two_series_are_refused_with_a_name_of_each(both):
   problem = series_problem(both)
-  assert problem is not None and "are of two series of shards" in problem
+  assert problem is not None and "belong to two series of shards" in problem
   assert sum(name in problem.split() for name in both) == 2
 
 
@@ -176,5 +176,5 @@ def test_two_series_are_refused_with_a_name_of_each(both):
 )
 def test_a_number_twice_is_refused_with_both_names(twice):
   problem = series_problem(sorted(twice))
-  assert problem is not None and "is there twice" in problem
+  assert problem is not None and "occurs twice" in problem
   assert twice[0] in problem and twice[1] in problem

@@ -181,7 +181,7 @@ def test_labels_that_do_not_fit_are_refused(folder):
   path.write_bytes(idx(np.zeros(29, np.uint8)))
   assert "expected sizes [30], found [29]" in refusal(folder)
   path.write_bytes(idx(np.full(30, 10, np.uint8)))
-  assert f"{path}: label 10" in refusal(folder)
+  assert f"{path}: has label 10" in refusal(folder)
 
 
 def test_the_recipe_of_the_archive(folder):

@@ -55,16 +55,16 @@ def test_a_set_that_is_ready(tmp_path, capsys, layout, kind, first):
     [
       f"{tmp_path}: {kind}",
       f"train: 8 images{shards}, {tmp_path}{train}",
-      f"  labels in the data: {first} to {first + 2}; class 0 has the label "
+      f"  labels in the data: {first} to {first + 2}; class 0 has label "
       f"{first}",
-      "  images of a class: 2 at least, 3 in the median, 3 at most; 0 of 3 "
+      "  images per class: minimum 2, median 3, maximum 3; 0 of 3 "
       "classes have none",
       f"test: 4 images{shards}, {tmp_path}{val}",
-      f"  labels in the data: {first} to {first + 2}; class 0 has the label "
+      f"  labels in the data: {first} to {first + 2}; class 0 has label "
       f"{first}",
-      "  images of a class: 1 at least, 1 in the median, 2 at most; 0 of 3 "
+      "  images per class: minimum 1, median 1, maximum 2; 0 of 3 "
       "classes have none",
-      f"classes: 3, by {by}",
+      f"classes: 3, from {by}",
       *names,
       "left out: 1 .idx",
       "ready",
@@ -75,8 +75,8 @@ def test_a_set_that_is_ready(tmp_path, capsys, layout, kind, first):
 def test_more_classes_than_are_used_are_named(tmp_path, capsys):
   made(tmp_path, "tar")
   code, lines = inspect(capsys, tmp_path)
-  assert code == 0 and "classes: 1,000, by the default" in "\n".join(lines)
-  assert "  if these are all classes: --num-classes 3" in lines
+  assert code == 0 and "classes: 1,000, from the default" in "\n".join(lines)
+  assert "  if there are no more classes: --num-classes 3" in lines
 
 
 def wrong(capsys, folder, *flags):
@@ -88,7 +88,7 @@ def wrong(capsys, folder, *flags):
 def test_labels_that_may_begin_at_0_or_at_1(tmp_path, capsys):
   made(tmp_path, "tfrecord")
   (problem,) = wrong(capsys, tmp_path)
-  assert "they may begin at 0 or at 1: give --data.label-offset" in problem
+  assert "they may start at 0 or at 1; give --data.label-offset" in problem
   assert inspect(capsys, tmp_path, "--label-offset", "1")[0] == 0
 
 
@@ -114,7 +114,7 @@ def test_the_folder_of_one_split_names_the_folder_above(
 def test_labels_of_no_class(tmp_path, capsys):
   made(tmp_path, "tar")
   (problem,) = wrong(capsys, tmp_path, "--num-classes", "2")
-  assert "label 2 is not one of the 2 classes" in problem
+  assert "label 2 is outside the 2 classes" in problem
 
 
 def test_an_evaluation_set_without_labels(tmp_path, capsys):
@@ -136,8 +136,10 @@ def test_every_problem_is_listed(tmp_path, capsys):
     tmp_path / "validation_train-00001-of-00002"
   )
   first, second = wrong(capsys, tmp_path)
-  assert "validation_train-00001-of-00002 is taken for train" in first
-  assert "validation_train-00001-of-00002 is taken for validation" in second
+  assert "validation_train-00001-of-00002 names two splits, train" in first
+  assert (
+    "validation_train-00001-of-00002 names two splits, validation" in second
+  )
 
 
 def test_splits_of_different_classes(tmp_path, capsys):
@@ -169,7 +171,7 @@ def test_tfds_and_a_converted_set_say_their_classes(tmp_path, capsys):
   code, lines = inspect(capsys, tmp_path / "birds")
   assert code == 0
   assert lines[-4:] == [
-    "classes: 3, by label.labels.txt",
+    "classes: 3, from label.labels.txt",
     "class names: a, b, c",
     "left out: nothing",
     "ready",
@@ -180,7 +182,7 @@ def test_tfds_and_a_converted_set_say_their_classes(tmp_path, capsys):
   code, lines = inspect(capsys, converted)
   assert code == 0
   assert lines[0].endswith("podscale's ArrayRecord shards with an index")
-  assert lines[-4:-2] == ["classes: 3, by index.json", "class names: a, b, c"]
+  assert lines[-4:-2] == ["classes: 3, from index.json", "class names: a, b, c"]
 
 
 def test_a_name_cannot_pass_for_a_line(tmp_path, capsys):

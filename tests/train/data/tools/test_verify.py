@@ -67,9 +67,10 @@ def test_a_whole_set_is_counted(tmp_path, verified, layout):
   code, report, errors = verified(made(tmp_path, layout), *flags(layout))
   assert (code, errors) == (0, [])
   assert report == [
-    "train: 11 of 11 images are whole; 3 of 3 classes, 0 to 2, have 3 to 4 "
+    "train: 11 of 11 images are undamaged; 3 of 3 classes, 0 to 2, have 3 to 4 "
     "images each",
-    "test: 5 of 5 images are whole; 3 of 3 classes, 0 to 2, have 1 to 2 images "
+    "test: 5 of 5 images are undamaged; 3 of 3 classes, 0 to 2, have 1 to 2 "
+    "images "
     "each",
   ]
 
@@ -83,12 +84,12 @@ def test_every_damaged_image_is_listed(tmp_path, verified, layout, train, test):
   wanted = [*damage(folder, "train", train), *damage(folder, "test", test)]
   code, report, errors = verified(folder, *flags(layout))
   assert (code, errors) == (1, [])
-  listed = [line for line in report if "images are whole" not in line]
+  listed = [line for line in report if "images are undamaged" not in line]
   assert len(listed) == len(wanted)
   for line, where in zip(listed, wanted, strict=True):
     assert line.startswith(f"{where}: ")
     assert len(line) > len(where) + 10  # and the reason
-  counts = [line for line in report if "images are whole" in line]
+  counts = [line for line in report if "images are undamaged" in line]
   assert counts[0].startswith(f"train: {11 - len(train)} of 11 images")
   assert counts[1].startswith(f"test: {5 - len(test)} of 5 images")
 
@@ -114,7 +115,7 @@ def test_where_one_split_cannot_be_opened_the_other_is_read(tmp_path, verified):
   assert (code, errors, len(report)) == (1, [], 3)
   assert "1 of 2 shards are missing" in report[0]
   assert report[1].startswith(f"{where}: ")
-  assert report[2].startswith("test: 4 of 5 images are whole")
+  assert report[2].startswith("test: 4 of 5 images are undamaged")
 
 
 @pytest.mark.parametrize("layout", ["array-record", "tar", "tfrecord"])
@@ -134,9 +135,9 @@ def test_every_shard_that_cannot_be_opened_is_listed(
   assert (code, errors, len(report)) == (1, [], 6)
   for line, place in zip(report, [first, third, where], strict=False):
     assert line.startswith(str(place))
-  assert report[3].startswith("train: 6 of 7 images are whole")
+  assert report[3].startswith("train: 6 of 7 images are undamaged")
   assert report[4].startswith(str(last))
-  assert report[5].startswith("test: 4 of 4 images are whole")
+  assert report[5].startswith("test: 4 of 4 images are undamaged")
 
 
 @pytest.mark.parametrize("layout", ["array-record", "tar", "tfrecord"])
@@ -145,12 +146,12 @@ def test_every_label_of_no_class_is_listed_once(tmp_path, verified, layout):
   source = open_images(folder, "train", CLASSES)
   code, report, errors = verified(folder, "--num-classes", "2")
   assert (code, errors) == (1, [])
-  listed = [line for line in report if "is not one of the 2 classes" in line]
+  listed = [line for line in report if "is outside the 2 classes" in line]
   assert [line.split(": ")[0] for line in listed[:3]] == [
     source.where(i) for i in (2, 5, 8)
   ]
   assert len(listed) == 4 == len(report) - 2  # one more in the other split
-  assert "train: 8 of 11 images are whole; 2 of 2 classes" in report[3]
+  assert "train: 8 of 11 images are undamaged; 2 of 2 classes" in report[3]
 
 
 def test_labels_that_may_begin_at_0_or_at_1_are_a_problem(tmp_path, verified):
@@ -175,7 +176,7 @@ def test_every_damaged_shard_of_a_converted_set_is_listed(
   source, folder = made(tmp_path / "source", layout), tmp_path / "converted"
   flags = ["--num-classes", "3", "--examples-per-shard", "3"]
   assert main(["convert", str(source), str(folder), *flags]) == 0
-  assert verified(folder)[:2] == (0, ["6 of 6 shards are as written"])
+  assert verified(folder)[:2] == (0, ["6 of 6 shards match their checksums"])
 
   first, gone, last = (
     folder / f"{name}.array_record"
@@ -195,7 +196,7 @@ def test_every_damaged_shard_of_a_converted_set_is_listed(
   assert report[0].startswith(f"{first}: damaged: its SHA-256 is ")
   assert report[1] == f"{gone}: cannot be read: No such file or directory"
   assert report[2].startswith(f"{last}: damaged: its SHA-256 is ")
-  assert report[3:] == ["3 of 6 shards are as written"]
+  assert report[3:] == ["3 of 6 shards match their checksums"]
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -213,7 +214,7 @@ def test_a_converted_set_that_cannot_be_opened_is_a_problem(
   write_index(folder, index)
   code, report, errors = verified(folder)
   assert (code, errors, len(report)) == (1, [], 2)
-  assert report[0] == "3 of 3 shards are as written"
+  assert report[0] == "3 of 3 shards match their checksums"
   assert report[1].startswith(f"{path}: ")
 
 

@@ -1,1 +1,1 @@
-"""Discovery: which splits a folder of images holds, and in which format."""
+"""Discovery of the splits and formats in a folder of images."""

@@ -1,4 +1,4 @@
-"""List all that may be the images of a split, by the names in a folder."""
+"""Candidates for the images of a split, by the names of files and folders."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,84 +20,87 @@ _ARCHIVES = (".zip", ".gz", ".xz", ".zst", ".bz2", ".7z", ".rar")
 
 
 def find_candidates(
-  found: DatasetLayout, entries: Sequence[Entry]
+  layout: DatasetLayout, entries: Sequence[Entry]
 ) -> dict[Split, list[SplitLayout]]:
-  """List all that may be the images of each split."""
+  """List the candidates for the images of each split."""
   candidates: dict[Split, list[SplitLayout]] = {s: [] for s in SPLIT_ALIASES}
-  by_word: dict[tuple[Split, str], list[str]] = {}
+  shards: dict[tuple[Split, str], list[str]] = {}
   other = []
   for name in file_names(entries):
-    words = {split: split_aliases(name, split) for split in SPLIT_ALIASES}
-    if not shard_format(name) or not any(words.values()):
+    found = {split: split_aliases(name, split) for split in SPLIT_ALIASES}
+    if not shard_format(name) or not any(found.values()):
       other.append(name)
       continue
-    for split, (word, *_) in ((s, w) for s, w in words.items() if w):
-      by_word.setdefault((split, word), []).append(name)
-  for (split, word), names in by_word.items():
-    candidates[split] += _shard_groups(found.folder, word, names)
-  for split, words_of_split in SPLIT_ALIASES.items():
+    for split, (alias, *_) in ((s, a) for s, a in found.items() if a):
+      shards.setdefault((split, alias), []).append(name)
+  for (split, alias), names in shards.items():
+    candidates[split] += _shard_groups(layout.folder, alias, names)
+  for split, aliases in SPLIT_ALIASES.items():
     for name in folder_names(entries):
-      if name.lower() in words_of_split:
-        candidates[split] += _look_inside(found, split, name)
-  _ignore_others(found, other)
+      if name.lower() in aliases:
+        candidates[split] += _look_inside(layout, split, name)
+  _ignore_others(layout, other)
   return candidates
 
 
 def _look_inside(
-  found: DatasetLayout, split: Split, name: str
+  layout: DatasetLayout, split: Split, name: str
 ) -> list[SplitLayout]:
-  """List what a split's own folder may be read as."""
-  folder, word = found.folder / name, name.lower()
+  """List the candidates in a split's own folder."""
+  folder, split_name = layout.folder / name, name.lower()
   entries = list_folder(folder)
   files = file_names(entries)
   shards = [file for file in files if shard_format(file)]
   _ignore_others(
-    found,
+    layout,
     (
       name
       for name in files
       if not shard_format(name) and not name.lower().endswith(IMAGE_SUFFIXES)
     ),
   )
-  return _shard_groups(folder, word, shards) + find_files(found, folder, word)
+  return _shard_groups(folder, split_name, shards) + find_files(
+    layout, folder, split_name
+  )
 
 
 def find_files(
-  found: DatasetLayout, folder: Path, word: str
+  layout: DatasetLayout, folder: Path, split_name: str
 ) -> list[SplitLayout]:
   """List class folders, or images outside of class folders."""
   entries = list_folder(folder)
   files, folders = file_names(entries), folder_names(entries)
   images = [file for file in files if file.lower().endswith(IMAGE_SUFFIXES)]
-  labels = find_label_file(folder, files, word)
+  labels = find_label_file(folder, files, split_name)
   if (labels and (images or folders)) or (images and not folders):
-    return [SplitLayout("labelled", word, folder, labels=labels)]
+    return [SplitLayout("labelled", split_name, folder, labels=labels)]
   if folders:
-    found.ignore(images, f"outside of the class folders in {folder.name}/")
-    return [SplitLayout("folders", word, folder)]
+    layout.ignore(images, f"outside of the class folders in {folder.name}/")
+    return [SplitLayout("folders", split_name, folder)]
   return []
 
 
 def _shard_groups(
-  folder: Path, word: str, names: Sequence[str]
+  folder: Path, split_name: str, names: Sequence[str]
 ) -> list[SplitLayout]:
-  by_kind: dict[ShardFormat, list[str]] = {}
+  by_format: dict[ShardFormat, list[str]] = {}
   for name in names:
-    if kind := shard_format(name):
-      by_kind.setdefault(kind, []).append(name)
+    if found := shard_format(name):
+      by_format.setdefault(found, []).append(name)
   return [
-    SplitLayout(kind, word, folder, group) for kind, group in by_kind.items()
+    SplitLayout(each, split_name, folder, group)
+    for each, group in by_format.items()
   ]
 
 
-def _ignore_others(found: DatasetLayout, names: Iterable[str]) -> None:
-  """Note the files that are not looked at further, each with the reason."""
+def _ignore_others(layout: DatasetLayout, names: Iterable[str]) -> None:
+  """Add the files that hold no images to the ignored files."""
   for name in names:
     if shard_format(name):
-      found.ignore([name], "no split in its name")
+      layout.ignore([name], "no split in its name")
     elif name.lower().endswith(_ARCHIVES):
-      found.ignore([name], "a packed archive")
+      layout.ignore([name], "a packed archive")
     elif name.lower().endswith(".arrow"):
-      found.ignore([name], "Arrow files are not read, Parquet files are")
+      layout.ignore([name], "Arrow files are not read, Parquet files are")
     elif name not in METADATA_FILES and not is_label_file(name):
-      found.ignore([name], OTHER_FILES)
+      layout.ignore([name], OTHER_FILES)

@@ -1,4 +1,4 @@
-"""Choose a split's images among all that may be."""
+"""Choice of a split's images among the candidates."""
 
 import os
 import re
@@ -8,13 +8,13 @@ from pathlib import Path
 
 from ....errors import UsageError
 from ...source import Split
-from ..index import NAME
+from ..index import INDEX_FILE
 from ..readers.encoded import IMAGE_SUFFIXES
 from ..readers.sharded import open_shard
 from ..shard_names import (
-  FOLDERS,
+  SHARD_PREFIXES,
   SPLIT_ALIASES,
-  SPLIT_NAMES,
+  SPLIT_FOLDERS,
   series_problem,
   split_aliases,
 )
@@ -25,56 +25,60 @@ _NO_LABELS = "an archive without labels: unpack it into class folders"
 
 
 def choose_split(
-  found: DatasetLayout, split: Split, candidates: list[SplitLayout]
+  layout: DatasetLayout, split: Split, candidates: list[SplitLayout]
 ) -> None:
-  """Choose one of a split's candidates; name those that are left out."""
-  candidates = _without_archives(found, candidates)
-  there = {candidate.word for candidate in candidates}
-  words = [word for word in SPLIT_ALIASES[split] if word in there]
-  if not words:
-    found.problems[split] = _nothing(found, split)
+  """Choose one of a split's candidates, or record why none can be chosen."""
+  candidates = _without_archives(layout, candidates)
+  found = {candidate.split_name for candidate in candidates}
+  preferred = next(
+    (name for name in SPLIT_ALIASES[split] if name in found), None
+  )
+  if preferred is None:
+    layout.problems[split] = _nothing(layout, split)
     return
   for candidate in candidates:
-    if candidate.word != words[0]:
-      found.ignore([_pattern(found.folder, candidate)], f"{words[0]} is used")
-  candidates = [c for c in candidates if c.word == words[0]]
+    if candidate.split_name != preferred:
+      layout.ignore(
+        [_pattern(layout.folder, candidate)], f"{preferred} is used"
+      )
+  candidates = [c for c in candidates if c.split_name == preferred]
   if len(candidates) > 1:
-    what = " and ".join(sorted(FORMAT_NAMES[c.kind] for c in candidates))
-    found.problems[split] = (
-      f"{found.folder}: has {split} images of several kinds: {what}; give a "
-      "folder that has one of them"
+    formats = " and ".join(sorted(FORMAT_NAMES[c.format] for c in candidates))
+    layout.problems[split] = (
+      f"{layout.folder}: has {split} images in several formats: {formats}; "
+      "give a folder that has one of them"
     )
     return
   (chosen,) = candidates
   problem = _of_other_split(chosen, split) or series_problem(chosen.shards)
   if problem:
-    found.problems[split] = f"{chosen.folder}: {problem}"
+    layout.problems[split] = f"{chosen.folder}: {problem}"
   else:
-    found.splits[split] = chosen
+    layout.splits[split] = chosen
 
 
-def refuse_shared_files(found: DatasetLayout) -> None:
-  """Refuse test images that are training images by a link."""
-  if len(found.splits) < 2:
+def refuse_shared_files(layout: DatasetLayout) -> None:
+  """Refuse test images that are links to training images."""
+  if len(layout.splits) < 2:
     return
-  train, test = found.splits["train"], found.splits["test"]
+  train, test = layout.splits["train"], layout.splits["test"]
   known = {_inode(path) for path in _paths(train)} - {None}
   shared = [path for path in _paths(test) if _inode(path) in known]
   if shared:
-    del found.splits["test"]
-    found.problems["test"] = (
-      f"{shared[0]}: is among the training images by a link; to evaluate on "
-      f"them on purpose give --data.eval-path {train.folder}"
+    del layout.splits["test"]
+    layout.problems["test"] = (
+      f"{shared[0]}: is a link to training images; to evaluate on them on "
+      f"purpose give --data.eval-path {train.folder}"
     )
 
 
 def _paths(split: SplitLayout) -> list[Path]:
-  """List the shards of a split, or its folder."""
+  """List the shards of a split; its folder if it has none."""
   return [split.folder / name for name in split.shards] or [split.folder]
 
 
 def _inode(path: Path) -> tuple[int, int] | None:
-  """Identify a local file or folder, whatever its name."""
+  """Identify a local file or folder by device and inode; None if remote."""
   if not isinstance(path, os.PathLike):
     return None
   status = path.stat()
@@ -82,41 +86,43 @@ def _inode(path: Path) -> tuple[int, int] | None:
 
 
 def _of_other_split(chosen: SplitLayout, split: Split) -> str | None:
-  """Say which shard is of the other split by its name."""
+  """Describe a shard whose name contains the other split, if there is one."""
   for name in chosen.shards:
     for other in SPLIT_ALIASES:
-      words = split_aliases(name, other)
-      if other != split and words:
+      found = split_aliases(name, other)
+      if other != split and found:
         return (
-          f"{name} is taken for {chosen.word} and for {words[0]}; images of "
-          "one split must not be in the other, so give it the name of one"
+          f"{name} names two splits, {chosen.split_name} and {found[0]}; "
+          "rename it to one of them"
         )
   return None
 
 
 def _without_archives(
-  found: DatasetLayout, candidates: list[SplitLayout]
+  layout: DatasetLayout, candidates: list[SplitLayout]
 ) -> list[SplitLayout]:
-  """Leave out the archives that images were downloaded in."""
-  files = [c for c in candidates if c.kind in ("folders", "labelled")]
+  """Drop tar archives that only hold the images of a download."""
+  files = [c for c in candidates if c.format in ("folders", "labelled")]
   kept = []
   for candidate in candidates:
-    if candidate.kind != "tar":
+    if candidate.format != "tar":
       kept.append(candidate)
     elif files:
-      reason = f"{FORMAT_NAMES[files[0].kind]} are used"
-      found.ignore([_pattern(found.folder, candidate)], reason)
+      reason = f"{FORMAT_NAMES[files[0].format]} are used"
+      layout.ignore([_pattern(layout.folder, candidate)], reason)
     else:
       plain = _plain_archives(candidate)
-      found.ignore(plain, _NO_LABELS)
+      layout.ignore(plain, _NO_LABELS)
       rest = [name for name in candidate.shards if name not in plain]
       if rest:
-        kept.append(SplitLayout("tar", candidate.word, candidate.folder, rest))
+        kept.append(
+          SplitLayout("tar", candidate.split_name, candidate.folder, rest)
+        )
   return kept
 
 
 def _plain_archives(tars: SplitLayout) -> list[str]:
-  """List tars of no series whose first member has no label beside it."""
+  """List tars outside any series whose first image has no label beside it."""
   shapes = Counter(_shape(name) for name in tars.shards)
   return [
     name
@@ -130,7 +136,7 @@ def _shape(name: str) -> str:
 
 
 def _has_labels(path: Path) -> bool:
-  """Look for a label beside the first image; True where only reading tells."""
+  """Look for a label beside the first image; True if the reader must decide."""
   first = None
   try:
     with (
@@ -151,7 +157,7 @@ def _has_labels(path: Path) -> bool:
 
 
 def _pattern(root: Path, split: SplitLayout) -> str:
-  """Name the shards or the folder of a split that is left out."""
+  """Describe the shards or the folder of a split."""
   folder = "" if split.folder == root else f"{split.folder.name}/"
   if len(split.shards) == 1:
     return f"{folder}{split.shards[0]}"
@@ -160,15 +166,15 @@ def _pattern(root: Path, split: SplitLayout) -> str:
   return folder
 
 
-def _nothing(found: DatasetLayout, split: Split) -> str:
-  name, word = SPLIT_NAMES[split], FOLDERS[split]
-  left_out = [text for text in found.left_out() if text.endswith(")")]
+def _nothing(layout: DatasetLayout, split: Split) -> str:
+  name, folder = SHARD_PREFIXES[split], SPLIT_FOLDERS[split]
+  left_out = [text for text in layout.left_out() if text.endswith(")")]
   also = f"; left out: {', '.join(left_out)}" if left_out else ""
-  if found.folder.name.lower() in sum(SPLIT_ALIASES.values(), ()):
-    also += f"; if this is the folder of one split, give {found.folder.parent}"
+  if layout.folder.name.lower() in sum(SPLIT_ALIASES.values(), ()):
+    also += f"; if this is the folder of one split, give {layout.folder.parent}"
   return (
-    f"{found.folder}: no {split} images in it: neither {NAME}, nor shards such "
-    f"as {name}-00000-of-01024 (TFRecord), {name}.array_record-00000-of-00064, "
-    f"{name}-000000.tar or {name}-00000-of-00294.parquet, nor "
-    f"{word}/CLASS/*.jpg{also}"
+    f"{layout.folder}: no {split} images in it: neither {INDEX_FILE}, nor "
+    f"shards such as {name}-00000-of-01024 (TFRecord), "
+    f"{name}.array_record-00000-of-00064, {name}-000000.tar or "
+    f"{name}-00000-of-00294.parquet, nor {folder}/CLASS/*.jpg{also}"
   )

@@ -1,4 +1,4 @@
-"""What a folder of images holds: the one place that decides how it is read."""
+"""The decision how a folder of images is read; no other place decides it."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ....errors import UsageError
 from ...source import Split
-from ..index import NAME, PARTIAL, read_index
+from ..index import INDEX_FILE, PARTIAL_INDEX_FILE, read_index
 from ..paths import (
   Entry,
   as_path,
@@ -31,52 +31,63 @@ _MOST_FOLDERS = 64  # more are classes, not versions
 
 
 def discover(folder: str | Path, loose: Split | None = None) -> DatasetLayout:
-  """Decide what a folder of images is and where its splits are.
+  """Find the splits of a folder of images, and their formats.
 
-  Only the folders themselves are listed: no class folder, and no file is read
-  but for the small ones that describe a data set.
+  This lists folders, but no class folders, and reads only the small files that
+  describe a data set.
 
   Args:
-    folder: A local path or a URL.
-    loose: The split that class folders or images are of that lie in the folder
-      itself, where it has nothing else of that split.
+    folder: Local path or URL.
+    loose: Split of class folders or images that lie directly in the folder, if
+      the folder has nothing else of that split.
+
+  Returns:
+    The layout; a split that cannot be opened is among its problems.
 
   Raises:
-    UsageError: the folder cannot be read, its description is damaged, or its
+    UsageError: The folder cannot be read, its description is damaged, or its
       conversion was not finished.
   """
   outer = as_path(folder)
   inner = _descend(outer)
-  found = DatasetLayout(inner)
+  layout = DatasetLayout(inner)
   entries = list_folder(inner)
-  if NAME in file_names(entries):
-    _find_converted(found)
-    return found
-  if PARTIAL in file_names(entries):
+  if INDEX_FILE in file_names(entries):
+    _find_converted(layout)
+    return layout
+  if PARTIAL_INDEX_FILE in file_names(entries):
     raise UsageError(
-      f"{inner}: holds a conversion that was not finished; run the same "
-      "convert again"
+      f"{inner}: holds an unfinished conversion; run the same convert command "
+      "again"
     )
-  candidates = find_candidates(found, entries)
+  candidates = find_candidates(layout, entries)
   if loose and not candidates[loose]:
-    candidates[loose] = find_files(found, inner, SPLIT_ALIASES[loose][0])
+    candidates[loose] = find_files(layout, inner, SPLIT_ALIASES[loose][0])
   for split in SPLIT_ALIASES:
-    choose_split(found, split, candidates[split])
-  refuse_shared_files(found)
-  find_classes(found, outer)
-  for split, where in list(found.splits.items()):
-    found.splits[split] = replace(where, records=read_shard_sizes(where))
-    if where.kind == "labelled" and has_class_folders(found, where):
-      if where.labels:
-        found.ignore([where.labels.name], f"{FORMAT_NAMES['folders']} are used")
-      found.splits[split] = replace(where, kind="folders", labels=None)
-    elif where.kind == "labelled":
-      find_split_labels(found, split, where, outer)
-  return found
+    choose_split(layout, split, candidates[split])
+  refuse_shared_files(layout)
+  find_classes(layout, outer)
+  for split, split_layout in list(layout.splits.items()):
+    layout.splits[split] = replace(
+      split_layout, records=read_shard_sizes(split_layout)
+    )
+    if split_layout.format == "labelled" and has_class_folders(
+      layout, split_layout
+    ):
+      if split_layout.labels:
+        layout.ignore(
+          [split_layout.labels.name], f"{FORMAT_NAMES['folders']} are used"
+        )
+      layout.splits[split] = replace(
+        split_layout, format="folders", labels=None
+      )
+    elif split_layout.format == "labelled":
+      find_split_labels(layout, split, split_layout, outer)
+  return layout
 
 
 def _descend(folder: Path) -> Path:
-  """Find the one folder with data in it at or below `folder`."""
+  """Find the only folder with data at or below `folder`."""
   folders = folder_names(list_folder(folder))
   for start in range(len(_KAGGLE)):
     if _KAGGLE[start] in folders:
@@ -89,8 +100,8 @@ def _descend(folder: Path) -> Path:
     holding = [each for each, entries in listed if _holds_data(entries)]
     if len(holding) > 1:
       raise UsageError(
-        f"{folder}: has {len(holding)} data sets in it, {holding[0]} and "
-        f"{holding[1]} among them; give the folder of one"
+        f"{folder}: holds {len(holding)} data sets, such as {holding[0]} and "
+        f"{holding[1]}; give the folder of one"
       )
     if holding:
       return holding[0]
@@ -103,10 +114,10 @@ def _descend(folder: Path) -> Path:
 
 
 def _holds_data(entries: Sequence[Entry]) -> bool:
-  words = sum(SPLIT_ALIASES.values(), ())
+  aliases = sum(SPLIT_ALIASES.values(), ())
   return (
-    NAME in file_names(entries)
-    or any(name.lower() in words for name in folder_names(entries))
+    INDEX_FILE in file_names(entries)
+    or any(name.lower() in aliases for name in folder_names(entries))
     or any(
       shard_format(name) and any(split_aliases(name, s) for s in SPLIT_ALIASES)
       for name in file_names(entries)
@@ -114,16 +125,18 @@ def _holds_data(entries: Sequence[Entry]) -> bool:
   )
 
 
-def _find_converted(found: DatasetLayout) -> None:
-  index = read_index(found.folder)
-  found.num_classes, found.classes_from = index.num_classes, NAME
+def _find_converted(layout: DatasetLayout) -> None:
+  index = read_index(layout.folder)
+  layout.num_classes, layout.classes_from = index.num_classes, INDEX_FILE
   if index.class_names is not None:
-    found.class_names = tuple(index.class_names)
-  for split, words in SPLIT_ALIASES.items():
+    layout.class_names = tuple(index.class_names)
+  for split, aliases in SPLIT_ALIASES.items():
     shards = [shard.file for shard in index.splits.get(split, [])]
     if shards:
-      found.splits[split] = SplitLayout(
-        "podscale", words[0], found.folder, shards
+      layout.splits[split] = SplitLayout(
+        "podscale", aliases[0], layout.folder, shards
       )
     else:
-      found.problems[split] = f"{found.folder / NAME}: has no {split} images"
+      layout.problems[split] = (
+        f"{layout.folder / INDEX_FILE}: has no {split} images"
+      )

@@ -1,4 +1,4 @@
-"""Shards that are in a data set twice, under two names."""
+"""Shards that a data set holds twice, under two names."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
@@ -12,13 +12,13 @@ _HEAD = 2**16  # bytes
 
 
 def refuse_duplicates(shards: Sequence[Path]) -> None:
-  """Check that no shard is a copy of another one.
+  """Check that no shard is a copy of another.
 
-  Only of files of one size is more read: their first bytes, and all of those
-  whose first bytes are the same.
+  The contents are compared only for files of equal size: first the first bytes,
+  then, if these are equal, all bytes.
 
   Raises:
-    UsageError: one is, or cannot be read.
+    UsageError: A shard is a copy, or cannot be read.
   """
   groups = [list(shards)]
   for key in (_size, _head, _digest):
@@ -34,7 +34,7 @@ def refuse_duplicates(shards: Sequence[Path]) -> None:
 def _alike(
   shards: Iterable[Path], key: Callable[[Path], object]
 ) -> list[list[Path]]:
-  """Group those with an equal key; what is alone is left out."""
+  """Group the shards with equal keys; drop groups of one."""
   groups: dict[object, list[Path]] = {}
   for shard in shards:
     groups.setdefault(key(shard), []).append(shard)

@@ -1,4 +1,4 @@
-"""What a folder of images was found to hold."""
+"""The layout of a folder of images: splits, formats, shards and classes."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,9 +10,9 @@ from ...source import Split
 from ..paths import counts_by_kind, file_kind
 from ..shard_names import ShardFormat
 
-Kind = Literal["podscale", "folders", "labelled"] | ShardFormat
+DataFormat = Literal["podscale", "folders", "labelled"] | ShardFormat
 
-FORMAT_NAMES: dict[Kind, str] = {
+FORMAT_NAMES: dict[DataFormat, str] = {
   "podscale": "podscale's ArrayRecord shards with an index",
   "array_record": "ArrayRecord shards",
   "parquet": "Parquet shards",
@@ -23,26 +23,26 @@ FORMAT_NAMES: dict[Kind, str] = {
 }
 
 OTHER_FILES = "neither images nor shards"
-"""Why most files are left out; the other reasons are worth a name."""
+"""Reason to ignore a file; files of this reason are counted, not named."""
 
 _MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
 class SplitLayout:
-  """Where the images of a split are.
+  """The place and format of the images of a split.
 
   Attributes:
-    kind: The format.
-    word: What the split is called there.
-    folder: The folder of the shards, of the class folders or of the images.
-    shards: File names of the shards, in order; none for images in files.
-    labels: The label file of images that lie in one folder.
-    records: How many records each shard has, where the data says it.
+    format: Format of the files.
+    split_name: Name of the split in this data set, such as "val".
+    folder: Folder of the shards, the class folders or the images.
+    shards: File names of the shards, in order; empty for image files.
+    labels: Label file of images that lie in one folder.
+    records: Number of records of each shard, if the data set records it.
   """
 
-  kind: Kind
-  word: str
+  format: DataFormat
+  split_name: str
   folder: Path
   shards: Sequence[str] = ()
   labels: Path | None = None
@@ -51,16 +51,16 @@ class SplitLayout:
 
 @dataclass
 class DatasetLayout:
-  """What a folder holds.
+  """The layout of a folder.
 
   Attributes:
-    folder: The folder of the data, below the one that was given or that itself.
-    splits: What can be opened.
-    problems: Why a split cannot be opened, with the cure.
-    class_names: Names by label, where the data says them.
-    num_classes: Number of classes, where the data says it.
-    classes_from: What says it.
-    ignored: File names that are left out, by reason.
+    folder: Folder of the data: the given folder or one below it.
+    splits: Splits that can be opened.
+    problems: Reason and cure for each split that cannot be opened.
+    class_names: Names by label, if the data set has them.
+    num_classes: Number of classes, if the data set records it.
+    classes_from: File or folder that gives the number of classes.
+    ignored: Names of ignored files, by reason.
   """
 
   folder: Path
@@ -72,12 +72,12 @@ class DatasetLayout:
   ignored: dict[str, list[str]] = field(default_factory=dict)
 
   def ignore(self, names: Iterable[str], reason: str) -> None:
-    """Add files that are left out."""
+    """Add files to ignore."""
     for name in names:
       self.ignored.setdefault(reason, []).append(name)
 
   def left_out(self) -> tuple[str, ...]:
-    """Describe the files that are left out, one phrase for each reason."""
+    """Describe the ignored files, one phrase for each reason."""
     phrases = []
     for reason, names in self.ignored.items():
       if reason == OTHER_FILES:

@@ -1,4 +1,4 @@
-"""Read classes, labels and counts from the files that describe a data set."""
+"""Classes, labels and counts from the files that describe a data set."""
 
 import json
 from dataclasses import replace
@@ -15,48 +15,48 @@ from ..readers.label_files import (
 )
 from .layout import DatasetLayout, SplitLayout
 
-INFO = "dataset_info.json"
-"""What TensorFlow Datasets writes beside its shards."""
+DATASET_INFO = "dataset_info.json"
+"""Name of the file that TensorFlow Datasets writes beside its shards."""
 _FEATURES, _LABEL_NAMES = "features.json", "label.labels.txt"
-METADATA_FILES = (_FEATURES, INFO, _LABEL_NAMES, SYNSET_MAPPING)
-"""The names of such files, but for label files."""
+METADATA_FILES = (_FEATURES, DATASET_INFO, _LABEL_NAMES, SYNSET_MAPPING)
+"""Names of the files that describe a data set, except for label files."""
 
-# What reading JSON raises that is damaged or another program's.
+# Errors from JSON that is damaged or was written by another program.
 _UNREADABLE_JSON = (
   *(ValueError, TypeError, LookupError),
   *(AttributeError, OverflowError, RecursionError),
 )
 
 
-def find_classes(found: DatasetLayout, outer: Path) -> None:
-  """Find names and number of the classes, from what describes the data."""
-  train = found.splits.get("train")
-  if train and train.kind == "folders":
-    found.class_names = tuple(folder_names(list_folder(train.folder)))
-    found.classes_from = f"the folders in {train.folder.name}/"
+def find_classes(layout: DatasetLayout, outer: Path) -> None:
+  """Find the names and the number of the classes."""
+  train = layout.splits.get("train")
+  if train and train.format == "folders":
+    layout.class_names = tuple(folder_names(list_folder(train.folder)))
+    layout.classes_from = f"the folders in {train.folder.name}/"
   else:
-    _read_tfds(found)
-    mapping = _beside(found.folder, outer, SYNSET_MAPPING)
-    if mapping and found.class_names is None:
-      found.class_names = read_synset_mapping(mapping)
-      found.classes_from = mapping.name
-  if found.class_names is not None:
-    found.num_classes = len(found.class_names)
+    _read_tfds(layout)
+    mapping = _beside(layout.folder, outer, SYNSET_MAPPING)
+    if mapping and layout.class_names is None:
+      layout.class_names = read_synset_mapping(mapping)
+      layout.classes_from = mapping.name
+  if layout.class_names is not None:
+    layout.num_classes = len(layout.class_names)
 
 
-def has_class_folders(found: DatasetLayout, where: SplitLayout) -> bool:
-  """Tell whether images beside a label file lie in folders of their classes."""
-  folders = folder_names(list_folder(where.folder))
-  return bool(folders) and set(folders) <= set(found.class_names or ())
+def has_class_folders(layout: DatasetLayout, split_layout: SplitLayout) -> bool:
+  """Test if images beside a label file lie in folders of their classes."""
+  folders = folder_names(list_folder(split_layout.folder))
+  return bool(folders) and set(folders) <= set(layout.class_names or ())
 
 
-def _read_tfds(found: DatasetLayout) -> None:
-  """Read what TensorFlow Datasets writes beside its shards."""
-  names = found.folder / _LABEL_NAMES
+def _read_tfds(layout: DatasetLayout) -> None:
+  """Read the files that TensorFlow Datasets writes beside its shards."""
+  names = layout.folder / _LABEL_NAMES
   if names.is_file():
-    found.class_names = tuple(line for line in read_lines(names) if line)
-    found.classes_from = names.name
-  path = found.folder / _FEATURES
+    layout.class_names = tuple(line for line in read_lines(names) if line)
+    layout.classes_from = names.name
+  path = layout.folder / _FEATURES
   if not path.is_file():
     return
   try:
@@ -66,55 +66,60 @@ def _read_tfds(found: DatasetLayout) -> None:
     number = label.get("classLabel", label.get("content", {}))
     classes = int(number.get("numClasses", number.get("num_classes")))
   except _UNREADABLE_JSON:
-    return  # its labels are of another kind; the readers say so
+    return  # labels of another type; the readers report them
   if classes < 1:
     raise UsageError(f"{path}: has {classes} classes")
-  found.num_classes = classes
-  found.classes_from = found.classes_from or path.name
-  if found.class_names and len(found.class_names) != found.num_classes:
+  layout.num_classes = classes
+  layout.classes_from = layout.classes_from or path.name
+  if layout.class_names and len(layout.class_names) != layout.num_classes:
     raise UsageError(
-      f"{names}: has {len(found.class_names)} names, but {path.name} beside it "
-      f"says {found.num_classes} classes"
+      f"{names}: has {len(layout.class_names)} names, but {path.name} beside "
+      f"it says {layout.num_classes} classes"
     )
 
 
-def read_shard_sizes(where: SplitLayout) -> dict[str, int]:
-  """Read how many records TensorFlow Datasets has written to each shard."""
-  path = where.folder / INFO
-  if not where.shards or not path.is_file():
+def read_shard_sizes(split_layout: SplitLayout) -> dict[str, int]:
+  """Read the number of records that TensorFlow Datasets gives each shard."""
+  path = split_layout.folder / DATASET_INFO
+  if not split_layout.shards or not path.is_file():
     return {}
   try:
     splits = json.loads("\n".join(read_lines(path)))["splits"]
-    (split,) = (each for each in splits if each["name"] == where.word)
+    (split,) = (
+      each for each in splits if each["name"] == split_layout.split_name
+    )
     counts = [int(count) for count in split["shardLengths"]]
-    return dict(zip(where.shards, counts, strict=True))
+    return dict(zip(split_layout.shards, counts, strict=True))
   except _UNREADABLE_JSON:
-    return {}  # it is another program's, or says nothing of its shards
+    return {}  # from another program, or without shard sizes
 
 
 def find_split_labels(
-  found: DatasetLayout, split: Split, where: SplitLayout, outer: Path
+  layout: DatasetLayout, split: Split, split_layout: SplitLayout, outer: Path
 ) -> None:
-  """Find the label file of a split whose images lie in one folder."""
-  labels = where.labels
-  for folder in _between(found.folder, outer):
+  """Find the label file of a split whose images lie in one folder.
+
+  Without one, the split moves from the layout's splits to its problems.
+  """
+  labels = split_layout.labels
+  for folder in _between(layout.folder, outer):
     names = file_names(list_folder(folder))
-    labels = labels or find_label_file(folder, names, where.word)
+    labels = labels or find_label_file(folder, names, split_layout.split_name)
   if labels:
-    found.splits[split] = replace(where, labels=labels)
+    layout.splits[split] = replace(split_layout, labels=labels)
     return
-  del found.splits[split]
-  found.problems[split] = (
-    f"{where.folder}: has images outside class folders and no label file; put "
-    f"them into a folder for each class, or beside {where.word}/ a file "
-    f"{where.word}.txt with an image's name and class on each line "
-    "(for Kaggle's ILSVRC give the folder that holds ILSVRC/ and "
-    "LOC_val_solution.csv)"
+  del layout.splits[split]
+  layout.problems[split] = (
+    f"{split_layout.folder}: has images outside class folders and no label "
+    "file; put them into a folder for each class, or beside "
+    f"{split_layout.split_name}/ a file {split_layout.split_name}.txt with an "
+    "image's name and class on each line (for Kaggle's ILSVRC give the folder "
+    "that holds ILSVRC/ and LOC_val_solution.csv)"
   )
 
 
 def _between(inner: Path, outer: Path) -> list[Path]:
-  """List the folders from the data's up to the one that was given."""
+  """List the folders from `inner` up to `outer`."""
   folders = [inner]
   while folders[-1] != outer:
     folders.append(folders[-1].parent)

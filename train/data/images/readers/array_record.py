@@ -1,4 +1,4 @@
-"""ArrayRecord files, read by index and written."""
+"""ArrayRecord files: reading by index, and writing."""
 
 import contextlib
 import functools
@@ -21,14 +21,14 @@ from .sharded import ShardedImages, open_shard
 
 _MOST_OPEN = 256  # a process may often have 1,024 files open
 _FOR_READING_ONE = "readahead_buffer_size:0,max_parallelism:0"
-# A group is read as a whole, and JPEG files do not get smaller.
+# A group is read as a whole, and compression does not shrink JPEG files.
 _FOR_WRITING_ONE = "group_size:1,uncompressed"
 
 
 class ArrayRecordImages(ShardedImages):
-  """The records of ArrayRecord shards, as `example_proto.read_image` has them.
+  """The images of ArrayRecord shards of `tf.train.Example`.
 
-  The format keeps checksums of its own, which reading compares.
+  The format has checksums of its own, which reading compares.
   """
 
   def __init__(
@@ -43,7 +43,7 @@ class ArrayRecordImages(ShardedImages):
     """Count the records.
 
     Raises:
-      UsageError: a shard cannot be read, is empty or damaged.
+      UsageError: A shard cannot be read, is empty or damaged.
     """
     counts = [_count_records(shard) for shard in shards]
     super().__init__(
@@ -69,8 +69,8 @@ class ArrayRecordImages(ShardedImages):
 def _count_records(shard: Path) -> int:
   if not isinstance(shard, os.PathLike):
     raise UsageError(
-      f"{shard}: ArrayRecord shards are read from local disks only; mount the "
-      "bucket or copy them"
+      f"{shard}: podscale reads ArrayRecord shards from local disks only; "
+      "mount the bucket or copy them"
     )
   with open_shard(shard) as file:
     if file.read(len(RIEGELI)) != RIEGELI:
@@ -79,10 +79,14 @@ def _count_records(shard: Path) -> int:
     count = _open(str(shard)).num_records()
   except (OSError, RuntimeError, ValueError) as error:
     raise UsageError(
-      f"{shard}: not a whole ArrayRecord: {one_line(error)}"
+      f"{shard}: not a complete ArrayRecord: {one_line(error)}; copy or "
+      "download it again"
     ) from None
   if not count:
-    raise UsageError(f"{shard}: no records in it: it is empty or cut short")
+    raise UsageError(
+      f"{shard}: has no records: it is empty or cut short; copy or download it "
+      "again"
+    )
   return count
 
 
@@ -90,10 +94,10 @@ def write_array_record(path: Path, records: Iterable[bytes]) -> int:
   """Write records to a file.
 
   Returns:
-    How many they were.
+    Number of records.
 
   Raises:
-    UsageError: the file cannot be written.
+    UsageError: The file cannot be written.
   """
   with _writing(path):
     writer = ArrayRecordWriter(str(path), _FOR_WRITING_ONE)
@@ -116,7 +120,7 @@ def _writing(path: Path) -> Iterator[None]:
 
 
 def sha256(path: Path) -> str:
-  """Compute a file's checksum, in hexadecimal."""
+  """Compute a file's SHA-256, in hexadecimal."""
   with path.open("rb") as file:
     return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,4 +1,4 @@
-"""What all data sets of image files have in common."""
+"""The base class of all sources of image files."""
 
 import abc
 import contextlib
@@ -20,51 +20,51 @@ from ...source import (
 )
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-"""What the names of image files end in, in lower case."""
+"""Suffixes of image files, in lower case."""
 
 
 class StoredImage(NamedTuple):
-  """An image file and its label, as the data set stores them.
+  """An image file and its label, as stored.
 
   Attributes:
     file: Bytes of the image file.
-    label: Number in the data set.
-    first: Number that such data sets give their first class, 0 or 1.
+    label: Label in the data set.
+    first_label: Label of the first class in data sets of this format, 0 or 1.
   """
 
   file: bytes
   label: int
-  first: int = 0
+  first_label: int = 0
 
 
 class StoredLabel(NamedTuple):
-  """The label of one example, as the data set stores it.
+  """The label of one example, as stored.
 
   Attributes:
-    example: Number of the example in the split.
-    label: Number in the data set.
-    first: Number that such data sets give their first class, 0 or 1.
+    example: Index of the example in the split.
+    label: Label in the data set.
+    first_label: Label of the first class in data sets of this format, 0 or 1.
   """
 
   example: int
   label: int
-  first: int = 0
+  first_label: int = 0
 
 
 class EncodedImages(abc.ABC):
-  """A `Source` of image files as they are stored; whoever takes one decodes it.
+  """A `Source` of image files that are not decoded.
 
   Args:
     count: Number of examples.
     num_classes: Number of classes.
-    class_names: Names by class, where they are known.
-    label_offset: Label of the first class in the data set; None takes what
-      data sets of this kind have.
+    class_names: Names by class, if known.
+    label_offset: Label of the first class in the data set; None takes the
+      default of the format.
 
   Attributes:
-    description: The format and the place, for people.
-    left_out: Files beside the images that are not used, for people.
-    labels_are_classes: Whether opening has checked that labels are classes.
+    description: Format and place, for people.
+    left_out: Ignored files beside the images, for people.
+    labels_are_classes: True if opening checked that all labels are classes.
   """
 
   description = ""
@@ -72,7 +72,8 @@ class EncodedImages(abc.ABC):
   labels_are_classes = False
   mean = IMAGENET_MEAN
   std = IMAGENET_STD
-  # That of the paper-era EfficientNet (tensorflow/tpu, preprocessing.py).
+  # EfficientNet's padding at the time of the paper (tensorflow/tpu,
+  # preprocessing.py).
   eval_padding = 32
   decoding = Decoding()
 
@@ -90,7 +91,7 @@ class EncodedImages(abc.ABC):
     self.class_names = None if class_names is None else tuple(class_names)
 
   def keep_first(self, count: int) -> None:
-    """Leave out all but the first so many examples."""
+    """Keep only the first `count` examples."""
     self._count = count
 
   def __len__(self) -> int:
@@ -98,17 +99,21 @@ class EncodedImages(abc.ABC):
 
   @property
   def listing(self) -> str:
-    """Hash which examples there are, see `Source`."""
+    """Hash of the examples, see `Source`."""
     return hash_listing([self.whole_listing, len(self)])
 
   @property
   @abc.abstractmethod
   def whole_listing(self) -> str:
-    """Hash the examples' files, those that `keep_first` leaves out too."""
+    """Hash of all examples, including those that `keep_first` dropped."""
 
   @abc.abstractmethod
   def read(self, index: int) -> StoredImage:
-    """Read an example as it is stored; raises BadExampleError without one."""
+    """Read an example as stored.
+
+    Raises:
+      BadExampleError: The example cannot be read.
+    """
 
   @abc.abstractmethod
   def where(self, index: int) -> str:
@@ -117,7 +122,7 @@ class EncodedImages(abc.ABC):
   def labels(self) -> Iterator[StoredLabel]:
     """Yield the labels of all examples in order, without decoding an image.
 
-    Examples that cannot be read are left out.
+    Examples that cannot be read are skipped.
     """
     for index in range(len(self)):
       with contextlib.suppress(BadExampleError):
@@ -125,18 +130,18 @@ class EncodedImages(abc.ABC):
         yield StoredLabel(index, label, first)
 
   def class_of(self, stored: StoredLabel) -> int:
-    """Compute the class, from 0, that a stored label stands for.
+    """Compute the class, from 0, of a stored label.
 
     Raises:
-      UsageError: it stands for none; such an example is never skipped, for
-        then all others are likely to be wrong.
+      UsageError: The label is outside the classes. Such an example is never
+        skipped, because all other labels are probably wrong, too.
     """
     example, label, first = stored
     if self.label_offset is not None:
       first = self.label_offset
     if not 0 <= label - first < self.num_classes:
       raise UsageError(
-        f"{self.where(example)}: label {label} is not one of the "
+        f"{self.where(example)}: label {label} is outside the "
         f"{self.num_classes} classes, whose labels are {first} to "
         f"{first + self.num_classes - 1}{self._cure(label, first)}"
       )
@@ -144,22 +149,22 @@ class EncodedImages(abc.ABC):
 
   def _cure(self, label: int, first: int) -> str:
     if label == 0 and first == 1:
-      return "; labels seem to begin at 0: give --data.label-offset 0"
+      return "; labels seem to start at 0: give --data.label-offset 0"
     if label == -1:
       return "; -1 marks images without a label: use a split that has labels"
     if self.class_names is not None:
       return ""
     cure = "; --data.num-classes sets the number of classes"
     if label == self.num_classes and first == 0:
-      cure += ", or labels seem to begin at 1: give --data.label-offset 1"
+      cure += ", or labels seem to start at 1: give --data.label-offset 1"
     return cure
 
   def checked(self, index: int) -> tuple[bytes, int]:
     """Read the file and the class, from 0, of an example.
 
     Raises:
-      BadExampleError: it cannot be read.
-      UsageError: its label is of no class.
+      BadExampleError: The example cannot be read.
+      UsageError: The label is outside the classes.
     """
     file, label, first = self.read(index)
     return file, self.class_of(StoredLabel(index, label, first))
@@ -170,15 +175,15 @@ class EncodedImages(abc.ABC):
 
 
 def read_file(path: str | Path, offset: int = 0, length: int = -1) -> bytes:
-  """Read a part of a file, which is opened for it: not all can stay open.
+  """Open a file and read a part of it.
 
   Args:
-    path: A local path, or a `upath.UPath` of a file in remote storage.
-    offset: First byte.
+    path: Local path, or a `upath.UPath` of a file in remote storage.
+    offset: Offset of the first byte.
     length: Number of bytes; negative reads up to the end.
 
   Raises:
-    BadExampleError: the file has gone, cannot be read or ends before.
+    BadExampleError: The file is missing, cannot be read or ends too early.
 
   >>> from upath import UPath
   >>> UPath("memory://letters").write_bytes(b"abcdef")
@@ -190,23 +195,23 @@ def read_file(path: str | Path, offset: int = 0, length: int = -1) -> bytes:
   data = read(path, offset, length)
   if length > len(data):
     raise BadExampleError(
-      f"the file ends {length - len(data)} bytes before the record does"
+      f"the file ends {length - len(data)} bytes before the record"
     )
   return data
 
 
 def _read_local(path: str | Path, offset: int, length: int) -> bytes:
   try:
-    # A named pipe would be waited for.
+    # Without O_NONBLOCK, opening a named pipe would wait for a writer.
     with open(path, "rb", buffering=0, opener=_open_at_once) as file:
       if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        raise BadExampleError("it is no regular file")
-      # An array of a length beyond the file's end is not made.
+        raise BadExampleError("not a regular file")
+      # A damaged length must not allocate memory beyond the file's size.
       left = os.fstat(file.fileno()).st_size - offset
       wanted = left if length < 0 else min(length, left)
       file.seek(offset)
       data = file.read(max(wanted, 0))
-      # One call may give less, over a network and above 2 GB.
+      # One call may return less, over a network or above 2 GB.
       while len(data) < wanted and (more := file.read(wanted - len(data))):
         data += more
   except OSError as error:
@@ -229,7 +234,7 @@ def _read_remote(path: Any, offset: int, length: int) -> bytes:
 
 
 def read_error(error: Exception) -> str:
-  """Say in one line why a local or remote file cannot be read.
+  """Describe in one line why a local or remote file cannot be read.
 
   >>> read_error(FileNotFoundError("/bucket/file"))
   'cannot be read: No such file or directory'

@@ -1,9 +1,9 @@
 """The records of TFRecord and ArrayRecord files: `tf.train.Example`.
 
-Its encoding is that of protocol buffers (protobuf.dev, "Encoding"): a message
-is a run of fields, each a key, which has the field's number and kind, and a
-value. Only what image data sets use is read: the first value of each feature,
-bytes or an integer.
+The encoding is that of protocol buffers (protobuf.dev, "Encoding"): a message
+is a sequence of fields, each a key with the field's number and wire type,
+followed by a value. The reader takes only the first value of each feature,
+bytes or an integer, because image data sets use no more.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,14 +12,14 @@ from ...source import BadExampleError
 from .encoded import StoredImage
 
 Features = dict[str, memoryview | int]
-"""The first value of each feature by name."""
+"""First value of each feature, by name."""
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _BYTES_LIST, _INT64_LIST = 1, 3
 _MOST_SHIFT = 63
 
-# The names of the image and the label, and the label of the first class:
-# imagenet_to_gcs; TensorFlow Datasets and podscale.
+# Names of image and label, and the label of the first class, as written by
+# imagenet_to_gcs, and by TensorFlow Datasets and podscale.
 _NAMES = (("image/encoded", "image/class/label", 1), ("image", "label", 0))
 
 
@@ -27,15 +27,15 @@ def read_image(record: bytes) -> StoredImage:
   """Read the file and the label of a record.
 
   Args:
-    record: A `tf.train.Example` with "image/encoded" and "image/class/label",
-      whose labels begin at 1 where imagenet_to_gcs wrote them, or with "image"
-      and "label" from 0, as TensorFlow Datasets and `write_image` have them.
+    record: A `tf.train.Example` with "image/encoded" and "image/class/label"
+      from 1, as imagenet_to_gcs writes them, or with "image" and "label"
+      from 0, as TensorFlow Datasets and `write_image` write them.
 
   Raises:
-    BadExampleError: it is not one.
+    BadExampleError: The record is no such example.
 
   >>> read_image(write_image(b"a file", 3))
-  StoredImage(file=b'a file', label=3, first=0)
+  StoredImage(file=b'a file', label=3, first_label=0)
   """
   features = read_features(record)
   for image, name, first in _NAMES:
@@ -48,13 +48,17 @@ def read_image(record: bytes) -> StoredImage:
 def read_label(record: memoryview) -> tuple[int, int]:
   """Read the label of a record, and the label of the first class.
 
-  The image is not touched, so of a record on disk only a few pages are read.
+  The image is not touched, so only a few pages of a memory-mapped record are
+  read.
 
   Args:
-    record: As for `read_image`.
+    record: A `tf.train.Example`, see `read_image`.
+
+  Returns:
+    (label, label of the first class).
 
   Raises:
-    BadExampleError: it has no label.
+    BadExampleError: The record has no label.
 
   >>> read_label(memoryview(write_image(b"a file", 3)))
   (3, 0)
@@ -76,15 +80,15 @@ def _no_image(features: Iterable[str]) -> BadExampleError:
 
 
 def write_image(file: bytes, label: int) -> bytes:
-  """Make the record of an image file and its label from 0."""
+  """Encode an image file and its label, from 0, as a record."""
   return write_features({"image": file, "label": label})
 
 
 def read_features(record: bytes | memoryview) -> Features:
-  """Read the features of a `tf.train.Example`, bytes as parts of the record.
+  """Read the features of a `tf.train.Example`; bytes are views of the record.
 
   Raises:
-    BadExampleError: it is not one.
+    BadExampleError: The record is no `tf.train.Example`.
 
   >>> features = read_features(write_features({"a": b"x", "b": -1}))
   >>> bytes(features["a"]), features["b"]
@@ -104,7 +108,7 @@ def read_features(record: bytes | memoryview) -> Features:
 
 
 def write_features(features: Mapping[str, bytes | int]) -> bytes:
-  """Make a `tf.train.Example` of features with one value each."""
+  """Encode features with one value each as a `tf.train.Example`."""
   entries = b""
   for name, value in features.items():
     if isinstance(value, bytes):
@@ -116,7 +120,7 @@ def write_features(features: Mapping[str, bytes | int]) -> bytes:
 
 
 def _first_value(feature: memoryview) -> memoryview | int | None:
-  """Read a Feature's bytes or integer; None for floats and empty lists."""
+  """Read the first value of a Feature; None for floats and empty lists."""
   for kind, values in _fields(feature):
     for _, value in _fields(_message(values)):
       if kind == _BYTES_LIST:
@@ -145,7 +149,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview | int]]:
 
 
 def _size(message: memoryview, kind: int, at: int) -> tuple[int, int]:
-  """Read the size of a value, and where it begins."""
+  """Read the size of a value and its offset."""
   if kind == _BYTES:
     return _read_varint(message, at)
   if kind in (_FIXED32, _FIXED64):
@@ -155,12 +159,12 @@ def _size(message: memoryview, kind: int, at: int) -> tuple[int, int]:
 
 def _message(value: memoryview | int) -> memoryview:
   if not isinstance(value, memoryview):
-    raise TypeError("a number where a message should be")
+    raise TypeError("expected a message, got a number")
   return value
 
 
 def _read_varint(data: memoryview, at: int) -> tuple[int, int]:
-  """Read the number at a place, and where the next value begins."""
+  """Read the number at an offset, and the offset behind it."""
   number = shift = 0
   while True:
     byte = data[at]
@@ -170,7 +174,7 @@ def _read_varint(data: memoryview, at: int) -> tuple[int, int]:
       return number, at
     shift += 7
     if shift > _MOST_SHIFT:
-      raise ValueError("a number of over 64 bits")
+      raise ValueError("a number has more than 64 bits")
 
 
 def _varint(number: int) -> bytes:

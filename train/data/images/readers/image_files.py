@@ -1,4 +1,4 @@
-"""Images in files: a folder for each class, or one folder and a label file."""
+"""Image files: a folder for each class, or one folder and a label file."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from .encoded import (
 )
 from .label_files import read_labels
 
-_LISTED_AT_ONCE = 16  # for network disks; a local one is as fast with one
+_LISTED_AT_ONCE = 16  # helps on network disks; local disks need only one
 _DEEPEST = 8
 _MOST_NAMED = 5
 
@@ -26,11 +26,11 @@ class ImageFiles(EncodedImages):
   """Image files below a folder.
 
   Args:
-    folder: The folder.
-    files: The path below it and the label from 0 of each image, in order.
-    num_classes: Labels are below it.
-    class_names: By label, where they are known.
-    ignored: How many other files there are, by suffix.
+    folder: Folder of the images.
+    files: Path below the folder and label, from 0, of each image.
+    num_classes: Number of classes.
+    class_names: Names by label, if known.
+    ignored: Number of other files, by suffix.
   """
 
   labels_are_classes = True
@@ -51,16 +51,16 @@ class ImageFiles(EncodedImages):
 
   @property
   def whole_listing(self) -> str:
-    """Hash the labels and the files' paths below the folder, in order."""
+    """Hash of the labels and the paths below the folder, in order."""
     return hash_listing(f"{label} {path}" for path, label in self._files)
 
   def read(self, index: int) -> StoredImage:
-    """Read a file; its label is its class."""
+    """Read an image file; its label is its class."""
     path, label = self._files[index]
     return StoredImage(read_file(self._folder / path), label)
 
   def labels(self) -> Iterator[StoredLabel]:
-    """Yield the classes of all files in order."""
+    """Yield the labels of all files in order."""
     for index in range(len(self)):
       yield StoredLabel(index, self._files[index][1])
 
@@ -72,24 +72,27 @@ class ImageFiles(EncodedImages):
 def open_class_folders(
   folder: Path, class_names: Sequence[str] | None = None
 ) -> ImageFiles:
-  """Open a split whose classes have a folder each.
+  """Open a split with a folder for each class.
 
-  The first examples are one of each class, then the next of each, so that the
-  first few are of all classes.
+  The order takes one example of each class, then the next of each, so that the
+  first few examples cover all classes.
 
   Args:
     folder: Folder of the class folders. Images may lie in folders below them;
-      files of other kinds and hidden ones are left out.
-    class_names: The classes by label, of which some may be missing here; None
-      takes the sorted names of the folders.
+      hidden files and files that are not images are ignored.
+    class_names: Classes by label, of which some may be missing here; None takes
+      the sorted names of the folders.
 
   Raises:
-    UsageError: there are no class folders, one has no images, or its name is
+    UsageError: There are no class folders, one has no images, or its name is
       not among the classes.
   """
   here = [e.name for e in visible(list_folder(folder)) if e.is_dir]
   if not here:
-    raise UsageError(f"{folder}: no class folders in it")
+    raise UsageError(
+      f"{folder}: has no class folders; put the images into a folder for each "
+      "class"
+    )
   names = here if class_names is None else class_names
   labels = {name: label for label, name in enumerate(names)}
   unknown = [name for name in here if name not in labels]
@@ -108,7 +111,7 @@ def open_class_folders(
     if not images:
       left_out = f", only {counts_by_kind(others)}" if others else ""
       raise UsageError(
-        f"{folder / name}: no images in this class folder{left_out}; fill it "
+        f"{folder / name}: this class folder has no images{left_out}; fill it "
         "or remove it"
       )
     ignored += others
@@ -125,18 +128,18 @@ def open_labelled_files(
   class_names: Sequence[str] | None = None,
   first_label: int | None = None,
 ) -> ImageFiles:
-  """Open a split whose images lie in one folder, by a label file.
+  """Open a split whose images lie in one folder beside a label file.
 
   Args:
     folder: Folder of the images.
-    labels: The label file, see `read_labels`.
-    num_classes: Labels are below it.
-    class_names: The classes by label.
-    first_label: The number of the first class, where the file has numbers; None
-      takes 0 where it occurs.
+    labels: Path of the label file, see `read_labels`.
+    num_classes: Number of classes.
+    class_names: Names by label, if known.
+    first_label: Label of the first class, if the file has numbers; None takes
+      0 if it occurs.
 
   Raises:
-    UsageError: the labels do not fit the images or the classes.
+    UsageError: The labels do not fit the images or the classes.
   """
   images, ignored = _list_images(folder)
   if labels.parent == folder:
@@ -159,7 +162,8 @@ def _list_images(
   """List the images below a folder, and count other files by suffix."""
   if not deep:
     raise UsageError(
-      f"{folder}: is over {_DEEPEST} folders deep; does a link lead back?"
+      f"{folder}: lies more than {_DEEPEST} folders below its class; remove "
+      "links that lead back"
     )
   images: list[str] = []
   others: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""Images in several files of many records each."""
+"""The base class of sources whose shards hold many records each."""
 
 import abc
 import bisect
@@ -15,13 +15,13 @@ from .encoded import EncodedImages, StoredImage, read_error
 
 
 class ShardedImages(EncodedImages):
-  """A `Source` over the records of all shards, one after the other.
+  """A `Source` of the records of all shards, one shard after the other.
 
   Args:
-    shards: The files.
-    counts: Records in each.
-    num_classes: Labels are below it.
-    class_names: By label, where they are known.
+    shards: Paths of the shards.
+    counts: Number of records in each shard.
+    num_classes: Number of classes.
+    class_names: Names by label, if known.
     whole_listing: Listing of the data that was converted to these shards; None
       hashes the shards' names and counts.
     label_offset: Label of the first class, see `EncodedImages`.
@@ -51,9 +51,9 @@ class ShardedImages(EncodedImages):
 
   @property
   def whole_listing(self) -> str:
-    """Hash the shards' names and counts, or what they were converted from.
+    """Hash of the shards' names and counts, or of the data before conversion.
 
-    A label offset that was given is part of it, as it decides the classes.
+    A given label offset is part of the hash, because it decides the classes.
     """
     if self._whole_listing:
       return self._whole_listing
@@ -80,7 +80,8 @@ def open_shard(shard: Path) -> Iterator[BinaryIO]:
   """Open a local or remote file for reading.
 
   Raises:
-    UsageError: it cannot be opened, or what is done with it cannot read.
+    UsageError: The file cannot be opened, or the body of the `with` statement
+      cannot read it.
   """
   try:
     with shard.open("rb") as file:
@@ -88,7 +89,7 @@ def open_shard(shard: Path) -> Iterator[BinaryIO]:
   except (UsageError, BadExampleError):
     raise
   except Exception as error:
-    # Storage clients have errors of their own.
+    # Storage clients have errors of their own; a local file has only OSError.
     if isinstance(shard, os.PathLike) and not isinstance(error, OSError):
       raise
     raise UsageError(f"{shard}: {read_error(error)}") from None

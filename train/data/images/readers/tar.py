@@ -1,4 +1,4 @@
-"""Tar shards as WebDataset writes them: KEY.jpg and KEY.cls side by side."""
+"""Tar shards as WebDataset writes them: KEY.jpg beside KEY.cls."""
 
 import dataclasses
 import itertools
@@ -24,21 +24,21 @@ _IMAGES = tuple(suffix[1:] for suffix in IMAGE_SUFFIXES)
 _LABEL = "cls"
 _JSON = "json"
 _BLOCK = tarfile.BLOCKSIZE
-# Archives are filled up with zeros to a whole number of records, whose size is
-# this one or what tar --blocking-factor asks for.
+# Zeros pad an archive to a whole number of records. This is the default size of
+# a record; tar --blocking-factor sets other sizes.
 _RECORD = tarfile.RECORDSIZE
 _OTHER_RECORDS = [2**n for n in range(14, 21)]
 _LONGEST_LABEL = 32
-_MOST_READ = 2**20  # of a label, a JSON file or a long name
+_MOST_READ = 2**20  # bytes of a label, a JSON file or a long name
 
 
 class Sample(NamedTuple):
-  """Where an image's file is in the shard, and its label.
+  """The place of an image file in a shard, and its label.
 
   Attributes:
-    offset: First byte of the image file in the shard.
-    length: Number of its bytes.
-    label: Number in the data set.
+    offset: Offset of the image file in the shard, in bytes.
+    length: Size of the image file, in bytes.
+    label: Label in the data set.
   """
 
   offset: int
@@ -47,12 +47,12 @@ class Sample(NamedTuple):
 
 
 class TarImages(ShardedImages):
-  """The images of tar shards, read in place: nothing is unpacked to disk.
+  """The images of tar shards, read without unpacking.
 
-  A sample is the members whose names are alike up to the last part's first dot:
-  an image, known by its suffix, and its label from 0: a member ending in .cls,
-  which holds the number, or in .json, an object whose "label" is the number.
-  Others are left out.
+  The members of a sample have equal paths up to the first dot of the file name:
+  an image, known by its suffix, and a label from 0. The label is the number in
+  a .cls member, or the "label" of the object in a .json member. Other members
+  are ignored.
   """
 
   def __init__(
@@ -65,8 +65,8 @@ class TarImages(ShardedImages):
     """Find the samples.
 
     Raises:
-      UsageError: a shard cannot be read, is empty, damaged or cut short, or has
-        half a sample, or two of one key.
+      UsageError: A shard cannot be read, is empty, damaged or cut short, or has
+        an incomplete or a repeated sample.
     """
     self._samples = [find_samples(shard) for shard in shards]
     super().__init__(
@@ -82,7 +82,7 @@ class TarImages(ShardedImages):
     return StoredImage(read_file(self.shards[shard], offset, length), label)
 
   def labels(self) -> Iterator[StoredLabel]:
-    """Yield the labels in order, which opening has read."""
+    """Yield the labels in order; the constructor has read them."""
     samples = itertools.chain.from_iterable(self._samples)
     for example, sample in enumerate(itertools.islice(samples, len(self))):
       yield StoredLabel(example, sample.label)
@@ -90,7 +90,7 @@ class TarImages(ShardedImages):
 
 @dataclasses.dataclass(slots=True)
 class _Parts:
-  """The members of one sample that were found so far."""
+  """The members of one sample found so far."""
 
   image: tuple[int, int] | None = None  # offset and length
   label: int | None = None
@@ -101,12 +101,12 @@ class _Parts:
 def find_samples(shard: Path) -> list[Sample]:
   """Find the samples of a tar file, in the order of their first members.
 
-  Python's tarfile takes a damaged header for the end of the archive. So what
-  stands where it stopped is compared with an archive's end: two zero blocks and
-  nothing but zeros behind them, which fill up a record.
+  Python's tarfile takes a damaged header for the end of the archive. So the
+  place where it stopped is compared with an archive's end: two zero blocks,
+  then only zeros that pad a record.
 
   Raises:
-    UsageError: the file cannot be read, is damaged or cut short, holds links or
+    UsageError: The file cannot be read, is damaged or cut short, holds links or
       sparse members, or a sample that is not an image and a label.
   """
   samples: dict[str, _Parts] = {}
@@ -123,7 +123,9 @@ def find_samples(shard: Path) -> list[Sample]:
   except ValueError as error:
     raise UsageError(f"{shard}: {one_line(error)}") from None
   if not found:
-    raise UsageError(f"{shard}: no images in it")
+    raise UsageError(
+      f"{shard}: has no images; give tar shards of KEY.jpg and KEY.cls"
+    )
   return found
 
 
@@ -133,7 +135,7 @@ def _members(
   """Yield the members of an archive, and check that it ends behind the last.
 
   Raises:
-    UsageError: it is damaged, cut short or no tar file.
+    UsageError: The archive is damaged, cut short or no tar file.
   """
   tar: Any = None
   try:
@@ -143,13 +145,13 @@ def _members(
       if member.size < 0 or tar.offset <= at:
         raise ValueError("its size is negative")
       at = tar.offset
-      tar.members.clear()  # it keeps all of them
+      tar.members.clear()  # tarfile would keep all of them in memory
       yield member
   except tarfile.TarError as error:
     if tar is None:
       raise wrong_format(shard, "a tar file") from None
     raise UsageError(f"{shard}, byte {tar.offset}: {error}") from None
-  # What tarfile raises for some damaged headers.
+  # tarfile raises these for some damaged headers.
   except (ArithmeticError, LookupError, RecursionError, ValueError) as error:
     raise UsageError(
       f"{shard}, byte {tar.offset if tar else 0}: the header of a member is "
@@ -164,7 +166,7 @@ def _add(
   """Add a member to its sample.
 
   Raises:
-    ValueError: it is a link or sparse, or the sample has it already.
+    ValueError: The member is a link or sparse, or the sample already has one.
   """
   if member.issparse():
     raise ValueError(
@@ -204,10 +206,10 @@ def _refuse_second(
 
 
 def _sample(key: str, parts: _Parts) -> Sample | None:
-  """Make the sample of a key; None where it is a JSON file of its own.
+  """Combine the members of a key; None for a JSON file on its own.
 
   Raises:
-    ValueError: it lacks its image or label, or has two labels.
+    ValueError: The image or the label is missing, or there are two labels.
   """
   label, image = parts.label, parts.image
   if label is None:
@@ -218,8 +220,8 @@ def _sample(key: str, parts: _Parts) -> Sample | None:
     raise ValueError(f"sample {key} has no image")
   if label is None:
     raise ValueError(
-      f"sample {key} has no .{_LABEL}, nor a .{_JSON} whose "
-      '"label" is a whole number'
+      f"sample {key} has no label: neither a .{_LABEL}, nor a .{_JSON} whose "
+      '"label" is an integer'
     )
   if parts.json_label not in (None, label):
     raise ValueError(
@@ -233,14 +235,14 @@ def _read_label(member: tarfile.TarInfo, reader: "_BoundedReader") -> int:
   reader.seek(member.offset_data)
   text = reader.read(min(member.size, _LONGEST_LABEL))
   if not re.fullmatch(rb"\s*-?\d+\s*", text) or len(text) < member.size:
-    raise ValueError(f"{member.name} has {text!r} where a label should be")
+    raise ValueError(f"{member.name} has {text!r}, expected a label")
   return int(text)
 
 
 def _read_json_label(
   member: tarfile.TarInfo, reader: "_BoundedReader"
 ) -> int | None:
-  """Read the label from a JSON file; None where it is something else."""
+  """Read the label from a JSON file; None if it has none."""
   if member.size > _MOST_READ:
     return None
   reader.seek(member.offset_data)
@@ -252,27 +254,27 @@ def _read_json_label(
 
 
 def _check_end(shard: Path, file: "_BoundedReader", at: int) -> None:
-  """Compare what stands behind the last member with an archive's end."""
+  """Check that an archive's end follows the last member."""
   file.seek(at)
   block = file.read(_BLOCK)
   if len(block) == _BLOCK and not _is_zero(block):
     raise UsageError(
-      f"{shard}, byte {at}: the header of a member is damaged, so no later one "
-      "can be found; copy or download the shard again"
+      f"{shard}, byte {at}: the header of a member is damaged, so no later "
+      "member can be found; copy or download the shard again"
     )
   if len(block + file.read(_BLOCK)) < 2 * _BLOCK:
     raise UsageError(
-      f"{shard}, byte {at}: the file ends without the two zero blocks of an "
-      "archive's end: it was cut short or its writer was not closed; copy or "
-      "write it again"
+      f"{shard}, byte {at}: the file ends without an archive's two zero "
+      "blocks: it was cut short, or its writer was not closed; copy or write "
+      "it again"
     )
   file.seek(at)
   end = at
   while rest := file.read(_MOST_READ):
     if not _is_zero(rest):
       raise UsageError(
-        f"{shard}, byte {at}: more data behind the end of the archive: "
-        "archives were joined, or the file is damaged; write one archive anew"
+        f"{shard}, byte {at}: data follow the end of the archive: archives "
+        "were joined, or the file is damaged; write a new archive"
       )
     at += len(rest)
   filling = at - end - 2 * _BLOCK
@@ -281,7 +283,7 @@ def _check_end(shard: Path, file: "_BoundedReader", at: int) -> None:
   ):
     raise UsageError(
       f"{shard}, byte {end}: the last {at - end:,} bytes are zeros, more than "
-      "fill up an archive: a copy of it has stopped there; copy or download it "
+      "an archive's padding: a copy has stopped there; copy or download it "
       "again"
     )
 
@@ -291,7 +293,7 @@ def _is_zero(data: bytes) -> bool:
 
 
 class _BoundedReader:
-  """A file for tarfile, which believes any length that a header gives."""
+  """A file with bounds for tarfile, which trusts every length in a header."""
 
   def __init__(self, file: BinaryIO):
     self._file = file
@@ -301,13 +303,13 @@ class _BoundedReader:
 
   def read(self, size: int) -> bytes:
     if not 0 <= size <= _MOST_READ:
-      raise tarfile.ReadError(f"a header gives a name a length of {size} bytes")
+      raise tarfile.ReadError(f"a header has a name of {size} bytes")
     return self._file.read(size)
 
   def seek(self, offset: int) -> None:
     if not 0 <= offset <= self._size:
       raise tarfile.ReadError(
-        "the file ends before the last member does: it was cut short; copy or "
+        "the file ends within the last member: it was cut short; copy or "
         "download it again"
       )
     self._file.seek(offset)

@@ -1,4 +1,4 @@
-"""TFRecord files, read by index and written."""
+"""TFRecord files: reading by index, and writing."""
 
 import contextlib
 import itertools
@@ -17,14 +17,14 @@ from .example_proto import read_image, read_label
 from .sharded import ShardedImages, open_shard
 
 _HEAD, _FOOT = HEADER.size, FOOTER.size
-_LENGTH = 8  # bytes of the record's length, in the header
+_LENGTH = 8  # bytes of the header that hold the record's length
 
 
 class TFRecordImages(ShardedImages):
-  """The records of TFRecord shards, as `example_proto.read_image` reads them.
+  """The images of TFRecord shards of `tf.train.Example`.
 
-  Opening finds where each record begins, from the lengths alone: seconds for
-  ImageNet on a local disk, longer over a network, where ArrayRecord is better.
+  Opening finds the start of each record from the lengths alone: seconds for
+  ImageNet on a local disk. It takes longer over a network; convert such data.
   """
 
   def __init__(
@@ -37,7 +37,7 @@ class TFRecordImages(ShardedImages):
     """Find the records.
 
     Raises:
-      UsageError: a shard cannot be read, is empty, damaged or cut short.
+      UsageError: A shard cannot be read, is empty, damaged or cut short.
     """
     self._borders = [find_records(shard) for shard in shards]
     super().__init__(
@@ -53,7 +53,7 @@ class TFRecordImages(ShardedImages):
     framed = read_file(self.shards[shard], start, end - start)
     data, (stored,) = framed[_HEAD:-_FOOT], FOOTER.unpack(framed[-_FOOT:])
     if stored != checksum(data):
-      raise BadExampleError("the record's checksum is wrong")
+      raise BadExampleError("wrong checksum of the record")
     return read_image(data)
 
   def labels(self) -> Iterator[StoredLabel]:
@@ -76,12 +76,11 @@ def write_tfrecord(path: Path, records: Iterable[bytes]) -> None:
 
 
 def find_records(shard: Path) -> array:
-  """Find where each record of a file begins, and where the last one ends.
+  """Find the offset of each record of a file, and the end of the last one.
 
   Raises:
-    UsageError: the file cannot be read, is empty, of another format, damaged or
-      cut short. Behind such a place no record can be found, so it is unknown
-      how many are lost.
+    UsageError: The file cannot be read, is empty, in another format, damaged or
+      cut short. No record behind the damage can be found.
   """
   borders = array("Q", [0])
   with open_shard(shard) as file:
@@ -95,8 +94,9 @@ def find_records(shard: Path) -> array:
         borders.append(at + _framed_size(header, size - at))
       except ValueError as error:
         raise UsageError(
-          f"{shard}, record {len(borders) - 1}: {error}, so no later one can "
-          f"be found in the file's {size:,} bytes; copy or download it again"
+          f"{shard}, record {len(borders) - 1}: {error}, so no later record "
+          f"can be found in the file's {size:,} bytes; copy or download it "
+          "again"
         ) from None
   if not size:
     raise UsageError(f"{shard}: the shard is empty")
@@ -104,17 +104,21 @@ def find_records(shard: Path) -> array:
 
 
 def _framed_size(header: bytes, left: int) -> int:
-  """Compute the size of a record with its frame, which fits in what is left."""
+  """Compute the size of a record with its frame; `left` bytes remain.
+
+  Raises:
+    ValueError: The header is damaged, or the record is cut short.
+  """
   if len(header) < _HEAD:
     raise ValueError(f"the last {left} bytes hold no record")
   if not _is_header(header):
-    raise ValueError("the length's checksum is wrong")
+    raise ValueError("wrong checksum of the length")
   length, _ = HEADER.unpack(header)
   size = _HEAD + length + _FOOT
   if size > left:
     raise ValueError(
-      f"its length is {length:,} bytes and the file ends {size - left:,} bytes "
-      "before the record does"
+      f"its length is {length:,} bytes, but the file ends {size - left:,} "
+      "bytes before the record"
     )
   return size
 
@@ -126,7 +130,7 @@ def _is_header(header: bytes) -> bool:
 
 
 def _views(shard: Path, borders: array) -> Iterator[memoryview]:
-  """Yield the records of a file; of a local one only what is used is read."""
+  """Yield the records of a file, as views of mapped memory if it is local."""
   with open_shard(shard) as file:
     data = None
     if isinstance(shard, os.PathLike):

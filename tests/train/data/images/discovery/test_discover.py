@@ -1,4 +1,4 @@
-"""What a folder is taken for, in every arrangement that users have."""
+"""Layouts of folders, in every arrangement that users have."""
 
 import io
 import json
@@ -139,7 +139,7 @@ def test_a_file_of_both_splits_by_its_name_is_refused(tmp_path, name, words):
   (tmp_path / "validation-00000-of-00002").unlink()
   for split, (word, other) in (("train", words), ("test", words[::-1])):
     message = refusal(tmp_path, split)
-    assert f"{name} is taken for {word} and for {other};" in message
+    assert f"{name} names two splits, {word} and {other};" in message
 
 
 def test_a_shard_in_the_other_splits_folder_is_refused(tmp_path):
@@ -149,7 +149,7 @@ def test_a_shard_in_the_other_splits_folder_is_refused(tmp_path):
   rename(tmp_path, "train-*", lambda n: f"train/{n}")
   rename(tmp_path, "validation-*", lambda n: f"train/{n}")
   message = refusal(tmp_path)
-  assert "-of-00002 is taken for train and for validation" in message
+  assert "-of-00002 names two splits, train and validation" in message
 
 
 # --- D16: archives beside the images -----------------------------------------
@@ -296,7 +296,7 @@ def test_shards_beside_class_folders_of_one_split_are_refused(tmp_path):
   made(tmp_path, "tfrecord")
   class_folders(tmp_path / "train")
   message = refusal(tmp_path)
-  assert "several kinds: TFRecord shards and class folders" in message
+  assert "several formats: TFRecord shards and class folders" in message
   assert lengths_of_test(tmp_path) == 4
 
 
@@ -354,8 +354,8 @@ def test_a_tfds_shard_cut_at_a_record_is_refused(tmp_path, split, word):
   path.write_bytes(path.read_bytes()[: find_records(path)[-2]])
   records = COUNTS[split] // 2
   assert (
-    f"{path}: has {records - 1} records where dataset_info.json beside it has "
-    f"{records}: it was cut short"
+    f"{path}: has {records - 1} records, but dataset_info.json has "
+    f"{records}: the shard is cut short"
   ) in refusal(folder, split)
 
 
@@ -389,7 +389,7 @@ def test_tfds_with_other_names_than_classes_is_refused(tmp_path):
 def test_another_number_of_classes_than_the_data_says_is_refused(tmp_path):
   tfds(tmp_path / "birds", classes=4)
   message = refusal(tmp_path / "birds")
-  assert "has 4 classes, but num-classes is 3" in message
+  assert "has 4 classes, but --data.num-classes is 3" in message
 
 
 @pytest.mark.parametrize("number", ["0", "-1"])
@@ -410,8 +410,8 @@ def test_of_several_versions_none_is_guessed(tmp_path):
   for version in ("1.0.0", "2.0.0"):
     tfds(tmp_path / "birds" / version)
   message = refusal(tmp_path / "birds")
-  assert "has 2 data sets in it, " in message
-  assert "/1.0.0 and " in message and "/2.0.0 among them" in message
+  assert "holds 2 data sets, such as " in message
+  assert "/1.0.0 and " in message and "/2.0.0; give the" in message
 
 
 @pytest.mark.parametrize(
@@ -435,7 +435,7 @@ def test_parquet_shards_of_a_hugging_face_repository(tmp_path, pattern, word):
       pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
   assert lengths(tmp_path) == {"train": 4, "test": 4}
   found = discover(tmp_path)
-  assert [s.kind for s in found.splits.values()] == ["parquet", "parquet"]
+  assert [s.format for s in found.splits.values()] == ["parquet", "parquet"]
 
 
 @pytest.mark.parametrize("train, val", [("Train", "Val"), ("TRAIN", "TEST")])
@@ -539,7 +539,7 @@ def test_the_synset_mapping_says_the_labels_beside_shards(tmp_path):
   shutil.rmtree(tmp_path / "train")
   made(tmp_path, "tfrecord", train=6)
   (tmp_path / "val.txt").write_text(label_text("names", names))
-  assert "whose label is not known" in refusal(tmp_path, "test")
+  assert "whose label is unknown" in refusal(tmp_path, "test")
   mapping = "".join(f"{s} some, thing\n" for s in SYNSETS)
   (tmp_path / "LOC_synset_mapping.txt").write_text(mapping)
   source = open_images(tmp_path, "test")
@@ -552,13 +552,13 @@ def test_the_synset_mapping_says_the_labels_beside_shards(tmp_path):
     (
       "ILSVRC2012_validation_ground_truth.txt",
       "490\n361\n171\n822\n",
-      "not in the order of the sorted synsets, so they cannot be used",
+      "do not follow the sorted synsets, so they are no labels",
     ),
-    ("val.txt", "490\n361\n171\n822\n", "not in the order of the sorted"),
+    ("val.txt", "490\n361\n171\n822\n", "do not follow the sorted"),
     ("val_synset_labels.txt", "n01440764\n", "has 1 labels for 4 images"),
-    ("val.txt", "{names[0]} 0\n", "no label for 3 of 4 images, the first is"),
-    ("val.txt", "{all} 0\nmore.JPEG 1\n", "names 1 images that are not there"),
-    ("val.txt", "{all} 1\n", "labels 1 to 1, so they may begin at 0 or at 1"),
+    ("val.txt", "{names[0]} 0\n", "no label for 3 of 4 images, such as"),
+    ("val.txt", "{all} 0\nmore.JPEG 1\n", "names 1 missing images"),
+    ("val.txt", "{all} 1\n", "labels 1 to 1, so they may start at 0 or at 1"),
     ("val.txt", "{all} 3\n", "give --data.label-offset 0 or 1"),
     (
       "val.txt",
@@ -580,7 +580,7 @@ def test_labels_that_do_not_fit_are_refused(tmp_path, file, text, message):
     each = names if "{all}" in line else [""]
     lines += [line.replace("{all}", name).format(names=names) for name in each]
   if message == "has a class only in some lines":
-    lines, message = [names[0], f"{names[1]} 0"], "has no class behind it"
+    lines, message = [names[0], f"{names[1]} 0"], "has no class; write"
   (tmp_path / file).write_text("\n".join(lines))
   assert message in refusal(tmp_path, "test")
 
@@ -595,7 +595,7 @@ def test_classes_in_an_unclear_order_of_names_are_refused(tmp_path, inside):
   labels = (tmp_path / "val" if inside else tmp_path) / "val.txt"
   labels.write_text("".join(f"{SYNSETS[i % 3]}\n" for i in range(10)))
   message = refusal(tmp_path, "test")
-  assert "that of 10.jpg and 2.jpg is not known" in message
+  assert "the order of 10.jpg and 2.jpg is ambiguous" in message
   labels.write_text(
     "".join(f"{i}.jpg {SYNSETS[i % 3]}\n" for i in range(1, 11))
   )
@@ -613,7 +613,7 @@ def test_a_number_among_other_columns_is_no_class(tmp_path, header, behind):
   lines = [header, *(f"{name},{behind}" for name in names)]
   (tmp_path / "val.csv").write_text("\n".join(lines))
   message = refusal(tmp_path, "test")
-  assert f"behind {names[0]}, of which any may be the class" in message
+  assert f"behind {names[0]}, and each may be the class" in message
 
 
 @pytest.mark.parametrize(
@@ -660,7 +660,7 @@ def test_a_name_of_two_classes_is_no_label(tmp_path):
   (tmp_path / "label.labels.txt").write_text("crane\ndog\ncrane\n")
   text = "".join(f"{name} crane\n" for name in names)
   (tmp_path / "val.txt").write_text(text)
-  assert "'crane', the name of 2 classes" in refusal(tmp_path, "test")
+  assert "'crane', but 2 classes have this name" in refusal(tmp_path, "test")
   (tmp_path / "val.txt").write_text(text.replace("crane", "2"))
   assert open_images(tmp_path, "test", label_offset=0)[0]["label"] == 2
 
@@ -668,7 +668,7 @@ def test_a_name_of_two_classes_is_no_label(tmp_path):
 def test_a_label_file_that_is_no_text_is_refused(tmp_path):
   flat(tmp_path)
   (tmp_path / "val.txt").write_bytes(b"\xff\xfe\x00")
-  assert "is no text in UTF-8" in refusal(tmp_path, "test")
+  assert "not a UTF-8 text file" in refusal(tmp_path, "test")
 
 
 def test_images_without_labels_are_refused_with_the_cure(tmp_path):
@@ -779,7 +779,7 @@ def test_a_shard_of_both_splits_by_a_link_is_refused(tmp_path, link):
   shard = tmp_path / "a" / "validation-00001-of-00002"
   shard.unlink()
   link(tmp_path / "a" / "train-00001-of-00002", shard)
-  with pytest.raises(UsageError, match="training images by a link"):
+  with pytest.raises(UsageError, match="is a link to training images"):
     open_images(tmp_path / "a", "test")
   assert len(open_images(tmp_path / "a", "train")) == 8
 
@@ -787,7 +787,7 @@ def test_a_shard_of_both_splits_by_a_link_is_refused(tmp_path, link):
 def test_a_folder_of_both_splits_by_a_link_is_refused(tmp_path):
   synthesize(tmp_path / "a", "folder", examples={"train": 8}, classes=2)
   (tmp_path / "a" / "val").symlink_to("train", target_is_directory=True)
-  with pytest.raises(UsageError, match="training images by a link"):
+  with pytest.raises(UsageError, match="is a link to training images"):
     open_images(tmp_path / "a", "test")
 
 

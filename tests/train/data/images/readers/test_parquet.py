@@ -92,7 +92,7 @@ def test_without_names_the_classes_are_given(tmp_path):
   source = ParquetImages([path], 3, label_offset=1)
   assert source.class_names is None
   assert [source[i]["label"] for i in range(3)] == [0, 1, 2]
-  assert "labels seem to begin at 1" in refusal(
+  assert "labels seem to start at 1" in refusal(
     check_labels, ParquetImages([path], 3)
   )
 
@@ -105,7 +105,7 @@ def test_folders_as_hugging_face_has_them(tmp_path):
   assert len(open_images(tmp_path, "train")) == 4
   assert len(open_images(tmp_path, "test", 3)) == 2
   message = refusal(open_images, tmp_path, "train", 10)
-  assert "have 3 class names, but num-classes is 10" in message
+  assert "have 3 class names, but --data.num-classes is 10" in message
 
 
 @pytest.mark.parametrize("label", [-1, None])
@@ -121,7 +121,7 @@ def test_a_row_without_bytes_is_a_bad_example(tmp_path):
   pq.write_table(pa.table(columns), tmp_path / "0")
   source = ParquetImages([tmp_path / "0"], 3)
   for row in (0, 1):
-    with pytest.raises(BadExampleError, match="no bytes of an image"):
+    with pytest.raises(BadExampleError, match="the row has no image"):
       source[row]
   assert source[2]["image"] == b"x"
 
@@ -129,11 +129,14 @@ def test_a_row_without_bytes_is_a_bad_example(tmp_path):
 @pytest.mark.parametrize(
   "columns, message",
   [
-    ({"image": [b"x"]}, "has no columns image and label, but image"),
-    ({"img": [b"x"], "label": [1]}, "image and label, but img, label"),
-    ({"image": [b"x"], "label": ["cat"]}, "label is string; labels are whole"),
+    ({"image": [b"x"]}, "needs the columns image and label, has image"),
+    ({"img": [b"x"], "label": [1]}, "image and label, has img, label"),
+    (
+      {"image": [b"x"], "label": ["cat"]},
+      "label is string; labels must be",
+    ),
     ({"image": [b"x"], "label": [1.5]}, "label is double"),
-    ({"image": ["x"], "label": [1]}, "image is string; it has to be binary"),
+    ({"image": ["x"], "label": [1]}, "image is string; it must be the"),
     ({"image": [[1, 2]], "label": [1]}, "image is list<"),
     ({"image": [{"path": "x"}], "label": [1]}, "image is struct<path: string>"),
     ({"image": [{"bytes": "x"}], "label": [1]}, "image is struct<bytes: str"),
@@ -248,7 +251,7 @@ def test_a_row_group_too_large_is_refused(tmp_path, monkeypatch):
   monkeypatch.setattr(module, "_LARGEST_GROUP", 1000)
   path = write(tmp_path / "0", [0] * 20, rows=20)
   message = refusal(ParquetImages, [path], 3)
-  assert "above the 1,000" in message and "row_group_size" in message
+  assert "more than the 1,000" in message and "row_group_size" in message
 
 
 def test_pyarrow_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
