@@ -1,4 +1,4 @@
-"""Limits and counts of the fuzz targets, which `make fuzz` runs."""
+"""Limits and counts of the fuzz targets of `make fuzz`."""
 
 import resource
 
@@ -18,7 +18,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def _one_gigabyte_more():
-  """Fail a target whose readers took over 1 GB beyond what it began with."""
+  """Fail a target whose readers allocate over 1 GB."""
   before = _peak_memory()
   yield
   assert _peak_memory() - before < _MOST_MEMORY
@@ -30,7 +30,7 @@ def _peak_memory():
 
 @pytest.fixture
 def tally(record_property):
-  """Counts of a target, printed at the end of the session."""
+  """Count a target's inputs; print the counts at the end of the session."""
   counted = Tally()
   yield counted
   record_property(_FUZZED, str(counted))

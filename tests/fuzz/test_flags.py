@@ -1,4 +1,4 @@
-"""Every flag that takes a number, given any text."""
+"""Every numeric flag with any text."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ _TEXTS = st.one_of(
 
 
 def numeric_flags(settings_object, prefix="--"):
-  """The names of all flags whose annotation names a number."""
+  """List all flags with a numeric annotation."""
   for field in dataclasses.fields(settings_object):
     name = prefix + field.name.replace("_", "-")
     value = getattr(settings_object, field.name)

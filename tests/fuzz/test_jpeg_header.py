@@ -1,4 +1,4 @@
-"""The sizes that headers give, against Pillow's."""
+"""Sizes from headers, against Pillow."""
 
 import functools
 import io
@@ -17,7 +17,7 @@ _EXAMPLES = 30_000
 
 @functools.cache
 def originals():
-  """Small files of all kinds that are read."""
+  """Make small files of every format."""
   random = np.random.default_rng(0)
   pixels = random.integers(0, 256, (21, 30, 3), np.uint8)
   image = Image.fromarray(pixels)
@@ -49,7 +49,7 @@ def _exif(orientation):
 
 
 def _pillow_size(data):
-  """Height and width, or None where Pillow refuses the file too."""
+  """Return height and width; None for a file that Pillow refuses, too."""
   try:
     return Image.open(io.BytesIO(data)).size[::-1]
   except Exception:  # Pillow raises all sorts

@@ -1,4 +1,4 @@
-"""Shards of records, against readers that were written for this test alone."""
+"""Shards of records, against readers written for this test alone."""
 
 import functools
 import io
@@ -30,7 +30,7 @@ _fuzz = settings(
 
 @functools.cache
 def data_set(layout):
-  """The files of a small data set, by name."""
+  """Make the files of a small data set, by name."""
   with tempfile.TemporaryDirectory() as folder:
     synthesize(
       Path(folder) / "data",
@@ -50,7 +50,7 @@ def train_shard(layout):
 
 
 def fuzz_shard(tally, layout, reference):
-  """Damage the training shard and read all that is in it."""
+  """Damage the training shard and read all its records."""
   name = train_shard(layout)
   with tempfile.TemporaryDirectory() as folder:
     folder = Path(folder)

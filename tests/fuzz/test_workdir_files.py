@@ -1,4 +1,4 @@
-"""What a workdir holds: checkpoints, metrics.jsonl and config.json."""
+"""Files of a workdir: checkpoints, metrics.jsonl and config.json."""
 
 import contextlib
 import io
@@ -73,7 +73,7 @@ def as_lines(records):
 
 
 def test_metrics(tally):
-  """What is read can be drawn and summed up, whatever it says."""
+  """Any records that are read can be plotted and summarised."""
   with tempfile.TemporaryDirectory() as folder:
     folder = Path(folder)
 
@@ -121,7 +121,7 @@ def _json_lines(text):
 
 
 def test_config(tally):
-  """A workdir whose settings were damaged is refused, or is what it was."""
+  """A workdir with damaged settings is refused, or has the same settings."""
   config = Config()
   data = {"train": {"examples": 9, "listing": "a"}}
 
@@ -161,7 +161,7 @@ def _state(value):
 
 
 def test_checkpoints(tally):
-  """A damaged one is put aside and the one before is used, or it is whole."""
+  """A damaged checkpoint is put aside for the one before, or is whole."""
   data = {n: {"position": n, "seed": 0, "examples": 9} for n in (1, 2)}
   with tempfile.TemporaryDirectory() as folder:
     original = Path(folder) / "original"

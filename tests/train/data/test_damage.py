@@ -1,4 +1,4 @@
-"""Damaged images on their way from files to batches: refused, or whole."""
+"""Damaged images from file to batch: refused, or whole."""
 
 import contextlib
 import dataclasses
@@ -22,7 +22,7 @@ from podscale.train.settings.config import DataConfig
 
 WHOLE = synthetic_jpeg(0, 0, width=96, height=160)
 WARNED = WHOLE[:-2] + bytes(50) + WHOLE[-2:]
-"""libjpeg warns of it, Pillow and TensorFlow accept it."""
+"""A file that libjpeg warns about; Pillow and TensorFlow accept it."""
 RESOLUTION = 32
 
 
@@ -35,7 +35,7 @@ def refused(file):
 
 
 def damaged_below():
-  """Files whose last tenth is damaged, so that decoding them whole fails."""
+  """Make files with a damaged last tenth; decoding them whole fails."""
   draw = np.random.default_rng(0)
   while True:
     at = int(draw.integers(len(WHOLE) * 9 // 10, len(WHOLE) - 50))
@@ -91,7 +91,7 @@ def opened(path, split="train", **settings):
 
 
 def test_a_decoder_that_ends_with_the_crop_sees_no_damage_below_it():
-  """What was wrong with all data, and is allowed for verified data alone."""
+  """Only verified data may be decoded in part."""
   out = np.empty((8, 8, 3), np.uint8)
   top = (0, 0, 8, 8)
   Picture(DAMAGED, Decoding(verified=True)).resize(top, out)
@@ -175,7 +175,7 @@ def test_a_conversion_goes_on_as_strictly_as_it_began(tmp_path):
 
 
 def test_a_changed_bit_of_a_converted_file_is_seen(tmp_path):
-  """Else `verified` would not hold: the record's checksum is compared."""
+  """Reading compares the record's checksum; `verified` relies on it."""
   converted(folder_of(tmp_path / "raw", WHOLE), tmp_path / "made")
   path = next((tmp_path / "made").glob("train*"))
   whole = path.read_bytes()

@@ -1,4 +1,4 @@
-"""What files of another format are called."""
+"""Descriptions of files of another format."""
 
 import bz2
 import gzip
@@ -44,7 +44,7 @@ def write_parquet(path):
 
 
 def write_lmdb(path):
-  """The head of a database of version 1: a page's header and the magic."""
+  """Make the head of an LMDB file, version 1: page header and magic."""
   path.write_bytes(bytes(16) + (0xBEEFC0DE).to_bytes(4, "little") + bytes(999))
 
 

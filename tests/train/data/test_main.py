@@ -1,4 +1,4 @@
-"""The command line of data sets, and its mistakes: one line each."""
+"""The command line of data sets; each error is one line."""
 
 import errno
 import subprocess
@@ -17,7 +17,7 @@ SMALL = ["--train", "7", "--test", "3", "--width", "24", "--height", "18"]
 @pytest.fixture
 def refused(capsys):
   def refuse(*words):
-    """The one line of a command that does not do."""
+    """Return the only line of a command that fails."""
     capsys.readouterr()
     assert main([*map(str, words)]) == 2
     said = capsys.readouterr()
@@ -52,7 +52,7 @@ def test_from_made_up_images_to_converted_ones(tmp_path, capsys, refused):
 
 
 def test_it_calls_itself_by_what_can_be_typed(capsys):
-  """`podscale-data` is no installed command."""
+  """The usage names no command `podscale-data`, which does not exist."""
   for words in ([], ["convert"], ["verify"], ["synthesize"]):
     with pytest.raises(SystemExit) as done:
       main([*words, "--help"])
@@ -63,7 +63,7 @@ def test_it_calls_itself_by_what_can_be_typed(capsys):
 
 
 def test_it_does_not_wait_for_jax():
-  """Which takes a second, in which Ctrl-C may be lost in a callback."""
+  """Importing JAX takes a second, and a callback in it may swallow Ctrl-C."""
   program = (
     "import sys, podscale.train.data.__main__, "
     "podscale.train.data.tools.verify, podscale.train.data.tools.convert; "

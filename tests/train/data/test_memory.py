@@ -1,4 +1,4 @@
-"""What a long run of batches keeps."""
+"""Memory that a long run of batches keeps."""
 
 import subprocess
 import sys

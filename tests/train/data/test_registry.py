@@ -1,4 +1,4 @@
-"""From settings to a source."""
+"""Sources that the settings name."""
 
 import shutil
 from pathlib import Path
@@ -177,7 +177,7 @@ def test_an_offset_settles_where_labels_begin(tmp_path):
 def test_training_labels_are_checked_where_test_labels_say_nothing(
   tmp_path, monkeypatch, test, settings
 ):
-  """Without a label 0 and the highest one, they may start at either."""
+  """Labels without 0 and without the highest one may start at 0 or at 1."""
   monkeypatch.chdir(tmp_path)
   train = Path("other") if settings else Path()
   images(tmp_path, test)

@@ -1,4 +1,4 @@
-"""Record what TensorFlow 1.15 makes of two photographs: 16 ops, 31 levels.
+"""Record TensorFlow 1.15's results for two photographs: 16 ops, 31 levels.
 
 The operations are those of tensorflow/tpu's
 models/official/efficientnet/autoaugment.py, written anew from the functions of
@@ -170,7 +170,7 @@ def cutout(image, half):
 
 
 def whole(full):
-  """The whole number at each level; `full` is that of level 10."""
+  """Compute the integer at each level; `full` is the integer at level 10."""
   return [(int(level / 10.0 * full),) for level in LEVELS]
 
 

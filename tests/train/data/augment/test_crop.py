@@ -1,4 +1,4 @@
-"""What the crops, shifts and mirrors do to an image."""
+"""Crops, shifts and mirrors of an image."""
 
 import numpy as np
 import pytest
@@ -151,7 +151,7 @@ def test_evaluation_cuts_the_centre(h, w, resolution, padding, y, x, size):
 
 
 def bicubic(image, size):
-  """Keys' cubic with a = -0.75, half-pixel centres, borders repeated."""
+  """Resize with Keys' cubic (a = -0.75), aligned centres, repeated borders."""
   a = -0.75
 
   def weight(t):

@@ -58,7 +58,7 @@ OPERATIONS = [
 
 
 def random_images(n, size):
-  """Uniform ones, ones of few levels, and ones of a single level."""
+  """Make uniform images, images of few levels, and images of one level."""
   images = RNG.integers(0, 256, (n, size, size, 3), dtype=np.uint8)
   images[1::4] = images[1::4] // 4 + 90
   images[2::4, ..., 1] = 77

@@ -1,4 +1,4 @@
-"""Each operation against TensorFlow's results, its formula and by hand."""
+"""Each operation against TensorFlow's results, its formula and hand results."""
 
 import fractions
 import math
@@ -48,7 +48,7 @@ def run(name, value=0.0, image=IMAGE, y=0.0, x=0.0):
 
 
 def row(*levels):
-  """An image of one row of grey pixels."""
+  """Make an image of one row of grey pixels."""
   return np.repeat(np.array(levels, np.uint8)[None, :, None], 3, axis=-1)
 
 
@@ -58,7 +58,7 @@ def grey_levels(image):
 
 
 def blend(a, b, factor):
-  """In float32, each step rounded, as TensorFlow."""
+  """Compute in float32, and round each step as TensorFlow does."""
   a, b = a.astype(np.float32), b.astype(np.float32)
   return (a + np.float32(factor) * (b - a)).clip(0, 255).astype(np.uint8)
 
@@ -326,7 +326,7 @@ def test_blends_of_all_pairs_of_levels(factor):
 
 
 def gathered(image, to_x, to_y):
-  """Pixel (x, y) from the nearest to `to_x` and `to_y` . (x, y, 1), or 128."""
+  """Take pixel (x, y) from (`to_x`, `to_y`) . (x, y, 1), or 128 outside."""
   h, w = image.shape[:2]
   out = np.full_like(image, 128)
   for y in range(h):
@@ -345,7 +345,7 @@ def gathered(image, to_x, to_y):
 
 
 def nearest(place):
-  """Halves go away from zero, as C's `round` has it."""
+  """Halves round away from zero, as in C's `round`."""
   exact = fractions.Fraction(float(place))
   whole = math.floor(abs(exact) + fractions.Fraction(1, 2))
   return whole if exact > 0 else -whole

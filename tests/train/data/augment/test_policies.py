@@ -1,4 +1,4 @@
-"""Which operations the policies pick, how often and how strong."""
+"""Operations of the policies: which, how often and how strong."""
 
 import collections
 
@@ -45,7 +45,7 @@ PAIRS = len(V0)
 
 
 def auto(pair, first, second, sign=0.9):
-  """The operations of a pair, by the numbers that decide which are applied."""
+  """Draw the operations of a pair, given the numbers that apply them."""
   rest = [0.5] * 3
   return AutoAugment().draw(
     [(pair + 0.5) / PAIRS, first, sign, second, sign, *rest]
@@ -117,7 +117,7 @@ def test_strengths_of_auto_augment(pair, sign):
 
 
 def strength(name, level, sign, reach):
-  """The argument that TensorFlow's EfficientNet has at a level."""
+  """Compute the argument of TensorFlow's EfficientNet at a level."""
   share = level / 10
   signed = -share if sign < 0.5 else share
   return {

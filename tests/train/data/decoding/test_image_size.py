@@ -62,7 +62,7 @@ def test_a_bmp_of_os_2():
 
 @pytest.mark.parametrize("kind, mode, options", VARIANTS)
 def test_a_bomb_is_refused_before_it_is_decoded(kind, mode, options):
-  """The sizes of a small file written over: 16,383 each way, WebP's most."""
+  """A small file whose header has WebP's largest size, 16,383 each way."""
   file = bytearray(saved(kind, (40, 30), mode, **options))
   if kind == "PNG":
     struct.pack_into(">II", file, 16, 16383, 16383)

@@ -1,4 +1,4 @@
-"""JPEG files decoded whole, in part, mended, and damaged in many places."""
+"""JPEG files decoded whole, in part, repaired, and damaged in many places."""
 
 import io
 import re
@@ -21,7 +21,7 @@ def saved(image, **options):
 
 
 def noise(width, height, seed=0):
-  """What no two rows have in common, so that a wrong one is seen."""
+  """Make noise, so that every wrong row shows."""
   draw = np.random.default_rng(seed)
   return Image.fromarray(draw.integers(0, 256, (height, width, 3), np.uint8))
 
@@ -32,7 +32,7 @@ def pictured(size=(150, 113)):
 
 
 def reading(file, **how):
-  """The pixels, or None for a file that is refused in one line."""
+  """Return the pixels; None for a file that is refused in one line."""
   try:
     return Jpeg(file, **how).decode()
   except BadExampleError as error:
@@ -107,7 +107,7 @@ def test_inks_are_reduced_as_colours_are(reduction):
 
 @pytest.mark.parametrize("transform", [0, 2])  # CMYK, and YCCK
 def test_inks_are_as_pillow_reads_them(transform):
-  """Which computes c * k / 255, rounded; here it is c * k / 256, downwards."""
+  """Pillow computes c * k / 255, rounded; podscale floors c * k / 256."""
   file = bytearray(saved(INKS))
   file[file.index(b"Adobe") + 11] = transform
   file = bytes(file)
@@ -117,7 +117,7 @@ def test_inks_are_as_pillow_reads_them(transform):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_was_not_verified_is_decoded_whole(kind):
-  """Whatever the damage and the rows needed: refused as the whole image is."""
+  """A partial decode refuses every file that a whole decode refuses."""
   file = KINDS[kind]
   refused = 0
   for damaged in damage(file, 40):
@@ -172,7 +172,7 @@ def test_bytes_before_the_end_are_passed_over(kind):
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if "restarts" in k])
 def test_bytes_before_the_end_hide_no_missing_rows(kind):
-  """As they did: the first warning is of the bytes, the next of the rows."""
+  """libjpeg reports the bytes first and the missing rows second."""
   file = KINDS[kind]
   at = [found.start() for found in re.finditer(b"\xff[\xd0-\xd7]", file)][2]
   cut = file[:at] + b"abcdef" + b"\xff\xd9"
@@ -184,7 +184,7 @@ def test_bytes_before_the_end_hide_no_missing_rows(kind):
 
 
 def test_bytes_among_the_rows_are_refused():
-  """What comes after them could not be known."""
+  """No reader could know the pixels behind them."""
   file = KINDS["4:2:2, restarts"]
   at = file.index(b"\xff\xd1")
   assert reading(file[:at] + b"abc" + file[at:]) is None
@@ -204,7 +204,7 @@ def test_scan_parameters_of_another_kind_of_file_are_passed_over():
 
 
 def damage(file, count, seed=0):
-  """The file with one bit flipped, with bytes zeroed, or cut, in turn."""
+  """Yield the file with a flipped bit, with zeroed bytes, and cut, in turn."""
   draw = np.random.default_rng(seed)
   for index in range(count):
     at = int(draw.integers(2, len(file)))
@@ -221,7 +221,7 @@ def damage(file, count, seed=0):
 
 
 def warned(file):
-  """Whether libjpeg has anything to say about a file."""
+  """Test if libjpeg warns about a file."""
   try:
     simplejpeg.decode_jpeg(file)
   except ValueError:
@@ -231,7 +231,7 @@ def warned(file):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_damage_that_libjpeg_warns_of_is_refused(kind):
-  """What it does not warn of, a wrong coefficient, cannot be known."""
+  """A wrong coefficient causes no warning and cannot be seen."""
   file = KINDS[kind]
   want = as_pillow(file)
   np.testing.assert_array_equal(reading(file, strict=True), want)

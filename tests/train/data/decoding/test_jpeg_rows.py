@@ -129,7 +129,7 @@ def test_megabytes_of_anything_are_read_at_once(unit):
 
 
 def test_sizes_are_those_that_pillow_reads():
-  """Of headers with bytes changed: the same height, or none."""
+  """For headers with changed bytes the height is the same, or there is none."""
   draw = np.random.default_rng(1)
   file = jpeg()
   frame = re.search(b"\xff\xc0", file).start()

@@ -1,4 +1,4 @@
-"""Images turned as their EXIF says, and EXIF that says nothing of use."""
+"""Orientations by EXIF, and EXIF without one."""
 
 import io
 import struct

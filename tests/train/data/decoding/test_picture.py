@@ -1,4 +1,4 @@
-"""Image files of all kinds, whole and broken, and boxes of them."""
+"""Image files of all formats, whole and damaged, and boxes of them."""
 
 import io
 import math
@@ -235,7 +235,7 @@ def test_other_formats_are_as_pillow_reads_them(kind, mode):
 
 @pytest.mark.parametrize("file", DAMAGED, ids=str)
 def test_a_damaged_file_is_refused_or_read_as_pillow_reads_it(file):
-  """WebP and BMP have no checksums: what Pillow reads is the most there is."""
+  """WebP and BMP have no checksums; Pillow's check is the best possible."""
   draw = np.random.default_rng(0)
   whole = OTHERS[file]
   want = np.asarray(Image.open(io.BytesIO(whole)).convert("RGB"))
@@ -300,7 +300,7 @@ def test_training_and_evaluation_resize_alike(size, resolution, verified):
 
 
 def numbers_of_the_centre(width, height, resolution):
-  """The random numbers that give the crop that evaluation takes."""
+  """Return random numbers that give the crop of evaluation."""
   side = resolution * min(width, height) // (resolution + 32)
   low = math.sqrt(0.08 * height * width)
   tallest = min(height, width)
@@ -317,7 +317,7 @@ def numbers_of_the_centre(width, height, resolution):
 
 
 def tensorflow_bicubic(pixels, size, *, a, corners):
-  """Resize as TensorFlow's CPU kernel does (core/kernels/image/resize_bicubic).
+  """Resize like TensorFlow's CPU kernel (core/kernels/image/resize_bicubic).
 
   Version 1 (`corners`) has a = -0.75, and output pixel i is at i * n / size;
   `half_pixel_centers` has a = -0.5, and the weights inside add up to 1.
@@ -361,7 +361,7 @@ def decibels(one, other):
   ],
 )
 def test_distance_to_tensorflows_bicubic(box, corners, centres):
-  """The README has the range over this photograph and two others."""
+  """docs/how-to/data.md has the range over this photograph and two others."""
   with matplotlib.cbook.get_sample_data("grace_hopper.jpg") as file:
     photograph = file.read()
   got = crop_and_resize(photograph, box, 224)

@@ -1,4 +1,4 @@
-"""The same pictures in every format, and what damages them."""
+"""The same images in every format, whole and damaged."""
 
 import io
 import os
@@ -50,7 +50,7 @@ def test_every_format_gives_the_same_pictures(tmp_path, layout, split):
 
 
 def test_folders_of_shards_are_found(tmp_path):
-  """As imagenet_to_gcs leaves them on its own disk."""
+  """imagenet_to_gcs leaves this layout on its own disk."""
   made(tmp_path, "tfrecord")
   for name in ("train", "validation"):
     (tmp_path / name).mkdir()
@@ -94,7 +94,7 @@ def test_a_file_of_another_kind_is_named(tmp_path, layout):
   "layout, number", [("array-record", 0), ("tfrecord", 1), ("tar", 0)]
 )
 def test_a_missing_shard_is_numbered(tmp_path, layout, number):
-  """Of a tar file's number only those before the last can be missed."""
+  """A missing tar shard shows only if a later number exists."""
   shards(made(tmp_path, layout))[number].unlink()
   message = refusal(tmp_path)
   assert "1 of 2 shards are missing" in message
@@ -137,7 +137,7 @@ def test_a_file_that_has_gone_is_a_bad_example(tmp_path, layout):
 
 
 def test_a_named_pipe_is_a_bad_example(tmp_path):
-  """It is not waited for."""
+  """The reader does not wait for a writer."""
   source = open_images(made(tmp_path, "folder"), "test", CLASSES)
   path = next(tmp_path.rglob("val/*/00000000.jpg"))
   path.unlink()

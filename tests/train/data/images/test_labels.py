@@ -1,4 +1,4 @@
-"""Labels from 0 and from 1, with and without a word on it."""
+"""Labels from 0 and from 1, with and without a setting for it."""
 
 import io
 import tarfile
@@ -61,7 +61,7 @@ KINDS = [
 
 @pytest.fixture(params=KINDS, ids="-".join)
 def opened(request, tmp_path):
-  """A function from labels, and perhaps where they begin, to a source."""
+  """Return a function from labels, and an optional offset, to a source."""
   layout, name = request.param
 
   def open_with(labels, label_offset=None, split="train"):
@@ -143,7 +143,7 @@ def test_images_without_labels_are_called_so(opened):
 
 
 def test_labels_that_may_begin_at_either_are_refused(tmp_path):
-  """The silent case: class 0 does not occur, or class 3."""
+  """In this case nothing is out of range: class 0 or class 3 is absent."""
   for split in ("train", "val"):
     write_shard(tmp_path, "tfrecord", [1, 2, 1], "image/class/label", split)
   train, test = (
@@ -167,7 +167,7 @@ def test_one_split_settles_where_labels_begin_in_both(tmp_path):
 
 
 def test_a_damaged_record_decides_nothing(tmp_path):
-  """A flipped bit makes a label 0; its record's checksum is wrong."""
+  """A flipped bit changes a label to 0, and the checksum shows it."""
   write_shard(tmp_path, "tfrecord", [1, 2, 3, 1], "image/class/label")
   path = tmp_path / "train-00000-of-00001"
   data = bytearray(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Names of shards: format, split, and whether a series is whole."""
+"""Names of shards: format, split, and complete series."""
 
 import pytest
 

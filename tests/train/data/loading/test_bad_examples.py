@@ -13,7 +13,7 @@ SIZE = 4
 
 
 class Holed:
-  """Twelve numbered examples, of which some are bad."""
+  """A source of twelve numbered examples, some of them bad."""
 
   class_names = None
   mean = std = (1.0, 1.0, 1.0)
@@ -116,7 +116,7 @@ def test_what_a_check_has_counted_an_evaluation_does_not_count_again():
 
 
 class WithFile(Holed):
-  """Of which one example is this file instead of pixels."""
+  """A source with this file as one example."""
 
   def __init__(self, file):
     super().__init__()
@@ -153,7 +153,7 @@ def test_a_check_finds_labels_of_no_class():
 @pytest.mark.parametrize("process_count", [1, 2, 4])
 @pytest.mark.parametrize("batch_size", [4, 8, 16])
 def test_processes_share_a_check(process_count, batch_size):
-  """As they share the evaluation, so that examples in memory serve both."""
+  """The shares equal those of the evaluation, so a cache serves both."""
   read = []
 
   class Recorded(Holed):

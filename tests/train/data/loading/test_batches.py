@@ -16,7 +16,7 @@ SIZE = 8
 
 
 class Numbered:
-  """Example i has label i and an image that tells i and left from right."""
+  """A source whose image i shows i, and left from right."""
 
   class_names = None
   mean = std = (1.0, 1.0, 1.0)

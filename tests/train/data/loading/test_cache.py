@@ -1,4 +1,4 @@
-"""What is kept in memory, and how much of it."""
+"""The cache of examples and its size."""
 
 import threading
 
@@ -15,7 +15,7 @@ from podscale.train.settings.config import DataConfig
 
 
 class Counting(Synthetic):
-  """Counts how often it is read."""
+  """A source that counts its reads."""
 
   def __init__(self, *args, **kwargs):
     super().__init__(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""Batches put on the devices ahead of the step."""
+"""Batches copied to the devices ahead of the step."""
 
 import contextlib
 import os

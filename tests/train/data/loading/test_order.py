@@ -1,4 +1,4 @@
-"""Which example comes when."""
+"""Orders of the examples."""
 
 import threading
 
@@ -42,7 +42,7 @@ def epoch_of(order, examples, epoch):
 
 
 def homes(examples, batch_size):
-  """The shard of each row of a batch and of each example."""
+  """Compute the shard of each row of a batch and of each example."""
   shards = next(
     n for n in range(min(1024, examples), 0, -1) if batch_size % n == 0
   )
@@ -52,7 +52,7 @@ def homes(examples, batch_size):
 
 
 def moved(examples, batch_size, epoch, order):
-  """The examples of an epoch that are not in rows of their own."""
+  """List the examples of an epoch that are in rows of other shards."""
   rows, home = homes(examples, batch_size)
   return {
     example
@@ -93,7 +93,7 @@ def test_each_example_comes_once_an_epoch(examples, batch_size):
   "examples, batch_size", [(1_000, 64), (300, 256), (3, 8), (2_000, 96)]
 )
 def test_a_batch_of_examples_at_most_leaves_its_rows(examples, batch_size):
-  """A quarter of a batch in an epoch, and one for each shard by rounding.
+  """At most a quarter of a batch moves, and one example for each shard.
 
   In an epoch of n batches and a share f of another, a shard with all its rows
   in that share takes 1 - f of its rows from the shards that have none there.
@@ -126,7 +126,7 @@ def test_the_examples_of_a_process_are_its_share():
 
 @pytest.mark.parametrize("processes", [1, 2, 8, 256])
 def test_a_small_set_kept_in_memory_comes_whole_on_any_processes(processes):
-  """Seven steps of 256 by 300 examples had 212 of them seven times."""
+  """In a first version, 212 of 300 examples came seven times in seven steps."""
   labels = [[] for _ in range(processes)]
   for process in range(processes):
     order = ShuffledInShards(300, seed=0, batch_size=256)

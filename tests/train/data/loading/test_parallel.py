@@ -1,4 +1,4 @@
-"""Work in all cores, in order."""
+"""The map over all cores, in order."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""What fails or is left early in the background."""
+"""Errors and early ends in the background threads."""
 
 import threading
 import time

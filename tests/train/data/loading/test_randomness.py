@@ -1,4 +1,4 @@
-"""The numbers that saved runs rely on."""
+"""Random numbers that saved runs rely on."""
 
 from podscale.train.data.loading.randomness import uniform_numbers
 

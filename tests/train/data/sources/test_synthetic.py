@@ -1,4 +1,4 @@
-"""Images made from their index."""
+"""Synthetic images."""
 
 import numpy as np
 import pytest

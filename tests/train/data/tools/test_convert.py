@@ -1,4 +1,4 @@
-"""Any data set to ArrayRecord: whole, stopped in between, and damaged."""
+"""Conversions of every format: whole, interrupted and damaged."""
 
 import dataclasses
 import fcntl
@@ -105,7 +105,7 @@ def test_labels_begin_at_0_in_what_is_written(
 def test_a_label_of_no_class_is_refused_before_anything_is_written(
   tmp_path, console, layout, split
 ):
-  """Skips do not cover it."""
+  """--skip-bad does not cover a wrong label."""
   counts = COUNTS | {split: 12}
   source, destination = tmp_path / "source", tmp_path / "converted"
   synthesize(source, layout, examples=counts, classes=4, width=24, height=18)
@@ -160,7 +160,7 @@ def test_it_goes_on_behind_the_last_whole_shard(
 
 
 def begun(source, destination, console, monkeypatch, shards=1, **settings):
-  """A conversion that is stopped behind the first shards."""
+  """Begin a conversion and stop it behind the first shards."""
   write, written = module.write_array_record, []
 
   def stopped(path, records):
@@ -177,7 +177,7 @@ def begun(source, destination, console, monkeypatch, shards=1, **settings):
 
 
 def refused(source, destination, console, **settings):
-  """The one line that refuses to go on; nothing has been written."""
+  """Return the line that refuses to continue; check that nothing is written."""
   before = {path.name: path.read_bytes() for path in destination.iterdir()}
   with pytest.raises(UsageError) as error:
     converted(source, destination, console, **settings)
@@ -210,7 +210,7 @@ def rename_a_class(source):
 
 
 def swap_two_files(source):
-  """Other images under the same names."""
+  """The source has other images under the same names."""
   one, other = sorted((source / "train" / "class-0000").iterdir())[:2]
   one.rename(source / "beside")
   other.rename(one)
@@ -328,7 +328,7 @@ def test_an_index_of_an_earlier_version_does_not_go_on(
 def test_an_unfinished_conversion_is_no_data_set(
   tmp_path, console, monkeypatch, shards
 ):
-  """Its shards alone do not say how many classes there are."""
+  """Its shards alone do not record the number of classes."""
   source, destination = made(tmp_path / "source"), tmp_path / "converted"
   begun(source, destination, console, monkeypatch, shards)
   for split in COUNTS:
@@ -360,7 +360,7 @@ def test_a_full_folder_is_left_alone(tmp_path, console):
 
 
 def cut(source, split, *numbers):
-  """Cut the files of examples, which a class folder's names give."""
+  """Cut the files of some examples, named by their class folder."""
   for number in numbers:
     path = next((source / split).rglob(f"{number:08d}.jpg"))
     path.write_bytes(path.read_bytes()[:-30])
@@ -399,7 +399,7 @@ def test_bad_images_stop_or_are_counted(tmp_path, console):
 def test_no_shard_is_empty(
   tmp_path, console, monkeypatch, split, number, names, stopped
 ):
-  """Whichever shard's images are all bad, and if it was stopped behind it."""
+  """Any shard may have only bad images, also where a conversion stopped."""
   source = made(tmp_path / "source", "folder")
   destination = tmp_path / "converted"
   count = {"train": 11, "val": 5}[split]

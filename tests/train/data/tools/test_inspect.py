@@ -1,4 +1,4 @@
-"""What inspect says of a folder."""
+"""Reports of inspect."""
 
 import json
 import shutil
@@ -118,7 +118,7 @@ def test_labels_of_no_class(tmp_path, capsys):
 
 
 def test_an_evaluation_set_without_labels(tmp_path, capsys):
-  """TFDS gives the test images of ImageNet the label -1."""
+  """TFDS labels the test images of ImageNet with -1."""
   made(tmp_path, "tar")
   for path in tmp_path.glob("validation*"):
     path.unlink()

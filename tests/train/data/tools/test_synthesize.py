@@ -1,4 +1,4 @@
-"""The made-up ImageNet."""
+"""The synthetic ImageNet."""
 
 import numpy as np
 
@@ -23,7 +23,7 @@ def test_pictures_differ_by_index_class_and_split():
 
 
 def test_a_class_can_be_told_by_its_colours():
-  """Nearest mean of 4 x 4 cells, learnt on one split, used on the other."""
+  """The nearest mean of 4 x 4 cells classifies the other split."""
 
   def cells(index, split):
     pixels = Picture(synthetic_jpeg(index, index % 5, split=split)).decode()

@@ -1,4 +1,4 @@
-"""What is wrong with a data set: all of it, in order, and nothing else."""
+"""Problems of a data set: all of them, in order, and no others."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ def flags(layout):
 @pytest.fixture
 def verified(capsys):
   def verify(folder, *flags):
-    """The exit code, the lines of the report, and those of the errors."""
+    """Return the exit code, the report's lines and the errors' lines."""
     capsys.readouterr()
     code = main(["verify", str(folder), *flags])
     said = capsys.readouterr()
@@ -45,7 +45,7 @@ def verified(capsys):
 
 
 def damage(folder, split, numbers):
-  """Zero the middle of pictures, whichever files they are in.
+  """Zero the middle of images, in files of any format.
 
   Returns:
     Their places.
@@ -122,7 +122,7 @@ def test_where_one_split_cannot_be_opened_the_other_is_read(tmp_path, verified):
 def test_every_shard_that_cannot_be_opened_is_listed(
   tmp_path, verified, layout
 ):
-  """And the others are read."""
+  """The other shards are read."""
   folder = tmp_path / "source"
   synthesize(folder, layout, examples=COUNTS, classes=3, shards=5, **SIZE)
   (where,) = damage(folder, "train", [7])  # in the fourth of 2, 2, 2, 2, 3
@@ -155,7 +155,7 @@ def test_every_label_of_no_class_is_listed_once(tmp_path, verified, layout):
 
 
 def test_labels_that_may_begin_at_0_or_at_1_are_a_problem(tmp_path, verified):
-  """No file says it, and training would take one for the other."""
+  """No file records the first label, so training would guess it."""
   folder = made(tmp_path, "tfrecord")
   code, report, _ = verified(folder)
   assert (code, len(report)) == (1, 3)
@@ -203,7 +203,7 @@ def test_every_damaged_shard_of_a_converted_set_is_listed(
 def test_a_converted_set_that_cannot_be_opened_is_a_problem(
   tmp_path, verified, split
 ):
-  """As an earlier convert wrote them: an empty shard, its checksum right."""
+  """An earlier convert wrote empty shards with right checksums."""
   source, folder = made(tmp_path / "source", "folder"), tmp_path / "converted"
   assert main(["convert", str(source), str(folder)]) == 0
   path = folder / "empty.array_record"

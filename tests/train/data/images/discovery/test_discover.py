@@ -1,4 +1,4 @@
-"""Layouts of folders, in every arrangement that users have."""
+"""Layouts of folders in every common arrangement."""
 
 import io
 import json
@@ -449,7 +449,7 @@ def test_folders_of_splits_may_have_capitals(tmp_path, train, val):
 
 
 def flat(root, word="val", count=4):
-  """Class folders to train on, and images to evaluate on in one folder."""
+  """Make class folders to train on, and one folder of images to evaluate on."""
   class_folders(root / "train")
   (root / word).mkdir(parents=True)
   names = [f"ILSVRC2012_val_{i:08d}.JPEG" for i in range(1, count + 1)]
@@ -587,7 +587,7 @@ def test_labels_that_do_not_fit_are_refused(tmp_path, file, text, message):
 
 @pytest.mark.parametrize("inside", [True, False])
 def test_classes_in_an_unclear_order_of_names_are_refused(tmp_path, inside):
-  """As text 10.jpg comes before 2.jpg, as a number behind it."""
+  """10.jpg sorts before 2.jpg as text, and behind it as a number."""
   class_folders(tmp_path / "train")
   (tmp_path / "val").mkdir()
   for i in range(1, 11):
@@ -716,7 +716,7 @@ def test_a_set_behind_a_url(tmp_path, layout):
 
 @pytest.mark.parametrize("inside", ["", "val", "test"])
 def test_another_set_has_the_labels_of_the_training_classes(tmp_path, inside):
-  """As ImageNet-R has, with 200 of the classes and no folder for a split."""
+  """ImageNet-R has 200 of the classes and no folder for a split."""
   class_folders(tmp_path / inside, SYNSETS[1:])
   source = open_evaluation(tmp_path, None, SYNSETS)
   assert source.num_classes == 3

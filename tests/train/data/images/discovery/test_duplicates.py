@@ -1,4 +1,4 @@
-"""Shards that are there twice."""
+"""Shards that occur twice."""
 
 import shutil
 

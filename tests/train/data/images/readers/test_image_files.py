@@ -1,4 +1,4 @@
-"""A folder of image files, made here."""
+"""Folders of image files."""
 
 import cv2
 import numpy as np

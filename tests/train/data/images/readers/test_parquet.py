@@ -25,7 +25,7 @@ def file(index):
 
 
 def table(labels, names=NAMES, image_type=IMAGE, first=0):
-  """Rows as `datasets` writes them, its schema in the metadata."""
+  """Make rows in the form of `datasets`, with its schema in the metadata."""
   files = [file(i) for i in range(first, first + len(labels))]
   if image_type == IMAGE:
     files = [{"bytes": f, "path": "x.jpg"} for f in files]
@@ -45,7 +45,7 @@ def table(labels, names=NAMES, image_type=IMAGE, first=0):
 
 
 def write(path, *args, rows=3, **kwargs):
-  """Write row groups of three rows, with checksums, not compressed."""
+  """Write row groups of three rows, with checksums, uncompressed."""
   made = table(*args, **kwargs)
   with path.open("wb") as stream:
     pq.write_table(
@@ -179,7 +179,7 @@ def test_files_cut_short_and_empty_ones(folder):
 
 @pytest.mark.parametrize("step", [12, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_flipped_bit_is_found(tmp_path, step):
-  """Pages have checksums; the footer has none, but counts of its rows."""
+  """Pages have checksums; the footer has none, but it counts its rows."""
   path = write(tmp_path / "0", [0, 1, 2, 0, 1, 2])
   data = path.read_bytes()
   want = [(file(i), i % 3) for i in range(6)]

@@ -40,7 +40,7 @@ def headers(data):
 
 
 def end_of(data):
-  """The first of the zero blocks."""
+  """Find the first of the zero blocks."""
   with tarfile.open(fileobj=io.BytesIO(data)) as tar:
     last = tar.getmembers()[-1]
   return last.offset_data + -(-last.size // BLOCK) * BLOCK
@@ -84,7 +84,7 @@ def test_labels_and_files(path):
   "format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
 )
 def test_the_least_end_is_two_blocks(path, format):
-  """As busybox and Go write it; long names have headers of their own."""
+  """busybox and Go write two blocks; long names have their own headers."""
   name = "a" * 90 + "/" + "b" * 90
   data = archive([(f"{name}.jpg", JPEG), (f"{name}.cls", b"1")], format)
   path.write_bytes(data[: end_of(data) + 2 * BLOCK])
@@ -92,7 +92,7 @@ def test_the_least_end_is_two_blocks(path, format):
 
 
 def test_a_cut_at_a_member_is_refused(path):
-  """Python's tarfile takes it for the end."""
+  """Python's tarfile takes a damaged header for the end."""
   data, end = archive(), end_of(archive())
   for at in headers(data)[1:]:
     message = refusal(path, data[:at])
@@ -131,7 +131,7 @@ def test_a_flipped_bit_in_a_header_is_refused_or_harmless(tmp_path, number):
 
 @pytest.mark.parametrize("number", range(1, len(MEMBERS)))
 def test_zeros_in_place_of_the_last_members_are_refused(path, number):
-  """What a copy that made room for the whole file leaves when it stops."""
+  """A copy that allocates the file first leaves zeros when it stops."""
   data = archive() + bytes(2 * tarfile.RECORDSIZE)
   at = headers(data)[number]
   zeroed = data[:at] + bytes(len(data) - at)
@@ -161,7 +161,7 @@ def test_what_follows_the_end_is_refused(path):
 @pytest.mark.parametrize("size", [2**40, 2**70, -1, -512, -(2**40)])
 @pytest.mark.parametrize("kind", [b"0", b"L", b"x", b"S"])
 def test_a_length_beyond_the_file_is_refused(tmp_path, size, kind):
-  """Nothing is allocated for it, and a negative one makes no circle."""
+  """The reader allocates nothing for it; a negative size causes no loop."""
   info = tarfile.TarInfo("b.jpg")
   info.size, info.type = size, kind
   data = archive(MEMBERS[:2])
@@ -252,7 +252,7 @@ def test_links_are_named(path, kind, name):
 
 @pytest.mark.parametrize("format", ["gnu", "posix"])
 def test_sparse_members_are_named(tmp_path, format):
-  """As GNU tar writes a file with holes, in both of its formats."""
+  """GNU tar writes a file with holes in two formats."""
   with (tmp_path / "a.jpg").open("wb") as file:
     file.write(JPEG)
     file.seek(2**20)

@@ -1,4 +1,4 @@
-"""TFRecord shards: lengths that cannot be, damage and remote paths."""
+"""TFRecord shards: impossible lengths, damage and remote paths."""
 
 import tracemalloc
 
@@ -70,7 +70,7 @@ def test_a_length_beyond_the_file_is_refused(path, length, record):
 
 @pytest.mark.parametrize("cut", [1, 4, 10, 115, 130])
 def test_a_shard_cut_short_is_refused(path, cut):
-  """How many records are lost is unknown, so it is more than a bad example."""
+  """An unknown number of records is lost, so it is no bad example."""
   data = path.read_bytes()
   path.write_bytes(data[:-cut])
   assert "record 4: " in refusal(path)
