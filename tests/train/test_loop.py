@@ -245,7 +245,7 @@ def test_a_run_says_what_it_trains_on_in_three_lines(straight):
   (start,) = [i for i, line in enumerate(lines) if "starting of" in line]
   train_line, test_line, left_out = lines[start + 1 : start + 4]
   assert "train: 384 images of 10 classes: synthetic images" in train_line
-  assert re.search(r"test: [\d,]+ images of 10 classes: made-up", test_line)
+  assert re.search(r"test: [\d,]+ images of 10 classes: synthetic", test_line)
   assert left_out.strip().endswith("left out: nothing")
 
 

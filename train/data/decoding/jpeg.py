@@ -80,12 +80,12 @@ class Jpeg:
         return self._decode(data, reduction)
       except ValueError as error:
         # Another warning may have followed, so the repaired file is decoded.
-        mended = without_bytes_before_end(data, str(error))
-        if mended is None:
+        repaired = without_bytes_before_end(data, str(error))
+        if repaired is None:
           raise _not_decoded(error) from None
         if self._strict:
           raise _not_decoded(error, _CURE) from None
-        data = mended
+        data = repaired
 
   def decode_down_to(self, rows: int, reduction: int = 1) -> np.ndarray:
     """Decode at least the first rows; all rows if the file is not `verified`.

@@ -46,7 +46,7 @@ def inspect(
   except UsageError as error:
     problems.append(str(error))
   else:
-    _print(console, f"{layout.folder}: {_kinds(layout)}")
+    _print(console, f"{layout.folder}: {_formats(layout)}")
     labels = {
       split: _describe(console, layout, split, source, problems)
       for split, source in sources.items()
@@ -54,7 +54,7 @@ def inspect(
     _describe_classes(console, layout, sources, labels)
     problems += _label_problems(sources, labels)
   for problem in problems:
-    _print(console, f"wrong: {problem}")
+    _print(console, f"problem: {problem}")
   _print(console, "not ready" if problems else "ready")
   return problems
 
@@ -80,7 +80,7 @@ def _open(
   return sources
 
 
-def _kinds(layout: DatasetLayout) -> str:
+def _formats(layout: DatasetLayout) -> str:
   """Name the formats of both splits, once where they are the same."""
   kinds = dict.fromkeys(FORMAT_NAMES[s.format] for s in layout.splits.values())
   return " and ".join(kinds) or "no images that can be read"

@@ -82,7 +82,7 @@ def test_more_classes_than_are_used_are_named(tmp_path, capsys):
 def wrong(capsys, folder, *flags):
   code, lines = inspect(capsys, folder, *flags)
   assert code == 1 and lines[-1] == "not ready"
-  return [line for line in lines if line.startswith("wrong: ")]
+  return [line for line in lines if line.startswith("problem: ")]
 
 
 def test_labels_that_may_begin_at_0_or_at_1(tmp_path, capsys):
@@ -159,7 +159,9 @@ def test_a_folder_with_nothing_in_it(tmp_path, capsys):
 
 def test_a_folder_that_is_not_there(tmp_path, capsys):
   (problem,) = wrong(capsys, tmp_path / "nowhere")
-  assert problem == f"wrong: {tmp_path / 'nowhere'}: No such file or directory"
+  assert (
+    problem == f"problem: {tmp_path / 'nowhere'}: No such file or directory"
+  )
 
 
 def test_tfds_and_a_converted_set_say_their_classes(tmp_path, capsys):
