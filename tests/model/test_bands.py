@@ -141,7 +141,7 @@ def random_blocks(rng):
   """Draw four blocks, some with strides, some without an expansion."""
   channels = int(rng.choice([8, 16, 24, 32]))
   for _ in range(4):
-    out = int(rng.choice([8, 16, 24, 32, 40, 64]))
+    out = int(rng.choice([8, 16, 24, 32, 40, 64, 160]))
     yield BlockSpec(
       kernel_size=int(rng.choice([3, 5, 7])),
       stride=int(rng.choice([1, 1, 2])),
