@@ -537,10 +537,16 @@ def test_mistakes_in_packed_trees():
       Packed(params.buffer.astype(jnp.bfloat16), params.packing),
       "grads has a buffer of bfloat16 (16, 128)",
     ),
+    (
+      Packed(params.buffer, pack_like({"a": one, "b": two}, shards=16)),
+      "rows, params in 16; pack it with params.packing.pack",
+    ),
   ]
   for grads, message in mistakes:
     with pytest.raises(ValueError, match=re.escape(message)):
       call(params, grads)
+  with pytest.raises(ValueError, match="unknown implementation 'xal'"):
+    call(params, implementation="xal")
   with pytest.raises(
     ValueError, match="shard= needs Packed params, got a dict"
   ):
