@@ -8,7 +8,7 @@ from podscale.bench.__main__ import main
 
 
 @pytest.mark.parametrize(
-  ("words", "said"),
+  ("words", "message"),
   [
     ([], "required: BENCHMARK"),
     (["stp"], "invalid choice: 'stp'"),
@@ -20,11 +20,11 @@ from podscale.bench.__main__ import main
     (["lars", "--topology", "2x2"], "--topology needs a --chip"),
   ],
 )
-def test_mistakes_are_one_line_and_exit_2(words, said, capsys):
+def test_mistakes_are_one_line_and_exit_2(words, message, capsys):
   with pytest.raises(SystemExit) as exit:
     main(words)
   assert exit.value.code == 2
-  assert said in capsys.readouterr().err.splitlines()[-1]
+  assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_an_estimate_has_the_models_own_resolution(capsys):

@@ -180,7 +180,7 @@ class Machine:
       known = name in self._estimates
       end = before + self._estimates.get(name, self.now - before)
       taken = "estimated_cycles" if known else "cycles so far"
-      caller.traffic.notes[f"{name} FAILED, taken for it: {taken}"] += 1
+      caller.traffic.notes[f"{name} FAILED, its time: {taken}"] += 1
       record.cycles += end - self.now
       self.now = end
       self._memory.hold_back(end)

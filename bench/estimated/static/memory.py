@@ -49,7 +49,7 @@ class Memory:
 
   Attributes:
     words: Scalar memory by address.
-    traffic: Counts of DMAs and stalls, those of the running routine.
+    traffic: Counts of DMAs and stalls of the running routine.
   """
 
   def __init__(self, chip: Chip, pages: set[int]):

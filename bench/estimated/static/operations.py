@@ -1,10 +1,10 @@
 """Scalar operations in one table: kind, meaning, and Python source.
 
-`KINDS` says what each operation does, `VALUES` how to compute the result of
-those that only compute. A value has two definitions: `evaluate` is the meaning,
-written for reading; `source` is the same as a Python expression, written for
-speed. The translator emits the source, and the tests' interpreter calls the
-meaning; the tests compare the two for every row.
+`KINDS` has the kind of each operation, `VALUES` the results of operations that
+only compute. A value has two definitions: `meaning` is written for reading,
+`source` is the same as a Python expression, written for speed. The translator
+emits the source, and the tests' interpreter calls the meaning; the tests
+compare the two for every row.
 """
 
 import re

@@ -181,7 +181,7 @@ def test_libtpu_loaded_without_our_flags(monkeypatch):
     monkeypatch.setenv(name, value)
   monkeypatch.delenv("LIBTPU_INIT_ARGS", raising=False)
   _, errors = start(LOADED_BEFORE).communicate(timeout=300)
-  assert "dumped no bundles: either this process loaded it before" in errors
+  assert "dumped no bundles: either this process loaded libtpu before" in errors
 
 
 def test_libtpu_that_is_not_installed(monkeypatch):
