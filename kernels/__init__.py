@@ -12,8 +12,11 @@ from .lars import lars_update
 from .leaf_norms import leaf_norms
 from .packed.packing import Packed, Packing, Shard, pack_like
 from .pointwise_conv import pointwise_conv_bn
-from .selection.dispatch import default_implementation
-from .selection.selection import Choice
+from .selection.requested import default_implementation
+from .selection.selection import Selection
+
+Choice = Selection
+"""Former name of `Selection`."""
 
 __all__ = [
   "Activation",
@@ -21,6 +24,7 @@ __all__ = [
   "Moments",
   "Packed",
   "Packing",
+  "Selection",
   "Shard",
   "batch_norm",
   "batch_norm_affine",

@@ -1,49 +1,70 @@
-"""What would run, without running it."""
+"""Description of the implementation that a call of an op would run."""
 
+import inspect
 from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
+from .batch_norm import affine
+from .batch_norm import api as batch_norm
+from .channel_moments import api as channel_moments
 from .depthwise_conv import api as depthwise_conv
 from .gated_pointwise_conv import api as gated_pointwise_conv
-from .lars import lars_update
-from .leaf_norms import leaf_norms
-from .leaf_norms import selection as automatic
+from .lars import api as lars
+from .leaf_norms import api as leaf_norms
+from .packed.packing import Packing
 from .pointwise_conv import api as pointwise_conv
-from .selection.selection import Choice
-from .tpu.chip import target_chip
+from .selection.selection import Selection
 
-_DESCRIPTIONS: dict[Callable[..., Any], Callable[..., Choice]] = {
+_DESCRIPTIONS: dict[Callable[..., Any], Callable[..., Selection]] = {
+  affine.batch_norm_affine: affine.describe,
+  batch_norm.batch_norm: batch_norm.describe,
+  channel_moments.channel_moments: channel_moments.describe,
   depthwise_conv.depthwise_conv_bn: depthwise_conv.describe,
   gated_pointwise_conv.gated_pointwise_conv_bn: gated_pointwise_conv.describe,
+  lars.lars_update: lars.describe,
+  leaf_norms.leaf_norms: leaf_norms.describe,
+  Packing.pack: Packing.describe_pack,
   pointwise_conv.pointwise_conv_bn: pointwise_conv.describe,
-  lars_update: automatic.describe,
-  leaf_norms: automatic.describe,
 }
 
 
-def describe(op: Callable[..., Any], *args: Any, **settings: Any) -> Choice:
-  """Which implementation of `op` these arguments get, and why.
+def describe(op: Callable[..., Any], *args: Any, **settings: Any) -> Selection:
+  """Describe which implementation a call of `op` runs, without running it.
+
+  The answer holds for a call here: with the same `default_implementation`,
+  default device and mesh.
 
   Args:
-    op: One of the public ops.
-    *args: Its arrays, or `jax.ShapeDtypeStruct`s in their place.
-    **settings: Its settings, but `implementation`.
+    op: Public op, or the `pack` of a `Packing`.
+    *args: Arguments of the op; `jax.ShapeDtypeStruct`s may replace arrays.
+    **settings: Keyword arguments of the op, `implementation` included.
 
   Returns:
-    A `Choice`: the implementation, the chip, the reason, the block sizes.
+    The `Selection`: implementation, chip, reason and block sizes.
 
   Raises:
-    ValueError: arguments that the op would refuse.
+    ValueError: `op` is not one of the ops, or the op raises it for such
+      arguments.
+    TypeError: The op has no such parameters.
+    NotImplementedError: The requested implementation cannot run.
 
   >>> import jax, jax.numpy as jnp
   >>> from podscale import kernels
   >>> x = jax.ShapeDtypeStruct((56, 56, 64, 144), jnp.bfloat16)
   >>> filters = jax.ShapeDtypeStruct((3, 3, 144), jnp.bfloat16)
-  >>> choice = describe(kernels.depthwise_conv_bn, x, filters)
-  >>> choice.implementation
-  'xla'
+  >>> selection = describe(kernels.depthwise_conv_bn, x, filters)
+  >>> selection.implementation, selection.reason
+  ('xla', 'no TPU is compiled for')
   """
-  if op in _DESCRIPTIONS:
-    return _DESCRIPTIONS[op](*args, **settings)
-  reason = "the op has no other implementation"
-  return Choice("xla", target_chip().name, reason, {})
+  if isinstance(op, MethodType):
+    args = (op.__self__, *args)
+    op = op.__func__
+  if op not in _DESCRIPTIONS:
+    raise ValueError(
+      f"describe: {op!r} is not an op of podscale.kernels; expected one of "
+      f"{', '.join(known.__name__ for known in _DESCRIPTIONS)}"
+    )
+  call = inspect.signature(op).bind(*args, **settings)
+  call.apply_defaults()
+  return _DESCRIPTIONS[op](**call.arguments)

@@ -11,7 +11,7 @@ from .depthwise_conv.window import Window, window
 from .lars.api import lars_steps
 from .lars.formula import Variant
 from .packed.packing import rows_here
-from .selection.dispatch import Requested, or_default
+from .selection.requested import Requested
 from .tpu.chip import target_chip
 from .tpu.registers import LANES
 
@@ -24,7 +24,6 @@ __all__ = [
   "Window",
   "block_diagonal",
   "lars_steps",
-  "or_default",
   "rows_here",
   "target_chip",
   "window",

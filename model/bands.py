@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from .. import kernels
-from ..kernels.surface import LANES, or_default
+from ..kernels.surface import LANES
 from .spec import BlockSpec
 
 # Passes through memory, forward and backward together, fitted to the times of
@@ -71,8 +71,6 @@ def choose_bands(sizes: Sizes, blocks: Sequence[BlockSpec]) -> list[int]:
   Returns:
     Number of bands of each block.
   """
-  if or_default(None) is not None:
-    return [1] * len(blocks)
   # Cheapest plan so far for each number of bands of the last block.
   plans: dict[int, tuple[float, list[int]]] = {}
   for block in blocks:
@@ -123,16 +121,19 @@ def _has_kernel(sizes: Sizes, block: BlockSpec, bands: int) -> bool:
   )
   filters = block.kernel_size, block.kernel_size, block.expanded
   try:
-    choice = kernels.describe(
+    selection = kernels.describe(
       kernels.depthwise_conv_bn,
       jax.ShapeDtypeStruct(shape, sizes.dtype),
       jax.ShapeDtypeStruct(filters, sizes.dtype),
       stride=block.stride,
       bands=bands,
     )
-  except ValueError:  # the bands are shorter than the filters
+  except (ValueError, NotImplementedError):
+    # The bands are shorter than the filters reach, or the requested kernel
+    # cannot run.
     return False
-  return choice.implementation == "pallas_tpu"
+  chosen = selection.requested is None
+  return chosen and selection.implementation == "pallas_tpu"
 
 
 def _passes(sizes: Sizes, block: BlockSpec, bands: int) -> float:

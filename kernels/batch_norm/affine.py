@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ..common.moments import Moments
+from ..selection.selection import Selection, the_only_one
 
 
 def batch_norm_affine(
@@ -40,6 +41,21 @@ def batch_norm_affine(
   >>> scale.item(), offset.item()
   (0.5, -0.5)
   """
+  _check(moments, gamma, beta, epsilon)
+  variance = moments.m2 / moments.count
+  scale = gamma * lax.rsqrt(variance + jnp.float32(epsilon))
+  return scale, beta - moments.mean * scale
+
+
+def describe(
+  moments: Moments, gamma: jax.Array, beta: jax.Array, epsilon: float
+) -> Selection:
+  """Check the arguments and select the implementation."""
+  _check(moments, gamma, beta, epsilon)
+  return the_only_one()
+
+
+def _check(moments, gamma, beta, epsilon) -> None:
   shapes = {moments.mean.shape, moments.m2.shape, gamma.shape, beta.shape}
   if len(shapes) != 1:
     raise ValueError(
@@ -50,6 +66,3 @@ def batch_norm_affine(
     raise ValueError(
       f"batch_norm_affine: epsilon must not be below 0, got {epsilon}"
     )
-  variance = moments.m2 / moments.count
-  scale = gamma * lax.rsqrt(variance + jnp.float32(epsilon))
-  return scale, beta - moments.mean * scale

@@ -1,6 +1,6 @@
 """Public op: normalisation, activation and spatial mean."""
 
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import jax
 
@@ -8,12 +8,13 @@ from ..common.activation import Activation, check_activation
 from ..common.bands import over_bands, sum_bands
 from ..common.layout import Layout, check_image
 from ..common.manual_axes import match_varying
-from ..selection.dispatch import Requested, dispatch
+from ..selection.requested import Requested
+from ..selection.selection import Selection, run, select
+from .selection import POLICY
 from .settings import Settings
 from .vjp import normalise
 
 _OP = "batch_norm"
-_IMPLEMENTATIONS = {"xla": normalise}
 
 
 @overload
@@ -84,16 +85,32 @@ def batch_norm(
   >>> y.shape, mean.shape, mean[0, 0].item()
   ((2, 2, 3, 8), (3, 8), 3.0)
   """
-  check_image(_OP, x, layout, bands, scale=scale, offset=offset)
-  check_activation(_OP, activation)
+  selection = describe(
+    x, scale, offset, activation, layout, bands, implementation
+  )
   x, scale, offset = match_varying(x, scale, offset)
   settings = Settings(activation, pool, layout)
   with jax.named_scope(_OP):
     scale, offset = (over_bands(v, bands) for v in (scale, offset))
-    result = dispatch(
-      _OP, _IMPLEMENTATIONS, implementation, x, scale, offset, settings
-    )
+    implementations = {"xla": lambda *arrays: normalise(*arrays, settings)}
+    result = run(selection, implementations, x, scale, offset)
     if not pool:
       return result
     y, mean = result
     return y, sum_bands(mean, bands) / bands
+
+
+def describe(
+  x: jax.Array,
+  scale: jax.Array,
+  offset: jax.Array,
+  activation: Activation,
+  layout: Layout,
+  bands: int,
+  implementation: Requested,
+  **_: Any,
+) -> Selection:
+  """Check the arguments and select the implementation."""
+  check_image(_OP, x, layout, bands, scale=scale, offset=offset)
+  check_activation(_OP, activation)
+  return select(POLICY, implementation)

@@ -6,6 +6,7 @@ from ..common.bands import merge_bands, over_bands
 from ..common.layout import Layout, check_image, per_channel
 from ..common.moment_sums import with_static_count
 from ..common.moments import Moments
+from ..selection.selection import Selection, the_only_one
 from .vjp import moments_about
 
 
@@ -46,10 +47,18 @@ def channel_moments(
   >>> float(count), float(mean[0]), float(m2[0])
   (4.0, 1.5, 5.0)
   """
-  check_image("channel_moments", x, layout, bands, pivot=pivot)
+  describe(x, pivot, layout, bands)
   shift = None
   if pivot is not None:
     shift = over_bands(jax.lax.stop_gradient(pivot), bands)
     shift = per_channel(shift, layout)
   moments = moments_about(x, shift, layout)
   return with_static_count(merge_bands(moments, bands), x)
+
+
+def describe(
+  x: jax.Array, pivot: jax.Array | None, layout: Layout, bands: int
+) -> Selection:
+  """Check the arguments and select the implementation."""
+  check_image("channel_moments", x, layout, bands, pivot=pivot)
+  return the_only_one()

@@ -1,6 +1,6 @@
 """The public depthwise convolution."""
 
-from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,18 +10,14 @@ from ..common.layout import Layout, channel_axis, check_image
 from ..common.manual_axes import match_varying
 from ..common.moment_sums import with_static_count
 from ..common.moments import Moments
-from ..selection.dispatch import Requested, dispatch, or_default
-from ..selection.selection import Choice
+from ..selection.requested import Requested
+from ..selection.selection import Selection, select
 from . import vjp
-from .selection import automatic_call, choose, pallas_call, xla_call
+from .selection import POLICY
 from .settings import Call, Settings
 from .window import Padding
 
 _OP = "depthwise_conv_bn"
-_IMPLEMENTATIONS: dict[str, Callable[..., Call]] = {
-  "xla": lambda x, filters, settings: xla_call(settings),
-  "pallas_tpu": pallas_call,
-}
 
 
 def depthwise_conv_bn(
@@ -88,36 +84,35 @@ def depthwise_conv_bn(
   ((2, 2, 2, 8), 9.0, 8.0)
   """
   settings = Settings(activation, stride, padding, layout, bands)
-  _check(x, filters, scale, offset, settings)
+  selection = _select(x, filters, scale, offset, settings, implementation)
   x, filters, scale, offset = match_varying(x, filters, scale, offset)
   with jax.named_scope(_OP):
-    implementation = or_default(implementation)
-    if implementation is None:
-      call = automatic_call(x, filters, settings)
-    else:
-      call = dispatch(
-        _OP, _IMPLEMENTATIONS, implementation, x, filters, settings
-      )
-    y, moments = vjp.depthwise_conv_bn(x, filters, scale, offset, call)
+    y, moments = vjp.depthwise_conv_bn(
+      x, filters, scale, offset, Call(settings, selection)
+    )
   return y, with_static_count(moments, y)
 
 
 def describe(
   x: jax.Array,
   filters: jax.Array,
-  scale: jax.Array | None = None,
-  offset: jax.Array | None = None,
-  *,
-  activation: Activation = None,
-  stride: int = 1,
-  padding: Padding = "SAME",
-  layout: Layout = "HWNC",
-  bands: int = 1,
-) -> Choice:
-  """What `depthwise_conv_bn` runs without a named implementation."""
-  settings = Settings(activation, stride, padding, layout, bands)
+  scale: jax.Array | None,
+  offset: jax.Array | None,
+  implementation: Requested,
+  **settings: Any,
+) -> Selection:
+  """Select as `depthwise_conv_bn` does, given all of its arguments."""
+  return _select(
+    x, filters, scale, offset, Settings(**settings), implementation
+  )
+
+
+def _select(
+  x, filters, scale, offset, settings: Settings, implementation
+) -> Selection:
+  """Check the arguments and select the implementation."""
   _check(x, filters, scale, offset, settings)
-  return choose(x, filters, settings)
+  return select(POLICY, implementation, x, filters, settings)
 
 
 def _check(x, filters, scale, offset, settings: Settings) -> None:

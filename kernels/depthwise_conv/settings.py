@@ -1,19 +1,14 @@
 """Settings of a call, and the types that all implementations share."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 
 from ..common.activation import Activation
 from ..common.layout import Layout
 from ..common.moments import Moments
+from ..selection.selection import Selection
 from .window import Padding
-
-Implementation = Literal["shifted", "grouped", "pallas_tpu"]
-"""Module that computes the op: `xla.shifted`, `xla.grouped` or `tpu`.
-
-The public implementation 'xla' is `grouped` on TPUs and `shifted` elsewhere.
-"""
 
 Results = tuple[jax.Array, Moments]
 Residuals = tuple[
@@ -38,16 +33,12 @@ class Settings(NamedTuple):
 
 
 class Call(NamedTuple):
-  """Settings of a call, and the implementations that run it.
+  """Settings of a call and the implementations that run it.
 
   Attributes:
-    settings: Static arguments of the public op.
-    on_tpu: Implementation on TPUs.
-    elsewhere: Implementation on other platforms.
-    plan: `tpu.plan.Plan` of the kernels; None if no kernel may run.
+    settings: Settings of the public op.
+    selection: Implementations, with a `tpu.plan.Plan` where the kernels run.
   """
 
   settings: Settings
-  on_tpu: Implementation
-  elsewhere: Implementation
-  plan: tuple | None = None
+  selection: Selection

@@ -5,21 +5,24 @@ of implementation, which is made when the op is lowered for a platform.
 """
 
 from functools import partial
+from typing import Any
 
 import jax
-from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
-from .settings import Call, Gradients, Implementation, Residuals, Results
+from ..selection.selection import run
+from .settings import Call, Gradients, Residuals, Results
 from .tpu import pallas_tpu
 from .xla import grouped, shifted
 from .xla.unbanded import Unbanded
 
-_IMPLEMENTATIONS = {
-  "shifted": Unbanded(shifted),
-  "grouped": Unbanded(grouped),
+_ON_TPU: dict[str, Any] = {
+  "xla": Unbanded(grouped),
   "pallas_tpu": pallas_tpu,
 }
+# XLA:TPU has code of its own for grouped convolutions; elsewhere shifted
+# products are faster.
+_ELSEWHERE: dict[str, Any] = {"xla": Unbanded(shifted)}
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -31,7 +34,7 @@ def depthwise_conv_bn(
   call: Call,
 ) -> Results:
   """See `podscale.kernels.depthwise_conv_bn`."""
-  return _on_platform("forward", call, x, filters, scale, offset)
+  return _run("forward", call, x, filters, scale, offset)
 
 
 def _forward(x, filters, scale, offset, call) -> tuple[Results, Residuals]:
@@ -41,21 +44,19 @@ def _forward(x, filters, scale, offset, call) -> tuple[Results, Residuals]:
 
 
 def _backward(call, residuals, cotangents) -> Gradients:
-  return _on_platform("backward", call, residuals, cotangents)
+  return _run("backward", call, residuals, cotangents)
 
 
 depthwise_conv_bn.defvjp(_forward, _backward)
 
 
-def _on_platform(direction: str, call: Call, *args):
-  """Run one direction of the implementation of each platform."""
+def _run(direction: str, call: Call, *args: Any) -> Any:
+  """Run one direction by the implementation of each platform."""
 
-  def run(implementation: Implementation):
-    function = getattr(_IMPLEMENTATIONS[implementation], direction)
-    return lambda *args: function(*args, call)
+  def bind(modules):
+    return {
+      name: partial(getattr(module, direction), call=call)
+      for name, module in modules.items()
+    }
 
-  if call.on_tpu == call.elsewhere:
-    return run(call.on_tpu)(*args)
-  return lax.platform_dependent(
-    *args, tpu=run(call.on_tpu), default=run(call.elsewhere)
-  )
+  return run(call.selection, bind(_ON_TPU), *args, elsewhere=bind(_ELSEWHERE))

@@ -9,11 +9,10 @@ from ..common.activation import Activation, check_activation
 from ..common.layout import check_image
 from ..common.manual_axes import match_varying
 from ..common.moments import Moments
-from ..pointwise_conv.api import check_kernel
-from ..selection.by_platform import choose_forms, describe_forms
-from ..selection.dispatch import Requested
-from ..selection.selection import Choice
-from . import tpu as pallas_tpu
+from ..pointwise_conv.api import check_weights
+from ..selection.requested import Requested
+from ..selection.selection import Selection, select
+from .selection import POLICY
 from .settings import Gate, Settings
 from .vjp import OP, gated
 
@@ -70,14 +69,15 @@ def gated_pointwise_conv_bn(
   >>> y.shape, y[0, 0, 0, 0].item()
   ((2, 2, 1, 2), 6.0)
   """
-  _check(x, kernel, scale, offset, activation, bands)
+  selection = describe(
+    x, kernel, scale, offset, activation, bands, implementation
+  )
   leaves, structure = jax.tree.flatten(gate_params)
   x, kernel, scale, offset, *leaves = match_varying(
     x, kernel, scale, offset, *leaves
   )
   gate_params = jax.tree.unflatten(structure, leaves)
-  forms = choose_forms(OP, implementation, pallas_tpu.plan, x, kernel, bands)
-  settings = Settings(gate, activation, bands, forms)
+  settings = Settings(gate, activation, bands, selection)
   with jax.named_scope(OP):
     y = gated(x, kernel, scale, offset, gate_params, settings)
     return y, channel_moments(y, bands=bands)
@@ -88,19 +88,13 @@ def describe(
   kernel: jax.Array,
   scale: jax.Array,
   offset: jax.Array,
-  gate: Gate,
-  gate_params: Any,
-  *,
-  activation: Activation = None,
-  bands: int = 1,
-) -> Choice:
-  """What `gated_pointwise_conv_bn` runs without a named implementation."""
-  del gate, gate_params
-  _check(x, kernel, scale, offset, activation, bands)
-  return describe_forms(pallas_tpu.plan, x, kernel, bands)
-
-
-def _check(x, kernel, scale, offset, activation, bands) -> None:
+  activation: Activation,
+  bands: int,
+  implementation: Requested,
+  **_: Any,
+) -> Selection:
+  """Check the arguments and select the implementation."""
   check_image(OP, x, "HWNC", bands, scale=scale, offset=offset)
   check_activation(OP, activation)
-  check_kernel(OP, x, kernel, bands)
+  check_weights(OP, x, kernel, bands)
+  return select(POLICY, implementation, x, kernel, bands)

@@ -1,8 +1,8 @@
-"""The gradients with a kernel for those of the gate and of the 1x1 kernel.
+"""Sums of the gradients of gate and weights, by one kernel.
 
-XLA writes what is gated to memory, where an image is in bands transposes it
-there, and reads it for one product, and x again for the other. Here x is read
-once for both.
+XLA writes the gated input to memory, transposes it there where an image is in
+bands, reads it for one product, and reads x again for the other. The kernel
+reads x once for both.
 """
 
 from functools import partial
@@ -12,66 +12,45 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
 from ..common.bands import over_bands, sum_bands
-from ..common.pointwise_matmul import (
-  as_matrix,
-  block_diagonal,
-  sum_diagonal_blocks,
-)
-from ..common.recompute import recompute_from
+from ..common.pointwise_matmul import as_matrix, sum_diagonal_blocks
 from ..common.tpu_prologue import Prologue
 from ..tpu.pallas_call import tpu_call
 from ..tpu.pixels import Plan, plan_pixels, sum_products, sums, whole
-from .settings import Gradients, Residuals, Settings
-from .xla import through_gate
+from .settings import GateSums, Residuals, Settings
 
 _F32 = jnp.float32
 
 
-def plan(x: jax.Array, kernel: jax.Array, bands: int) -> Plan:
-  """How much of an image the kernel takes at a time.
+def plan(x: jax.Array, weights: jax.Array, bands: int) -> Plan:
+  """Choose the number of pixels of a grid step.
 
   Raises:
-    NotImplementedError: the kernel cannot do this.
+    NotImplementedError: The kernel cannot run.
   """
   images = x.shape[2]
-  c, d = (bands * size for size in kernel.shape)
+  c, d = (bands * size for size in weights.shape)
   return plan_pixels(
     "gated_pointwise_conv_bn",
     x,
     streamed=[(c, x.dtype), (d, x.dtype)],
-    # What is activated, the cotangent of what is gated, and it itself.
+    # The activated input, and the gated input with its cotangent.
     made=[(c, _F32), (c, _F32), (c, x.dtype)],
-    # The matrix, the sums, what a step adds to them; factors and their sums.
+    # The matrix, its sums and a step's; the factor, its sums and a step's.
     kept=[(d, c, x.dtype), *[(d, c, _F32)] * 2, *[(images, c, _F32)] * 3],
   )
 
 
-def gradients(
-  settings: Settings, residuals: Residuals, dy: jax.Array, plan: Plan
-) -> Gradients:
-  """As `xla.gradients`."""
-  kernel, factor, bands = residuals.kernel, residuals.factor, settings.bands
-  dfactor, dkernel = _sums(settings, residuals, dy, plan)
-  dfactor = sum_bands(dfactor, bands).astype(factor.dtype)
-  dgate_params, dmean = residuals.gate_vjp(dfactor)
-  dkernel = sum_diagonal_blocks(dkernel, bands).T.astype(kernel.dtype)
-
-  (x, dy), dmean = recompute_from((residuals.x, dy), dmean)
-  dgated = jnp.matmul(dy, block_diagonal(kernel.T, bands))
-  dx, dscale, doffset = through_gate(
-    settings, residuals._replace(x=x), dgated, dmean
-  )
-  return dx, dkernel, dscale, doffset, dgate_params
-
-
-def _sums(
-  settings: Settings, residuals: Residuals, dy: jax.Array, plan: Plan
-) -> tuple[jax.Array, jax.Array]:
-  """The gradients of the factor, `[n, c]`, and of the kernel, `[d, c]`.
-
-  Of all bands, in float32.
-  """
-  x, kernel, scale, offset, factor, _ = residuals
+def gate_sums(
+  settings: Settings,
+  residuals: Residuals,
+  dy: jax.Array,
+  dgated: jax.Array,
+  transposed: jax.Array,
+  plan: Plan,
+) -> GateSums:
+  """Compute `xla.gate_sums` in one pass over x and dy."""
+  del dgated
+  x, _, scale, offset, factor, _ = residuals
   bands, (*_, images, c), d = settings.bands, x.shape, dy.shape[3]
   half = Prologue(None, None, settings.activation).slope_factor
   results = tpu_call(
@@ -84,11 +63,11 @@ def _sums(
       "scale": whole(half * over_bands(scale, bands)[None]),
       "offset": whole(half * over_bands(offset, bands)[None]),
       "factor": whole(over_bands(factor, bands).astype(_F32)),
-      "kernel": whole(block_diagonal(kernel.T, bands)),
+      "weights": whole(transposed),
     },
     outputs={
       "dfactor": sums((images, c)),
-      "dkernel": sums((d, c)),
+      "dweights": sums((d, c)),
     },
     scratch={},
     vmem_limit_bytes=plan.vmem_limit_bytes,
@@ -98,14 +77,17 @@ def _sums(
       bytes_accessed=x.nbytes + dy.nbytes,
     ),
   )
-  return results["dfactor"], results["dkernel"]
+  return GateSums(
+    sum_bands(results["dfactor"], bands),
+    sum_diagonal_blocks(results["dweights"], bands).T,
+  )
 
 
 def _kernel(settings: Settings, refs) -> None:
   @pl.when(pl.program_id(1) == 0)
   def _():
     refs.dfactor[...] = jnp.zeros_like(refs.dfactor)
-    refs.dkernel[...] = jnp.zeros_like(refs.dkernel)
+    refs.dweights[...] = jnp.zeros_like(refs.dweights)
 
   x, dy = refs.x[...], as_matrix(refs.dy[...])
   prologue = Prologue(
@@ -113,6 +95,6 @@ def _kernel(settings: Settings, refs) -> None:
   )
   z = prologue(x.astype(_F32))
   gated = (z * refs.factor[...][None]).astype(x.dtype)
-  dgated = jnp.dot(dy, refs.kernel[...], preferred_element_type=_F32)
+  dgated = jnp.dot(dy, refs.weights[...], preferred_element_type=_F32)
   refs.dfactor[...] += (dgated.reshape(x.shape) * z).sum(0)
-  refs.dkernel[...] += sum_products(dy, as_matrix(gated))
+  refs.dweights[...] += sum_products(dy, as_matrix(gated))

@@ -2,18 +2,24 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax.tree_util import KeyPath, tree_flatten_with_path, tree_unflatten
+from jax.tree_util import (
+  KeyPath,
+  PyTreeDef,
+  tree_flatten_with_path,
+  tree_unflatten,
+)
 
 from ..packed.packing import Packed, Shard
-from ..selection.dispatch import Requested, dispatch
-from ..selection.for_tpu import for_tpu
+from ..selection.requested import Requested
+from ..selection.selection import Selection, run, select
 from . import packed, xla
 from . import tpu as pallas_tpu
 from .checks import (
+  as_array,
   check_floating,
   check_not_packed,
   check_packed,
@@ -21,6 +27,7 @@ from .checks import (
   matching_leaves,
 )
 from .formula import Scalar, Settings, Variant
+from .selection import PACKED, TENSORS
 
 PyTree = Any
 Exclude = Callable[[KeyPath, jax.Array], bool]
@@ -126,17 +133,49 @@ def lars_update(
   check_settings(settings)
   with jax.named_scope("lars_update"):
     if isinstance(params, Packed):
-      return _update_packed(
-        *(params, grads, momenta, settings, exclude, shard, implementation)
+      adapted = _check_packed_trees(params, grads, momenta, exclude)
+      selection = select(PACKED, implementation, params, adapted, shard)
+      update = partial(
+        packed.update, adapted=adapted, settings=settings, shard=shard
       )
-    if shard is not None:
-      raise ValueError(
-        f"shard= needs Packed params, got a {type(params).__name__}; pack "
-        "params, grads and momenta, or leave shard out"
-      )
-    return _update_trees(
-      *(params, grads, momenta, settings, exclude, implementation)
+      implementations = {
+        "xla": partial(update, by=xla),
+        "pallas_tpu": partial(update, by=pallas_tpu),
+      }
+      return run(selection, implementations, params, grads, momenta)
+    tensors = _flatten(params, grads, momenta, exclude, shard)
+    selection = select(TENSORS, implementation, *tensors.arguments)
+    static: dict[str, Any] = {
+      "adapted": tensors.adapted,
+      "settings": settings,
+    }
+    w, v = run(
+      selection,
+      {
+        "xla": partial(xla.update, **static),
+        "pallas_tpu": partial(packed.update_trees, **static),
+      },
+      *(tensors.params, tensors.grads, tensors.momenta),
     )
+  return tensors.unflatten(w), tensors.unflatten(v)
+
+
+def describe(
+  params: PyTree,
+  grads: PyTree,
+  momenta: PyTree,
+  exclude: Exclude | None,
+  shard: Shard | None,
+  implementation: Requested,
+  **settings: Any,
+) -> Selection:
+  """Select as `lars_update` does, given all of its arguments."""
+  check_settings(Settings(**settings))
+  if isinstance(params, Packed):
+    adapted = _check_packed_trees(params, grads, momenta, exclude)
+    return select(PACKED, implementation, params, adapted, shard)
+  tensors = _flatten(params, grads, momenta, exclude, shard)
+  return select(TENSORS, implementation, *tensors.arguments)
 
 
 def lars_steps(
@@ -154,52 +193,63 @@ def lars_steps(
   """
   checked = Settings(**settings)
   check_settings(checked)
-  return _per_tensor(xla.steps, params, grads, momenta, checked, exclude)
+  tensors = _flatten(params, grads, momenta, exclude)
+  steps, momenta = xla.steps(*tensors.arguments, settings=checked)
+  return tensors.unflatten(steps), tensors.unflatten(momenta)
 
 
-def _update_trees(params, grads, momenta, settings, exclude, implementation):
-  def update(*args):
-    return dispatch(
-      "lars_update",
-      {"xla": xla.update, "pallas_tpu": packed.update_trees},
-      # Packing three trees takes longer than the kernels gain.
-      implementation or "xla",
-      *args,
+class _Tensors(NamedTuple):
+  """Leaves of three trees of one structure.
+
+  Attributes:
+    params: Weights.
+    grads: Gradients of the weights.
+    momenta: Momentum buffers.
+    adapted: True for each leaf that gets a trust ratio and weight decay.
+    structure: Structure of the trees.
+  """
+
+  params: list[jax.Array]
+  grads: list[jax.Array]
+  momenta: list[jax.Array]
+  adapted: list[bool]
+  structure: PyTreeDef
+
+  @property
+  def arguments(self) -> tuple[list, list, list, list[bool]]:
+    """All fields but the structure."""
+    return self.params, self.grads, self.momenta, self.adapted
+
+  def unflatten(self, leaves: list[jax.Array]) -> PyTree:
+    """Build a tree of the common structure."""
+    return tree_unflatten(self.structure, leaves)
+
+
+def _flatten(params, grads, momenta, exclude, shard=None) -> _Tensors:
+  """Flatten three trees after checking that they fit each other."""
+  if shard is not None:
+    raise ValueError(
+      f"shard= needs Packed params, got a {type(params).__name__}; pack "
+      "params, grads and momenta, or leave shard out"
     )
-
-  return _per_tensor(update, params, grads, momenta, settings, exclude)
-
-
-def _per_tensor(update, params, grads, momenta, settings, exclude):
   check_not_packed(params)
   with_paths, structure = tree_flatten_with_path(params)
   paths = [path for path, _ in with_paths]
-  w = [jnp.asarray(leaf) for _, leaf in with_paths]
+  w = [as_array(leaf) for _, leaf in with_paths]
   g = matching_leaves("grads", grads, paths, w, structure)
   v = matching_leaves("momenta", momenta, paths, w, structure)
   for path, leaf in zip(paths, w, strict=True):
     check_floating("params", path, leaf)
-  w, v = update(w, g, v, _adapted(paths, w, exclude), settings)
-  return tree_unflatten(structure, w), tree_unflatten(structure, v)
+  return _Tensors(w, g, v, _adapted(paths, w, exclude), structure)
 
 
-def _update_packed(
-  params, grads, momenta, settings, exclude, shard, implementation
-):
+def _check_packed_trees(params, grads, momenta, exclude) -> list[bool]:
+  """Check that packed trees fit, and list the adapted leaves."""
   packing = params.packing
   for name, tree in (("grads", grads), ("momenta", momenta)):
     check_packed(name, tree, params)
   leaves = [jax.ShapeDtypeStruct(s, jnp.float32) for s in packing.shapes]
-  return dispatch(
-    "lars_update",
-    {
-      "xla": partial(packed.update, by=xla),
-      "pallas_tpu": partial(packed.update, by=pallas_tpu),
-    },
-    for_tpu(implementation),
-    *(params, grads, momenta, _adapted(packing.paths, leaves, exclude)),
-    *(settings, shard),
-  )
+  return _adapted(packing.paths, leaves, exclude)
 
 
 def _adapted(paths, leaves, exclude) -> list[bool]:

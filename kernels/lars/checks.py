@@ -30,6 +30,11 @@ def _check_scalar(name: str, value: Scalar) -> None:
     raise ValueError(f"{name} must not be below 0, got {value}")
 
 
+def as_array(leaf: Any) -> Any:
+  """Convert a leaf to an array; `describe` has shapes and dtypes instead."""
+  return leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jnp.asarray(leaf)
+
+
 def matching_leaves(
   name: str,
   tree: Any,
@@ -45,7 +50,7 @@ def matching_leaves(
         name, [path for path, _ in with_paths], paths, its_structure, structure
       )
     )
-  leaves = [jnp.asarray(leaf) for _, leaf in with_paths]
+  leaves = [as_array(leaf) for _, leaf in with_paths]
   for path, leaf, param in zip(paths, leaves, params, strict=True):
     if leaf.shape != param.shape:
       raise ValueError(

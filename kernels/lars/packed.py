@@ -57,18 +57,7 @@ def update_trees(
   adapted: Sequence[bool],
   settings: Settings,
 ) -> tuple[list[jax.Array], list[jax.Array]]:
-  """Pack trees, update them by the kernels, and unpack them.
-
-  Raises:
-    NotImplementedError: A leaf is wider than float32, the dtype of packed
-      buffers, or VMEM does not hold the sums of all leaves.
-  """
-  for leaf in (*params, *grads, *momenta):
-    if jnp.finfo(leaf.dtype).bits > 32:
-      raise NotImplementedError(
-        f"lars_update: pallas_tpu computes in float32, got {leaf.dtype}; use "
-        "implementation='xla'"
-      )
+  """Pack trees, update them by the kernels, and unpack them."""
   packing = pack_like(list(params))
 
   def pack(leaves):

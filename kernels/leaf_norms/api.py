@@ -1,13 +1,16 @@
 """Public op: norms of a packed tree's leaves."""
 
+from functools import partial
+
 import jax
 
 from ..packed.leaf_map import make_leaf_map
 from ..packed.norms import tpu as pallas_tpu
 from ..packed.norms import xla
 from ..packed.packing import Packed, Shard
-from ..selection.dispatch import Requested, dispatch
-from ..selection.for_tpu import for_tpu
+from ..selection.requested import Requested
+from ..selection.selection import Selection, run, select
+from .selection import POLICY
 
 
 def leaf_norms(
@@ -46,13 +49,21 @@ def leaf_norms(
   vector", ACM TOMS 4(1), 1978.
   """
   leaf_map = make_leaf_map(packed, shard)
+  selection = select(POLICY, implementation, leaf_map)
   with jax.named_scope("leaf_norms"):
-    (norms,) = dispatch(
-      "leaf_norms",
-      {"xla": xla.norms, "pallas_tpu": pallas_tpu.norms},
-      for_tpu(implementation),
+    (norms,) = run(
+      selection,
+      {
+        "xla": partial(xla.norms, leaf_map=leaf_map, shard=shard),
+        "pallas_tpu": partial(pallas_tpu.norms, leaf_map=leaf_map, shard=shard),
+      },
       [packed.buffer],
-      leaf_map,
-      shard,
     )
   return norms
+
+
+def describe(
+  packed: Packed, shard: Shard | None, implementation: Requested
+) -> Selection:
+  """Select as `leaf_norms` does, given all of its arguments."""
+  return select(POLICY, implementation, make_leaf_map(packed, shard))

@@ -11,11 +11,12 @@ import numpy as np
 from jax import lax
 from jax.tree_util import KeyPath, keystr
 
-from ..selection.dispatch import Requested, dispatch
-from ..selection.for_tpu import for_tpu
+from ..selection.requested import Requested
+from ..selection.selection import Selection, run, select
 from .leaf_rows import LANES, SUBLANES, from_rows, rows_of
 from .pack import tpu as pallas_tpu
 from .pack import xla
+from .pack.selection import POLICY
 
 PyTree = Any
 
@@ -84,6 +85,23 @@ class Packing:
     Raises:
       ValueError: The tree has another structure or other shapes.
     """
+    leaves = self._leaves_of(tree)
+    selection = select(POLICY, implementation)
+    implementations = {
+      "xla": functools.partial(xla.pack, rows=self.rows),
+      "pallas_tpu": functools.partial(pallas_tpu.pack, rows=self.rows),
+    }
+    return run(
+      selection, implementations, [leaf.astype(jnp.float32) for leaf in leaves]
+    )
+
+  def describe_pack(self, tree: PyTree, implementation: Requested) -> Selection:
+    """Select as `pack` does, for `podscale.kernels.describe`."""
+    self._leaves_of(tree)
+    return select(POLICY, implementation)
+
+  def _leaves_of(self, tree: PyTree) -> list[jax.Array]:
+    """Flatten a tree after checking its structure and shapes."""
     leaves, structure = jax.tree.flatten(tree)
     shapes = tuple(map(jnp.shape, leaves))
     if structure != self.structure or shapes != self.shapes:
@@ -93,13 +111,7 @@ class Packing:
         + _first_difference(shapes, self.shapes)
         + "; call pack_like for this tree"
       )
-    return dispatch(
-      "pack",
-      {"xla": xla.pack, "pallas_tpu": pallas_tpu.pack},
-      for_tpu(implementation),
-      [leaf.astype(jnp.float32) for leaf in leaves],
-      self.rows,
-    )
+    return leaves
 
   def unpack(self, buffer: jax.Array) -> PyTree:
     """Unpack the tree from a buffer `[rows, 128]`, in the buffer's dtype.

@@ -10,10 +10,9 @@ from ..common.manual_axes import match_varying
 from ..common.moment_sums import with_static_count
 from ..common.moments import Moments
 from ..common.pointwise_matmul import block_diagonal, pointwise_matmul
-from ..selection.by_platform import choose_forms, describe_forms
-from ..selection.dispatch import Requested
-from ..selection.selection import Choice
-from . import tpu as pallas_tpu
+from ..selection.requested import Requested
+from ..selection.selection import Selection, select
+from .selection import POLICY
 from .vjp import expansion
 
 _OP = "pointwise_conv_bn"
@@ -55,34 +54,31 @@ def pointwise_conv_bn(
   >>> y.shape, y[0, 0, 0, 0].item(), moments.mean[0].item()
   ((2, 2, 1, 8), 3.0, 3.0)
   """
-  _check(x, kernel, bands)
+  selection = describe(x, kernel, bands, implementation)
   x, kernel = match_varying(x, kernel)
-  forms = choose_forms(_OP, implementation, pallas_tpu.plan, x, kernel, bands)
   with jax.named_scope(_OP):
     if kernel.shape[1] > kernel.shape[0]:
-      y, moments = expansion(x, kernel, bands, forms)
+      y, moments = expansion(x, kernel, bands, selection)
     else:
       y = pointwise_matmul(x, block_diagonal(kernel, bands))
       moments = channel_moments(y, bands=bands)
   return y, with_static_count(checkpoint_name(moments, _OP), y)
 
 
-def describe(x: jax.Array, kernel: jax.Array, *, bands: int = 1) -> Choice:
-  """What `pointwise_conv_bn` runs without a named implementation."""
-  _check(x, kernel, bands)
-  return describe_forms(pallas_tpu.plan, x, kernel, bands)
-
-
-def _check(x, kernel, bands) -> None:
+def describe(
+  x: jax.Array, kernel: jax.Array, bands: int, implementation: Requested
+) -> Selection:
+  """Check the arguments and select the implementation."""
   check_image(_OP, x, "HWNC", bands)
-  check_kernel(_OP, x, kernel, bands)
+  check_weights(_OP, x, kernel, bands)
+  return select(POLICY, implementation, x, kernel, bands)
 
 
-def check_kernel(op: str, x: jax.Array, kernel: jax.Array, bands: int) -> None:
-  """Checks a 1x1 convolution's kernel.
+def check_weights(op: str, x: jax.Array, kernel: jax.Array, bands: int) -> None:
+  """Check the weights of a 1x1 convolution.
 
   Raises:
-    ValueError: with the shapes and dtypes in it.
+    ValueError: The shapes or dtypes do not fit.
   """
   c = channels_of_band(op, x, bands)
   if kernel.ndim != 2 or kernel.shape[0] != c or kernel.shape[1] == 0:

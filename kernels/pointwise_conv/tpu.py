@@ -1,7 +1,7 @@
-"""The large products of an expansion's backward pass as one kernel.
+"""Large products of an expansion's backward pass as one kernel.
 
-XLA reads the wide cotangent for each of two products, and where an image is in
-bands transposes it in memory for the second. Here it is read once.
+XLA reads the wide cotangent for each of two products, and transposes it in
+memory for the second where an image is in bands. The kernel reads it once.
 """
 
 from functools import partial
@@ -13,45 +13,48 @@ from jax.experimental import pallas as pl
 from ..common.pointwise_matmul import as_matrix
 from ..tpu.pallas_call import tpu_call
 from ..tpu.pixels import Plan, plan_pixels, sum_products, sums, whole
-from .xla import Constant, Products
+from .xla import Products
 
 _F32 = jnp.float32
 
 
-def plan(x: jax.Array, kernel: jax.Array, bands: int) -> Plan:
-  """How much of an image the kernel takes at a time.
+def plan(x: jax.Array, weights: jax.Array, bands: int) -> Plan:
+  """Choose the number of pixels of a grid step.
 
   Raises:
-    NotImplementedError: the kernel cannot do this.
+    NotImplementedError: The kernel cannot run.
   """
-  c, d = kernel.shape
+  c, d = weights.shape
   if d <= c:
     raise NotImplementedError(
-      f"pointwise_conv_bn: pallas_tpu is for more channels behind than before, "
-      f"not for {c} to {d}"
+      "pointwise_conv_bn: pallas_tpu requires out_channels > in_channels, got "
+      f"{c} to {d}"
     )
   c, d = bands * c, bands * d
   return plan_pixels(
     "pointwise_conv_bn",
     x,
-    # x, dy and dx; what dx is before it is rounded, and x centred.
+    # x, dy and dx.
     streamed=[(c, x.dtype), (d, x.dtype), (c, x.dtype)],
+    # dx before it is rounded, x in float32, and x minus its middle.
     made=[(c, _F32), (c, _F32), (c, x.dtype)],
-    # The matrices; the sums, and what a step adds to them.
+    # The matrices; the sums, and what a step adds to the sums.
     kept=[(d, c, x.dtype), (c, c, x.dtype), *[(c, c + d, _F32)] * 2],
   )
 
 
 def products(
-  constant: Constant,
   x: jax.Array,
   dy: jax.Array,
   middle: jax.Array,
-  kernel: jax.Array,
+  weights: jax.Array,
   through: jax.Array,
   plan: Plan,
 ) -> Products:
-  """As `xla.products`."""
+  """Compute `xla.products` in one pass over x and dy.
+
+  The kernel writes dx in x's dtype.
+  """
   (*_, c), d = x.shape, dy.shape[3]
   results = tpu_call(
     _kernel,
@@ -61,7 +64,7 @@ def products(
       "x": plan.streamed(x),
       "dy": plan.streamed(dy),
       "middle": whole(middle[None]),
-      "kernel": whole(kernel),
+      "weights": whole(weights),
       "through": whole(through),
     },
     outputs={
@@ -78,11 +81,12 @@ def products(
       bytes_accessed=2 * x.nbytes + dy.nbytes,
     ),
   )
-  total = results["total"][0]
-  # The consumer adds the constant; to have it before, x is read once more.
-  dx = results["dx"].reshape(x.shape).astype(_F32)
-  dx = dx + constant(total)[None, None, None]
-  return dx.astype(x.dtype), results["cross"], results["gram"], total
+  return Products(
+    dx=results["dx"].reshape(x.shape).astype(_F32),
+    cross=results["cross"],
+    gram=results["gram"],
+    total=results["total"][0],
+  )
 
 
 def _kernel(refs) -> None:
@@ -94,7 +98,7 @@ def _kernel(refs) -> None:
   x, dy = (as_matrix(ref[...]) for ref in (refs.x, refs.dy))
   z = (x.astype(_F32) - refs.middle[...]).astype(x.dtype)
   dot = partial(jnp.dot, preferred_element_type=_F32)
-  dx = dot(dy, refs.kernel[...]) + dot(z, refs.through[...])
+  dx = dot(dy, refs.weights[...]) + dot(z, refs.through[...])
   refs.dx[...] = dx.astype(x.dtype).reshape(refs.dx.shape)
   refs.cross[...] += sum_products(x, dy)
   refs.gram[...] += sum_products(z, z)

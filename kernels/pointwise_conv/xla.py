@@ -1,45 +1,49 @@
-"""The large products of an expansion's backward pass in plain JAX."""
+"""Large products of an expansion's backward pass in plain JAX."""
 
-from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from ..common.pointwise_matmul import add_pointwise_matmuls, contract_pixels
 
-Constant = Callable[[jax.Array], jax.Array]
-Products = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+
+class Products(NamedTuple):
+  """Products with `z`, which is x minus the mean of its middle row.
+
+  Attributes:
+    dx: `dy @ weights + z @ through`, float32 `[h, w, n, c]`.
+    cross: `x' dy` summed over pixels and images, float32 `[c, d]`.
+    gram: `z' z` summed likewise, float32 `[c, c]`.
+    total: Sum of z over pixels and images, float32 `[c]`.
+  """
+
+  dx: jax.Array
+  cross: jax.Array
+  gram: jax.Array
+  total: jax.Array
 
 
 def products(
-  constant: Constant,
   x: jax.Array,
   dy: jax.Array,
   middle: jax.Array,
-  kernel: jax.Array,
+  weights: jax.Array,
   through: jax.Array,
 ) -> Products:
-  """With `z = x - middle` in x's dtype: dx, `x' dy`, `z' z`, and z's sum.
+  """Compute the products that read x or dy.
 
   Args:
-    constant: Makes of z's sum `[c]` what is added to dx, `[c]`.
-    x: `[h, w, n, c]`.
-    dy: `[h, w, n, d]`.
-    middle: `[c]` float32.
-    kernel: `[d, c]`, of x's dtype.
-    through: `[c, c]`, of x's dtype.
-
-  Returns:
-    `dy @ kernel + z @ through` and the constant, in x's dtype; the others in
-    float32, summed over pixels and images: `[c, d]`, `[c, c]`, `[c]`.
+    x: Input, `[h, w, n, c]`.
+    dy: Cotangent of the result, `[h, w, n, d]`.
+    middle: Mean of x's middle row, `[c]` float32.
+    weights: Transposed weights, `[d, c]`, of x's dtype.
+    through: Matrix from z to dx, `[c, c]`, of x's dtype.
   """
   z = (x.astype(jnp.float32) - middle[None, None, None]).astype(x.dtype)
-  total = z.astype(jnp.float32).sum((0, 1, 2))
-  dx = add_pointwise_matmuls((dy, kernel), (z, through))
-  dx = dx + constant(total)[None, None, None]
-  return (
-    dx.astype(x.dtype),
-    contract_pixels(x, dy),
-    contract_pixels(z, z),
-    total,
+  return Products(
+    dx=add_pointwise_matmuls((dy, weights), (z, through)),
+    cross=contract_pixels(x, dy),
+    gram=contract_pixels(z, z),
+    total=z.astype(jnp.float32).sum((0, 1, 2)),
   )

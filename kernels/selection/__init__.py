@@ -1,1 +1,1 @@
-"""Select which implementation of an op runs."""
+"""Selection of the implementation that runs an op, the same for all ops."""

@@ -3,6 +3,7 @@
 import jax
 
 KINDS = {
+  "v2": "TPU v2",
   "v3": "TPU v3",
   "v4": "TPU v4",
   "v5e": "TPU v5 lite",

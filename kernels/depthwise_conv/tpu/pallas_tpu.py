@@ -101,5 +101,6 @@ def _scope_name(x, filters, call: Call) -> str:
 
 
 def _plan_of(call: Call) -> Plan:
-  assert isinstance(call.plan, Plan)
-  return call.plan
+  plan = call.selection.plan
+  assert isinstance(plan, Plan)
+  return plan

@@ -13,15 +13,14 @@ from hypothesis import strategies as st
 from jax.experimental import pallas as pl
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
+from support.abstract_tpu import KINDS, on
 from support.lars_oracle import lars_step
 from support.tpu_interpreter import as_on_a_tpu
 
 from podscale.kernels import describe, leaf_norms
 from podscale.kernels.lars import lars_update
-from podscale.kernels.leaf_norms import selection
 from podscale.kernels.packed import register_blocks
 from podscale.kernels.packed.packing import Packed, Shard, pack_like
-from podscale.kernels.tpu.chip import Chip
 
 U = 2.0**-24  # largest relative error of a rounding to float32
 
@@ -553,13 +552,20 @@ def test_mistakes_in_packed_trees():
     call({"a": one}, shard=Shard(jnp.int32(0), ("x",)))
 
 
-def test_describe_tells_packed_trees_from_others(monkeypatch):
+@pytest.mark.parametrize("chip", KINDS)
+def test_kernels_are_selected_for_packed_trees_only(chip):
+  rates = {"learning_rate": 1.0, "weight_decay": 0.0}
   tree = {"a": np.ones(2, np.float32)}
-  assert describe(lars_update, tree, tree, tree).implementation == "xla"
   packed = Packed.of(tree)
-  choice = describe(lars_update, packed, packed, packed)
-  assert (choice.implementation, choice.chip) == ("xla", "unknown")
-  v3 = Chip("v3", 2**24, 2**34)
-  monkeypatch.setattr(selection, "target_chip", lambda: v3)
-  choice = describe(leaf_norms, packed)
-  assert (choice.implementation, choice.chip) == ("pallas_tpu", "v3")
+
+  def describe_update(tree):
+    return describe(lars_update, tree, tree, tree, **rates)
+
+  assert describe_update(packed).reason == "no TPU is compiled for"
+  with on(chip):
+    selection = describe_update(tree)
+    assert selection.implementation == "xla"
+    assert selection.reason.startswith("packing the trees takes longer")
+    for selection in describe_update(packed), describe(leaf_norms, packed):
+      assert selection.chip == chip
+      assert (selection.on_tpu, selection.elsewhere) == ("pallas_tpu", "xla")

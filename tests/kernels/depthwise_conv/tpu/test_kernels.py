@@ -433,8 +433,8 @@ def test_xla_is_chosen_elsewhere_and_the_reason_given(
 
 
 def test_other_ops_have_one_implementation():
-  x = jnp.ones((2, 2, 2, 2))
-  for op, args in ((channel_moments, (x,)), (batch_norm, (x,))):
+  x, v = jnp.ones((2, 2, 2, 2)), jnp.ones(2)
+  for op, args in ((channel_moments, (x,)), (batch_norm, (x, v, v))):
     assert describe(op, *args).implementation == "xla"
 
 

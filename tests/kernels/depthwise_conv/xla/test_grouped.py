@@ -1,6 +1,7 @@
 """The grouped convolution, which XLA runs on TPUs, on the CPU."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +11,14 @@ from support.depthwise_cases import Case, check
 
 from podscale.kernels import depthwise_conv_bn
 from podscale.kernels.depthwise_conv import vjp
-from podscale.kernels.depthwise_conv.settings import Call, Settings
+
+grouped = partial(depthwise_conv_bn, implementation="xla")
 
 
-def grouped(x, filters, scale, offset, **settings):
-  call = Call(Settings(**settings), "grouped", "grouped")
-  return vjp.depthwise_conv_bn(x, filters, scale, offset, call)
+@pytest.fixture
+def grouped_everywhere(monkeypatch):
+  """Run XLA's implementation for TPUs on this platform."""
+  monkeypatch.setitem(vjp._ELSEWHERE, "xla", vjp._ON_TPU["xla"])
 
 
 CASES = [
@@ -27,6 +30,7 @@ CASES = [
 ]
 
 
+@pytest.mark.usefixtures("grouped_everywhere")
 @pytest.mark.parametrize(
   "case", CASES, ids=lambda case: "-".join(map(str, case))
 )
@@ -34,6 +38,7 @@ def test_values_and_gradients(case):
   check(case, grouped)
 
 
+@pytest.mark.usefixtures("grouped_everywhere")
 @pytest.mark.parametrize("mean", [0.0, 100.0])
 def test_the_variance_is_that_of_values_far_from_zero(mean):
   rng = np.random.default_rng(0)
