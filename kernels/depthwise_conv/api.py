@@ -1,4 +1,4 @@
-"""The public depthwise convolution."""
+"""Public op: the depthwise convolution."""
 
 from typing import Any
 
@@ -33,7 +33,7 @@ def depthwise_conv_bn(
   bands: int = 1,
   implementation: Requested = None,
 ) -> tuple[jax.Array, Moments]:
-  """Depthwise convolution, with a batch norm on its way in and out.
+  """Normalise, activate and convolve x depthwise, and compute moments.
 
   For HWNC equivalent to::
 
@@ -44,35 +44,36 @@ def depthwise_conv_bn(
         preferred_element_type=jnp.float32)
       return y.astype(x.dtype), channel_moments(y)
 
-  `scale` and `offset` are what is pending of the batch norm before the
-  convolution, the moments are what the batch norm behind it needs. Only x and
-  y are kept for the backward pass. The result and the moments are both
-  differentiable, so that a batch norm's backward pass is ordinary
-  differentiation. For policies of `jax.checkpoint` both have the name of this
-  function.
+  `scale` and `offset` apply the batch norm before the convolution, and the
+  batch norm after it takes the moments. The backward pass keeps only x and y.
+  Both results are differentiable, so that a batch norm's backward pass is
+  ordinary differentiation. Policies of `jax.checkpoint` know both results by
+  the name of this function.
 
   Args:
-    x: `[h, w, n, c]` (HWNC) or `[h, w, c, n]` (HWCN), floating.
-    filters: `[k, k, c]`, k odd, of x's dtype.
-    scale: `[c]` float32; None for ones.
-    offset: `[c]` float32; None for zeros.
+    x: Activation, floating-point `[h, w, n, c]` (HWNC) or `[h, w, c, n]`
+      (HWCN).
+    filters: Filters, `[k, k, c]` with k odd, of x's dtype.
+    scale: Scale, float32 `[c]`; None for ones.
+    offset: Offset, float32 `[c]`; None for zeros.
     activation: 'silu', 'relu' or None, applied after scale and offset.
-    stride: 1 or 2, in both directions.
+    stride: Stride in both directions, 1 or 2.
     padding: 'SAME' (as TensorFlow: less before than after) or 'VALID'.
-    layout: Where the batch and the channels are.
-    bands: Of the image, among x's channels, as `to_bands` lays them; y's are
-      laid likewise. Filters, scale, offset and moments are the image's, `[c]`.
-      With more than one, padding is 'SAME', h a multiple of the stride, and a
-      band of y has half as many rows as the filters, rounded down, or more.
-    implementation: 'xla', 'pallas_tpu', several to try, or None to choose.
+    layout: Order of x's axes, 'HWNC' or 'HWCN'.
+    bands: Number of bands of x and y; see `to_bands`. Filters, scale, offset
+      and moments are those of the image, `[c]`. More than one band requires
+      padding 'SAME', h a multiple of the stride, and at least k // 2 rows in
+      each band of y.
+    implementation: 'xla', 'pallas_tpu', a sequence of them to try in order, or
+      None to choose.
 
   Returns:
     y, `[ho, wo, n, c]` or `[ho, wo, c, n]`, of x's dtype, and the `Moments` of
     y before it was rounded to that dtype.
 
   Raises:
-    ValueError: shapes, dtypes or settings that do not fit each other.
-    NotImplementedError: the named implementation cannot do this.
+    ValueError: Shapes, dtypes or settings do not fit each other.
+    NotImplementedError: The named implementation cannot run.
 
   Source: depthwise layers with distributed batch norm as in arXiv:2011.00071,
   section 3.4; the moments' merging is Chan, Golub and LeVeque 1979.

@@ -1,4 +1,4 @@
-"""The public 1x1 convolution behind a squeeze-excite."""
+"""Public op: the 1x1 convolution behind a squeeze-excite."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def gated_pointwise_conv_bn(
   bands: int = 1,
   implementation: Requested = None,
 ) -> tuple[jax.Array, Moments]:
-  """1x1 convolution, with batch norm, activation and gate on its way in.
+  """Normalise, activate and gate x, and convolve it by 1x1 weights.
 
   Equivalent to::
 
@@ -39,28 +39,27 @@ def gated_pointwise_conv_bn(
       return y, channel_moments(y)
 
   Args:
-    x: `[h, w, n, c]`, floating.
-    kernel: `[c, d]`, of x's dtype.
-    scale: `[c]` float32, from `batch_norm_affine`.
-    offset: `[c]` float32.
-    gate: A function of `gate_params` and the spatial mean, float32 `[n, c]`, to
-      a factor for each image and channel, `[n, c]` of x's dtype.
-    gate_params: Arrays, in any structure.
+    x: Activation, floating-point `[h, w, n, c]`.
+    kernel: Weights of the convolution, `[c, d]`, of x's dtype.
+    scale: Scale from `batch_norm_affine`, float32 `[c]`.
+    offset: Offset from `batch_norm_affine`, float32 `[c]`.
+    gate: Function of `gate_params` and the spatial mean, float32 `[n, c]`, to
+      the factor of each image and channel, `[n, c]` of x's dtype.
+    gate_params: Pytree of arrays.
     activation: 'silu', 'relu' or None.
-    bands: Of the image, among x's channels, as `to_bands` lays them; y's are
-      laid likewise.
-    implementation: 'xla', 'pallas_tpu', several to try, or None to choose. The
-      kernel is one for the backward pass.
+    bands: Number of bands of x and y; see `to_bands`.
+    implementation: 'xla', 'pallas_tpu', a sequence of them to try in order, or
+      None to choose. The kernel runs in the backward pass.
 
   Returns:
-    y, `[h, w, n, d]`, of x's dtype, and its `Moments`. For policies of
-    `jax.checkpoint` y has the name of this function.
+    y, `[h, w, n, d]`, of x's dtype, and its `Moments`. Policies of
+    `jax.checkpoint` know y by the name of this function.
 
   Raises:
-    ValueError: shapes, dtypes or settings that do not fit each other.
-    NotImplementedError: the named implementation cannot do this.
+    ValueError: Shapes, dtypes or settings do not fit each other.
+    NotImplementedError: The named implementation cannot run.
 
-  Source: squeeze-excite is Hu et al. 2018.
+  Source: squeeze-excite, Hu et al. 2018.
 
   >>> import jax.numpy as jnp
   >>> x, ones = jnp.ones((2, 2, 1, 3)), jnp.ones(3)

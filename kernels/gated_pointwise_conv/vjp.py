@@ -1,6 +1,6 @@
 """Gated 1x1 convolution with its gradients.
 
-Of the arrays of the input's size only the input is kept. The backward pass
+The backward pass keeps only the input of the arrays of its size, and
 computes the normalised, activated and gated input again.
 """
 

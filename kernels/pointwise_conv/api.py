@@ -1,4 +1,4 @@
-"""The public 1x1 convolution."""
+"""Public op: the 1x1 convolution."""
 
 import jax
 from jax.ad_checkpoint import checkpoint_name
@@ -25,29 +25,28 @@ def pointwise_conv_bn(
   bands: int = 1,
   implementation: Requested = None,
 ) -> tuple[jax.Array, Moments]:
-  """1x1 convolution, and what the batch norm behind it needs.
+  """Convolve x by 1x1 weights, and compute the moments of the result.
 
   Equivalent to `y = x @ kernel` and `channel_moments(y)`, summed in float32.
-  Where y has more channels than x only x is kept for the backward pass. For
-  policies of `jax.checkpoint` the moments have the name of this function.
+  If y has more channels than x, the backward pass keeps only x. Policies of
+  `jax.checkpoint` know the moments by the name of this function.
 
   Args:
-    x: `[h, w, n, c]`, floating.
-    kernel: `[c, d]`, of x's dtype.
-    bands: Of the image, among x's channels, as `to_bands` lays them; y's are
-      laid likewise.
-    implementation: 'xla', 'pallas_tpu', several to try, or None to choose. The
-      kernel is one for the backward pass, where y has more channels than x.
+    x: Activation, floating-point `[h, w, n, c]`.
+    kernel: Weights of the convolution, `[c, d]`, of x's dtype.
+    bands: Number of bands of x and y; see `to_bands`.
+    implementation: 'xla', 'pallas_tpu', a sequence of them to try in order, or
+      None to choose. The kernel runs in the backward pass, if y has more
+      channels than x.
 
   Returns:
     y, `[h, w, n, d]`, of x's dtype, and its `Moments`.
 
   Raises:
-    ValueError: shapes or dtypes that do not fit each other.
-    NotImplementedError: the named implementation cannot do this.
+    ValueError: Shapes or dtypes do not fit each other.
+    NotImplementedError: The named implementation cannot run.
 
-  Source: Sandler et al. 2018 for the expansion; batch norm's moments of it from
-  those of its input are linear algebra.
+  Source: the expansion of Sandler et al. 2018.
 
   >>> import jax.numpy as jnp
   >>> y, moments = pointwise_conv_bn(jnp.ones((2, 2, 1, 3)), jnp.ones((3, 8)))

@@ -166,7 +166,7 @@ def test_the_kernel_is_refused_where_it_cannot_run():
 
 @pytest.mark.parametrize("mean", [100.0, -100.0])
 def test_values_far_from_zero(mean):
-  """Where the gradients of the plain form are off by 300 times the floor."""
+  """The plain gradients are off by 300 times the floor there."""
   inputs = draw((4, 5, 3, 3), 8, F32, mean)
   actual = jax.jit(partial(everything, pointwise_conv_bn))(*inputs)
   want = exact(*inputs)
