@@ -19,7 +19,7 @@ F32, BF16 = jnp.float32, jnp.bfloat16
 class Case(NamedTuple):
   """Sizes and settings of one call."""
 
-  kernel: int
+  kernel_size: int
   stride: int
   padding: str
   shape: tuple[int, int, int, int]  # h, w, n, c
@@ -44,7 +44,7 @@ def draw(case):
   h, w, n, c = case.shape
   x = jnp.asarray(rng.normal(size=case.shape), case.dtype)
   filters = jnp.asarray(
-    rng.normal(size=(case.kernel, case.kernel, c)), case.dtype
+    rng.normal(size=(case.kernel_size, case.kernel_size, c)), case.dtype
   )
   scale = offset = None
   if "scale" in case.affine:
@@ -52,7 +52,9 @@ def draw(case):
   if "offset" in case.affine:
     offset = jnp.asarray(rng.normal(size=c), F32)
   ho, wo = (
-    oracle.output_size_and_padding(s, case.kernel, case.stride, case.padding)[0]
+    oracle.output_size_and_padding(
+      s, case.kernel_size, case.stride, case.padding
+    )[0]
     for s in (h, w)
   )
   dy = jnp.asarray(rng.normal(size=(ho, wo, n, c)), case.dtype)

@@ -59,15 +59,15 @@ def test_values_and_gradients(case):
 
 @settings(max_examples=6, deadline=None, derandomize=True, database=None)
 @given(
-  kernel=st.sampled_from([1, 3]),
+  kernel_size=st.sampled_from([1, 3]),
   stride=st.sampled_from([1, 2]),
   padding=st.sampled_from(["SAME", "VALID"]),
   shape=st.tuples(*[st.integers(1, 6)] * 2, *[st.integers(1, 3)] * 2),
   layout=st.sampled_from(["HWNC", "HWCN"]),
 )
-def test_any_small_shape(kernel, stride, padding, shape, layout):
-  assume(padding == "SAME" or min(shape[:2]) >= kernel)
-  check(Case(kernel, stride, padding, shape, layout))
+def test_any_small_shape(kernel_size, stride, padding, shape, layout):
+  assume(padding == "SAME" or min(shape[:2]) >= kernel_size)
+  check(Case(kernel_size, stride, padding, shape, layout))
 
 
 @settings(deadline=None, derandomize=True, database=None)
@@ -75,14 +75,16 @@ def test_any_small_shape(kernel, stride, padding, shape, layout):
   st.integers(1, 300), st.sampled_from([1, 3, 5, 7, 9]), st.sampled_from([1, 2])
 )
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
-def test_windows_are_those_of_tensorflow(padding, size, kernel, stride):
-  assume(padding == "SAME" or size >= kernel)
-  ours = window(size, kernel, stride, padding)
-  out, low, high = oracle.output_size_and_padding(size, kernel, stride, padding)
+def test_windows_are_those_of_tensorflow(padding, size, kernel_size, stride):
+  assume(padding == "SAME" or size >= kernel_size)
+  ours = window(size, kernel_size, stride, padding)
+  out, low, high = oracle.output_size_and_padding(
+    size, kernel_size, stride, padding
+  )
   assert (ours.out, ours.low) == (out, low)
   # `high` is lower, even negative, if no window reads the last inputs.
   assert ours.high <= high
-  assert ours.low + size + ours.high == (out - 1) * stride + kernel
+  assert ours.low + size + ours.high == (out - 1) * stride + kernel_size
 
 
 def test_moments_are_those_before_rounding():

@@ -10,9 +10,9 @@ from podscale.kernels.depthwise_conv.tpu.taps import (
 from podscale.kernels.depthwise_conv.window import window
 
 WINDOWS = [
-  window(size, kernel, stride, "SAME")
+  window(size, kernel_size, stride, "SAME")
   for size in (1, 2, 5, 8)
-  for kernel in (3, 5, 7)
+  for kernel_size in (3, 5, 7)
   for stride in (1, 2)
 ]
 

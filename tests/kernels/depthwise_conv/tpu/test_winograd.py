@@ -5,12 +5,12 @@ import pytest
 
 from podscale.kernels.depthwise_conv.tpu.winograd import ALGORITHMS
 
-KERNELS = pytest.mark.parametrize("kernel", [3, 5])
+KERNEL_SIZES = pytest.mark.parametrize("kernel_size", [3, 5])
 
 
-def draw(kernel):
-  a = ALGORITHMS[kernel]
-  rng = np.random.default_rng(kernel)
+def draw(kernel_size):
+  a = ALGORITHMS[kernel_size]
+  rng = np.random.default_rng(kernel_size)
   sizes = a.points, a.taps, a.outputs
   return a, *(list(rng.normal(size=(size, 4))) for size in sizes)
 
@@ -19,22 +19,22 @@ def product(xs, ys):
   return [x * y for x, y in zip(xs, ys, strict=True)]
 
 
-@KERNELS
-def test_a_tile_of_outputs(kernel):
-  a, inputs, taps, _ = draw(kernel)
+@KERNEL_SIZES
+def test_a_tile_of_outputs(kernel_size):
+  a, inputs, taps, _ = draw(kernel_size)
   outputs = a.output_transform(
     product(a.input_transform(inputs), a.filter_transform(taps))
   )
-  assert (a.points, a.taps) == (a.outputs + kernel - 1, kernel)
+  assert (a.points, a.taps) == (a.outputs + kernel_size - 1, kernel_size)
   for i, output in enumerate(outputs):
-    exact = sum(inputs[i + b] * taps[b] for b in range(kernel))
+    exact = sum(inputs[i + b] * taps[b] for b in range(kernel_size))
     # A few dozen operations in float64 with coefficients up to 16.
     np.testing.assert_allclose(output, exact, atol=1e-13)
 
 
-@KERNELS
-def test_the_gradient_of_the_taps(kernel):
-  a, inputs, _, cotangents = draw(kernel)
+@KERNEL_SIZES
+def test_the_gradient_of_the_taps(kernel_size):
+  a, inputs, _, cotangents = draw(kernel_size)
   gradient = a.filter_transposed(
     product(a.input_transform(inputs), a.output_transposed(cotangents))
   )
@@ -43,9 +43,9 @@ def test_the_gradient_of_the_taps(kernel):
     np.testing.assert_allclose(tap, exact, atol=1e-13)
 
 
-@KERNELS
-def test_none_is_zero(kernel):
-  a, inputs, _, cotangents = draw(kernel)
+@KERNEL_SIZES
+def test_none_is_zero(kernel_size):
+  a, inputs, _, cotangents = draw(kernel_size)
   for transform, values in (
     (a.input_transform, inputs),
     (a.output_transposed, cotangents),
