@@ -12,6 +12,7 @@ VENV := .venv
 # Of its own: with the TPU's compiler installed JAX looks for a TPU.
 TEST_VENV := .venv-test
 TEST_BIN := $(TEST_VENV)/bin
+FOLDERS := kernels collectives model train bench tests docs
 
 # Share 1 to 10 of the slow tests, by the day.
 SHARE ?= $(shell echo $$(($$(date +%s) / 86400 % 10 + 1)))/10
@@ -47,6 +48,7 @@ lint: $(TEST_VENV)/.installed
 	$(TEST_BIN)/ruff check .
 	$(TEST_BIN)/mypy
 	$(TEST_BIN)/lint-imports
+	$(TEST_BIN)/python tests/lint/docstring_openers.py $(FOLDERS)
 
 bench: $(TEST_VENV)/.installed
 	$(TEST_BIN)/python -m pytest --benchmark-only --benchmark-autosave

@@ -49,7 +49,7 @@ def test_numbers(tally):
     except UsageError as error:
       assert "\n" not in str(error)
     found = _value(config, flag)
-    # Which of the two a flag is, its value says.
+    # The type of the parsed value is the type of the flag.
     expected = None if text == "None" else type(found)(text)
     tally.compare(found, expected)
 

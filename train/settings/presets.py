@@ -106,7 +106,7 @@ def _demo() -> Config:
     # The garments are centred; seven epochs are too few to learn shifts.
     data=DataConfig(source="fashion-mnist", crop="none", flip=True),
     optimizer=_LARS,
-    # As in the paper's recipes, the last rate is a small share of the peak, 4.
+    # The last rate is a small share of the peak, 4, like the paper's recipes.
     schedule=replace(_polynomial(4.0, 1), end_learning_rate=0.02),
     # Over 273 steps a momentum of 0.99 would keep 6 % of the initial variance
     # of 1, more than the variance of many layers. A group has two of eight

@@ -238,7 +238,7 @@ def test_equalize_by_hand():
   assert grey_levels(run("Equalize", image=image)) == want
 
 
-# Those of levels 0 to 30, and some that no level has.
+# The factors of levels 0 to 30, and some that no level has.
 FACTORS = [level / 10 * 1.8 + 0.1 for level in range(31)] + [0.0, 0.333, 19.0]
 
 

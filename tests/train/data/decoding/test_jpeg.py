@@ -176,7 +176,7 @@ def test_bytes_before_the_end_hide_no_missing_rows(kind):
   file = KINDS[kind]
   at = [found.start() for found in re.finditer(b"\xff[\xd0-\xd7]", file)][2]
   cut = file[:at] + b"abcdef" + b"\xff\xd9"
-  # What the decoder tells, and what Pillow makes of it.
+  # The decoder's message, and Pillow's result.
   with pytest.raises(ValueError, match="extraneous bytes before marker 0xd9"):
     simplejpeg.decode_jpeg(cut)
   assert not np.array_equal(as_pillow(cut), as_pillow(file))

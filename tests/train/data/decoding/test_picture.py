@@ -82,7 +82,7 @@ def test_sizes_are_read_from_the_header():
     (saved(flat((200, 100, 50, 7), mode="RGBA"), "PNG"), (200, 100, 50)),
     # 16 bits: 40,000 of 65,535 is 155.6 of 255.
     (saved(flat(40_000, mode="I;16"), "PNG"), (156, 156, 156)),
-    # What is left of white under each ink, times that under black.
+    # White that each ink leaves, times white that black leaves.
     (saved(flat((200, 100, 50, 10), mode="CMYK")), (53, 149, 197)),
     (saved(flat(), "WEBP", lossless=True), (200, 100, 50)),
     (
@@ -171,7 +171,7 @@ def test_a_box_is_cut_out():
   np.testing.assert_array_equal(first, whole[10:310, 20:320])
   second = crop_and_resize(PHOTO, (40, 70, 300, 300), 300)
   np.testing.assert_array_equal(second, whole[40:340, 70:370])
-  # What was cut first is not written over.
+  # The second crop does not overwrite the first.
   np.testing.assert_array_equal(first, whole[10:310, 20:320])
 
 

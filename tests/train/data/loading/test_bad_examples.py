@@ -75,7 +75,7 @@ def test_training_takes_the_next_good_one():
   skips = Skips(3)
   batches = list(itertools.islice(train(Holed(5, 6, 11), skips), 6))
   labels = np.concatenate([batch["label"] for batch in batches])
-  # Of two epochs: 7 for 5 and 6, and 0, as the last is bad, for 11.
+  # 7 stands in for 5 and 6, and 0 for 11, the last example; in two epochs.
   want = [0, 0, 1, 2, 3, 4, 7, 7, 7, 8, 9, 10]
   assert sorted(labels[:12]) == sorted(labels[12:]) == want
   images = np.concatenate([batch["image"] for batch in batches])

@@ -376,7 +376,7 @@ def test_bad_images_stop_or_are_counted(tmp_path, console):
   assert index.examples("train") == 10
   assert "00000004.jpg" in skips.summary()
   assert list(index.skipped) == [str(next(source.rglob("00000004.jpg")))]
-  # What is left out is no longer what the source lists; the other split is.
+  # The train listing lacks the left-out image; the other split is unchanged.
   listings = {
     split: (open_images(source, split), open_images(tmp_path / "second", split))
     for split in COUNTS
