@@ -88,7 +88,8 @@ def collective_us(
         slice_
       )
     else:
-      # The first collective along the dimensions moves the whole buffer. XLA cuts some of them into steps, which are permutes.
+      # The first collective along the dimensions moves the whole buffer. XLA
+      # cuts some of them into steps, which are permutes.
       scattered = movement.op == "reduce-scatter"
       each = movement.bytes * (movement.group if scattered else 1)
       whole = max(whole, each)
