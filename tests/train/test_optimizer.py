@@ -418,5 +418,5 @@ def test_abstract_parameters(factory):
 def test_packed_weights_are_refused():
   params = Packed.of(make_params())
   optimizer = make_lars(0.1)
-  with pytest.raises(ValueError, match="hand on their updates take none"):
+  with pytest.raises(ValueError, match="unpacked params to lars_steps"):
     optimizer.update(params, optimizer.init(params), params)
