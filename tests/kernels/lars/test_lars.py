@@ -21,6 +21,7 @@ from podscale.kernels import describe, leaf_norms
 from podscale.kernels.lars import lars_update
 from podscale.kernels.packed import register_blocks
 from podscale.kernels.packed.packing import Packed, Shard, pack_like
+from podscale.kernels.surface import lars_steps
 
 U = 2.0**-24  # largest relative error of a rounding to float32
 
@@ -247,6 +248,28 @@ def test_excluded_leaves_get_the_raw_rate_and_no_decay():
   assert (new["fc"]["kernel"] > 0.99).all()  # the trust ratio is near 0.001
 
 
+def test_steps_are_what_an_update_subtracts():
+  params, draw = make_case()
+  settings = {
+    "learning_rate": 2.0,
+    "weight_decay": 0.25,
+    "trust_coefficient": 0.01,
+    "momentum": 0.5,
+    "epsilon": 1e-3,
+    "nesterov": True,
+    "variant": "optax",
+    "exclude": by_name,
+  }
+  grads, momenta = draw(), draw()
+  steps, stepped = lars_steps(params, grads, momenta, **settings)
+  want, moved = lars_update(params, grads, momenta, **settings)
+  for name, w in params.items():
+    np.testing.assert_array_equal(w - steps[name], want[name])
+    np.testing.assert_array_equal(stepped[name], moved[name])
+  with pytest.raises(ValueError, match="variant"):
+    lars_steps(params, grads, momenta, **settings | {"variant": "adam"})
+
+
 def test_bfloat16_parameters_are_updated_in_float32():
   params = {"kernel": jnp.linspace(1, 2, 64, dtype=jnp.bfloat16)}
   grads = {"kernel": jnp.linspace(-1, 1, 64, dtype=jnp.bfloat16)}
@@ -384,6 +407,8 @@ def test_more_mistakes_in_trees():
     call([np.ones(2, np.int32)], [one], [one])
   with pytest.raises(ValueError, match="grads is a PyTreeDef"):
     call([one], (one,))
+  with pytest.raises(ValueError, match="params contains a Packed"):
+    call([one, Packed.of({"a": one})], [one])
 
 
 def packed_case(devices):
