@@ -55,7 +55,7 @@ def describe(op: Callable[..., Any], *args: Any, **settings: Any) -> Selection:
   >>> filters = jax.ShapeDtypeStruct((3, 3, 144), jnp.bfloat16)
   >>> selection = describe(kernels.depthwise_conv_bn, x, filters)
   >>> selection.implementation, selection.reason
-  ('xla', 'no TPU is compiled for')
+  ('xla', 'JAX compiles for no TPU')
   """
   if isinstance(op, MethodType):
     args = (op.__self__, *args)

@@ -34,10 +34,10 @@ def _prefer(
   least = _LEAST_LANES.get((chip, layout))
   if least is None:
     return "xla", (
-      f"the kernel was not measured ahead of XLA on {chip}, {layout}"
+      f"the kernel was not estimated ahead of XLA on {chip}, {layout}"
     )
   if x.dtype != jnp.bfloat16:
-    return "xla", f"the kernel was measured in bfloat16, x is {x.dtype}"
+    return "xla", f"the kernel was estimated in bfloat16, x is {x.dtype}"
   *_, other, size = x.shape
   in_lanes, in_sublanes = "channels", "images"
   if layout == "HWCN":
@@ -46,14 +46,14 @@ def _prefer(
   if used < least:
     return "xla", (
       f"{size} {in_lanes} use {used:.0%} of the lanes; on {chip} the kernel "
-      f"was measured ahead from {least:.0%} on"
+      f"was estimated ahead from {least:.0%} on"
     )
   if layout == "HWCN" and used < _lanes_used(other):
     return "xla", (
       f"{size} {in_lanes} use {used:.0%} of the lanes; {other} {in_sublanes} "
-      "would use more, and XLA, which may put those there, was measured ahead"
+      "would use more, and XLA, which may put those there, was estimated ahead"
     )
-  return "pallas_tpu", f"measured ahead of XLA on {chip}, {layout}"
+  return "pallas_tpu", f"estimated ahead of XLA on {chip}, {layout}"
 
 
 def _lanes_used(size: int) -> float:

@@ -27,7 +27,7 @@ def _plan_packed(
 
 
 def _prefer_packed(chip: str, *_) -> tuple[Implementation, str]:
-  return "pallas_tpu", f"measured ahead of XLA on v3 to tpu7x; this is {chip}"
+  return "pallas_tpu", f"estimated ahead of XLA on v3 to tpu7x; this is {chip}"
 
 
 def _plan_tensors(

@@ -18,10 +18,10 @@ _AHEAD_ON = ("v5e", "v6e")
 def prefer(chip: str, x: jax.Array, *_: Any) -> tuple[Implementation, str]:
   """Compare the kernels with XLA by what was estimated for the chip."""
   if chip not in _AHEAD_ON:
-    return "xla", f"the kernel was not measured ahead of XLA on {chip}"
+    return "xla", f"the kernel was not estimated ahead of XLA on {chip}"
   if x.dtype != jnp.bfloat16:
-    return "xla", f"the kernel was measured in bfloat16, x is {x.dtype}"
-  return "pallas_tpu", f"measured ahead of XLA on {chip}"
+    return "xla", f"the kernel was estimated in bfloat16, x is {x.dtype}"
+  return "pallas_tpu", f"estimated ahead of XLA on {chip}"
 
 
 POLICY = Policy(

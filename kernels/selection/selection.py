@@ -137,7 +137,7 @@ def _choose(policy: Policy, *args) -> Selection:
     return the_only_one()
   chip = target_chip().name
   if chip == "unknown":
-    return Selection("xla", "xla", chip, "no TPU is compiled for")
+    return Selection("xla", "xla", chip, "JAX compiles for no TPU")
   preferred, reason = policy.prefer(chip, *args)
   if preferred == "pallas_tpu":
     try:

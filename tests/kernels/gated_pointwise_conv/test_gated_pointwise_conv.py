@@ -162,10 +162,10 @@ def test_no_races_and_no_memory_read_before_it_is_written(few_pixels):
 @pytest.mark.parametrize(
   ("chip", "name", "reason"),
   [
-    ("v5e", "pallas_tpu", "measured ahead of XLA on v5e"),
-    ("v6e", "pallas_tpu", "measured ahead of XLA on v6e"),
-    ("v4", "xla", "not measured ahead of XLA on v4"),
-    ("v3", "xla", "not measured ahead of XLA on v3"),
+    ("v5e", "pallas_tpu", "estimated ahead of XLA on v5e"),
+    ("v6e", "pallas_tpu", "estimated ahead of XLA on v6e"),
+    ("v4", "xla", "not estimated ahead of XLA on v4"),
+    ("v3", "xla", "not estimated ahead of XLA on v3"),
   ],
 )
 def test_what_runs_is_described(chip, name, reason):

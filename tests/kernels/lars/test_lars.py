@@ -586,7 +586,7 @@ def test_kernels_are_selected_for_packed_trees_only(chip):
   def describe_update(tree):
     return describe(lars_update, tree, tree, tree, **rates)
 
-  assert describe_update(packed).reason == "no TPU is compiled for"
+  assert describe_update(packed).reason == "JAX compiles for no TPU"
   with on(chip):
     selection = describe_update(tree)
     assert selection.implementation == "xla"

@@ -146,8 +146,8 @@ def test_the_kernel_is_chosen_where_it_was_measured_ahead(chip):
       "in bfloat16, x is float16",
     ),
     ("v5e", sizes((8, 8, 64, 640), 20480), "bytes in VMEM; v5e has "),
-    ("v4", sizes((8, 8, 64, 24), 96), "not measured ahead of XLA on v4"),
-    ("v3", sizes((8, 8, 64, 24), 96), "not measured ahead of XLA on v3"),
+    ("v4", sizes((8, 8, 64, 24), 96), "not estimated ahead of XLA on v4"),
+    ("v3", sizes((8, 8, 64, 24), 96), "not estimated ahead of XLA on v3"),
   ],
 )
 def test_xla_is_chosen_elsewhere_and_the_reason_given(chip, arrays, reason):

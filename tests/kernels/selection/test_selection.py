@@ -63,7 +63,7 @@ def test_a_request_is_met(chip, requested, on_tpu, elsewhere, as_argument):
 @pytest.mark.parametrize(
   ("chip", "size", "implementation", "reason"),
   [
-    (None, 5, "xla", "no TPU is compiled for"),
+    (None, 5, "xla", "JAX compiles for no TPU"),
     ("v5e", 4, "xla", "measured with 4, v5e"),
     ("v5e", 5, "pallas_tpu", "measured with 5, v5e"),
     ("v5e", 9, "xla", "no 9 channels, but up to 8"),

@@ -421,8 +421,8 @@ def test_with_channels_in_the_sublanes_the_images_have_to_fill_lanes(
       {"padding": "VALID"},
       "does not support padding VALID",
     ),
-    ("v4", sizes(56, 144), {}, "not measured ahead of XLA on v4"),
-    ("v3", sizes(56, 64), {"layout": "HWCN"}, "not measured ahead of XLA"),
+    ("v4", sizes(56, 144), {}, "not estimated ahead of XLA on v4"),
+    ("v3", sizes(56, 64), {"layout": "HWCN"}, "not estimated ahead of XLA"),
   ],
 )
 def test_xla_is_chosen_elsewhere_and_the_reason_given(
