@@ -157,6 +157,6 @@ def example_count(wanted: int | None, available: int, where: object) -> int:
   if wanted > available:
     raise UsageError(
       f"--data.train-examples is {wanted}, but {where} has only {available} "
-      "training images; leave the flag out to use all"
+      "training images; give None to use all"
     )
   return wanted

@@ -52,7 +52,7 @@ def test_normalising_constants_are_on_the_scale_of_bytes():
     (
       DataConfig(source="fashion-mnist", train_examples=10_001),
       "--data.train-examples is 10001, but the package has only 10000 training "
-      "images; leave the flag out to use all",
+      "images; give None to use all",
     ),
     (DataConfig(source="images"), "needs --data.path"),
     (DataConfig(source="images", path="nowhere"), "nowhere: No such file"),
