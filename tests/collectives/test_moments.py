@@ -331,6 +331,34 @@ def test_result_varies_whatever_the_inputs_do(group_size):
   assert (np.asarray(m2) == group_size).all()
 
 
+@pytest.mark.parametrize("group_size", GROUP_SIZES)
+@pytest.mark.parametrize("pivot", [None, 2.0])
+def test_a_known_count_counts_for_every_member(pivot, group_size):
+  # All values are small integers and powers of two, so nothing is rounded.
+  count = 4
+  mean = np.arange(DEVICES, dtype=np.float32)[:, None]
+  m2 = np.full((DEVICES, 1), 8, np.float32)
+
+  def own(mean, m2):
+    shared = None if pivot is None else jnp.full(1, pivot)
+    moments = Moments(np.float32(count), mean[0], m2[0])
+    merged = group_moments(moments, pivot=shared)
+    return merged.mean[None], merged.m2[None]
+
+  merged = jax.shard_map(
+    own,
+    mesh=group_mesh(group_size=group_size),
+    in_specs=P(ALL_DEVICES),
+    out_specs=P(ALL_DEVICES),
+  )(mean, m2)
+  means = mean.reshape(-1, group_size)
+  expected = means.mean(1), group_size * 8 + count * group_size * means.var(1)
+  for actual, values in zip(merged, expected, strict=True):
+    np.testing.assert_array_equal(
+      actual.ravel(), np.repeat(values, group_size).astype(np.float32)
+    )
+
+
 def test_second_call_does_not_recompile():
   step = sharded_step(4)
   parameters, x, weights = inputs(0, 1)

@@ -589,8 +589,50 @@ def test_kernels_are_selected_for_packed_trees_only(chip):
   assert describe_update(packed).reason == "JAX compiles for no TPU"
   with on(chip):
     selection = describe_update(tree)
-    assert selection.implementation == "xla"
+    assert (selection.on_tpu, selection.elsewhere) == ("xla", "xla")
     assert selection.reason.startswith("packing the trees takes longer")
     for selection in describe_update(packed), describe(leaf_norms, packed):
       assert selection.chip == chip
       assert (selection.on_tpu, selection.elsewhere) == ("pallas_tpu", "xla")
+
+
+@pytest.mark.parametrize("pack", [Packed.of, dict])
+def test_describe_takes_the_arguments_of_an_update(pack):
+  tree = pack({"a": np.ones(2, np.float32)})
+  seen = []
+
+  def exclude(path, leaf):
+    seen.append((jax.tree_util.keystr(path), leaf.shape))
+    return True
+
+  def describe_update(**settings):
+    return describe(
+      *(lars_update, tree, tree, tree),
+      **{"learning_rate": 1.0, "weight_decay": 0.0, **settings},
+    )
+
+  with on("v5e"):
+    for implementation in "xla", "pallas_tpu":
+      selection = describe_update(implementation=implementation)
+      assert selection.on_tpu == implementation
+  describe_update(exclude=exclude)
+  assert seen == [("['a']", (2,))]
+
+
+def test_describe_refuses_what_an_update_refuses():
+  wide = {"a": jax.ShapeDtypeStruct((2,), np.float64)}
+  rates = {"learning_rate": 1.0, "weight_decay": 0.0}
+  with (
+    on("v5e"),
+    pytest.raises(NotImplementedError, match="in float32, got float64"),
+  ):
+    describe(
+      *(lars_update, wide, wide, wide), **rates, implementation="pallas_tpu"
+    )
+  tree = {"a": np.ones(2, np.float32)}
+  with pytest.raises(ValueError, match="shard= needs Packed params"):
+    describe(
+      *(lars_update, tree, tree, tree),
+      **rates,
+      shard=Shard(jnp.int32(0), ("x",)),
+    )
