@@ -65,6 +65,9 @@ def describe(op: Callable[..., Any], *args: Any, **settings: Any) -> Selection:
       f"describe: {op!r} is not an op of podscale.kernels; expected one of "
       f"{', '.join(known.__name__ for known in _DESCRIPTIONS)}"
     )
-  call = inspect.signature(op).bind(*args, **settings)
+  try:
+    call = inspect.signature(op).bind(*args, **settings)
+  except TypeError as error:
+    raise TypeError(f"describe({op.__name__}): {error}") from None
   call.apply_defaults()
   return _DESCRIPTIONS[op](**call.arguments)

@@ -27,6 +27,9 @@ def default_implementation(requested: Requested) -> Iterator[None]:
     requested: 'xla', 'pallas_tpu', a sequence to try in order, or None to let
       each op choose.
 
+  Raises:
+    ValueError: A name is unknown, or the request is no name and no sequence.
+
   >>> import jax.numpy as jnp
   >>> from podscale import kernels
   >>> x, scale = jnp.ones((2, 2, 8, 4)), jnp.ones(4)
@@ -34,6 +37,8 @@ def default_implementation(requested: Requested) -> Iterator[None]:
   ...   kernels.batch_norm(x, scale, scale).shape
   (2, 2, 8, 4)
   """
+  if requested is not None:
+    _checked_names("default_implementation", requested)
   token = _default.set(requested)
   try:
     yield
@@ -54,23 +59,27 @@ def requested_names(
     The names, or None where neither the argument nor the context has any.
 
   Raises:
-    ValueError: The sequence is empty or a name is unknown.
+    ValueError: A name is unknown, or the request is no name and no sequence.
   """
   if requested is None:
     requested = _default.get()
-  if requested is None:
-    return None
-  names = (requested,) if isinstance(requested, str) else tuple(requested)
-  if not names:
+  return None if requested is None else _checked_names(op, requested)
+
+
+def _checked_names(
+  caller: str, requested: Implementation | Sequence[Implementation]
+) -> tuple[Implementation, ...]:
+  names = (requested,) if isinstance(requested, str) else requested
+  if not isinstance(names, list | tuple) or not names:
     raise ValueError(
-      f"{op}: implementation is an empty sequence; expected at least one of "
-      f"{', '.join(map(repr, _NAMES))}"
+      f"{caller}: implementation is {requested!r}; expected "
+      f"{' or '.join(map(repr, _NAMES))}, or a list of them"
     )
   for name in names:
     if name not in _NAMES:
       near = difflib.get_close_matches(str(name), _NAMES, n=1) or _NAMES
       raise ValueError(
-        f"{op}: unknown implementation {name!r}; did you mean "
+        f"{caller}: unknown implementation {name!r}; did you mean "
         f"{' or '.join(map(repr, near))}?"
       )
-  return names
+  return tuple(names)

@@ -222,3 +222,7 @@ def test_an_op_that_is_none_is_named():
     describe(jnp.sum, jnp.ones(3))
   with pytest.raises(TypeError, match="unexpected keyword argument 'strides'"):
     describe(*CASES["depthwise"][:1], *CASES["depthwise"].arrays, strides=1)
+  with pytest.raises(
+    TypeError, match=r"describe\(depthwise_conv_bn\): missing .* 'x'"
+  ):
+    describe(*CASES["depthwise"][:1])
