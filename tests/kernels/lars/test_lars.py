@@ -569,6 +569,11 @@ def test_mistakes_in_packed_trees():
   for grads, message in mistakes:
     with pytest.raises(ValueError, match=re.escape(message)):
       call(params, grads)
+  with pytest.raises(ValueError, match="momenta is a dict; pack it with"):
+    call(params, momenta={"a": one, "b": two})
+  half = Packed(params.buffer.astype(jnp.bfloat16), params.packing)
+  with pytest.raises(ValueError, match="params has a buffer of bfloat16"):
+    call(half)
   with pytest.raises(ValueError, match="unknown implementation 'xal'"):
     call(params, implementation="xal")
   with pytest.raises(
