@@ -359,6 +359,17 @@ def test_a_known_count_counts_for_every_member(pivot, group_size):
     )
 
 
+def test_the_result_has_a_name_for_policies_of_checkpoint():
+  moments = Moments(jnp.float32(1), jnp.ones(1), jnp.ones(1))
+  gradient = jax.shard_map(
+    jax.grad(lambda mean: group_moments(moments._replace(mean=mean)).mean[0]),
+    mesh=group_mesh(group_size=2),
+    in_specs=P(),
+    out_specs=P(ALL_DEVICES),
+  )
+  assert "name=group_moments" in str(jax.make_jaxpr(gradient)(jnp.ones(1)))
+
+
 def test_second_call_does_not_recompile():
   step = sharded_step(4)
   parameters, x, weights = inputs(0, 1)

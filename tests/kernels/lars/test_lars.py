@@ -414,11 +414,17 @@ def test_more_mistakes_in_trees():
 def packed_case(devices):
   """Pack a case in shards of whole blocks of 8 registers.
 
-  The TPU interpreter does not overwrite inputs whose last block is partial.
+  One leaf has 12 registers, so that several shards hold a part of it. The TPU
+  interpreter does not overwrite inputs whose last block is partial.
   """
   params, draw = make_case()
-  grads = draw()
-  momenta = {k: np.float32(0.1) * w for k, w in draw().items()}
+  rng = np.random.default_rng(1)
+  wide = rng.standard_normal((3, 40, 300)).astype(np.float32)
+  params, grads, momenta = (
+    {**tree, "wide": leaf}
+    for tree, leaf in zip((params, draw(), draw()), wide, strict=True)
+  )
+  momenta = {k: np.float32(0.1) * w for k, w in momenta.items()}
   packing = pack_like(params, 4 * devices)
   return [
     Packed(packing.pack(tree), packing) for tree in (params, grads, momenta)

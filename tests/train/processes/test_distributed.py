@@ -138,7 +138,7 @@ def hanging_all(workdir, hang, *hangs):
   flags = [*FLAGS, "--coordinator", address, "--num-processes", "2"]
   code = (
     "import time\n"
-    "from podscale.train import loop\n"
+    "from podscale.train import input_pipeline\n"
     "from podscale.train.data.loading import device_prefetch\n"
     "device_prefetch._CLOSE_SECONDS = 0.1\n"
     "real, seen = input_pipeline.to_devices, []\n"
