@@ -647,3 +647,27 @@ def test_describe_refuses_what_an_update_refuses():
       **rates,
       shard=Shard(jnp.int32(0), ("x",)),
     )
+
+
+@pytest.mark.parametrize("implementation", [None, "pallas_tpu"])
+def test_excluded_leaves_take_no_vmem(implementation):
+  leaf = np.ones(1, np.float32)
+  tree = Packed.of([leaf] * 3000)
+
+  def describe_update(exclude):
+    return describe(
+      *(lars_update, tree, tree, tree),
+      **{"learning_rate": 1.0, "weight_decay": 0.0},
+      exclude=exclude,
+      implementation=implementation,
+    )
+
+  with on("v3"):
+    few = describe_update(lambda path, leaf: path[-1].idx > 0)
+    assert few.on_tpu == "pallas_tpu"
+    if implementation is None:
+      all_ = describe_update(None)
+      assert (all_.on_tpu, "3000 leaves" in all_.reason) == ("xla", True)
+    else:
+      with pytest.raises(NotImplementedError, match="sums of 3000 leaves"):
+        describe_update(None)
