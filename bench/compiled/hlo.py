@@ -22,6 +22,11 @@ COLLECTIVES = (
 )
 """XLA's names of the collectives."""
 
+_STARTS_WITH_OPERAND = (
+  *("all-gather-start", "reduce-scatter-start", "all-to-all-start"),
+  "collective-permute-start",
+)
+
 
 class Instruction(NamedTuple):
   """One instruction, with the text of the computations that it calls.
@@ -46,7 +51,13 @@ class Instruction(NamedTuple):
 
   @property
   def bytes(self) -> int:
-    """Size of the result."""
+    """Size of the result.
+
+    Collectives that only start list their operand before the result.
+    """
+    if self.opcode in _STARTS_WITH_OPERAND and self.shape.startswith("("):
+      _, result, *_ = _SHAPE.finditer(self.shape)
+      return bytes_of(result[0])
     return bytes_of(self.shape)
 
   @property

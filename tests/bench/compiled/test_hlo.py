@@ -41,6 +41,12 @@ to_apply=%add.1
   %scattered = f32[4]{0} fusion(%x), kind=kCustom, calls=%all-reduce-scatter.1
   %step = f32[8]{0} collective-permute(%x), source_target_pairs={{0,1},{1,2}}
   %start = f32[16]{0} all-gather-start(%x), replica_groups=[2,4]<=[8]
+  %permute = (f32[8]{0:T(128)}, f32[8]{0:T(128)}, u32[]{:S(2)}, u32[]{:S(2)}) \
+collective-permute-start(%x), source_target_pairs={{0,1},{1,2}}
+  %gather = (f32[4]{0}, f32[16]{0}) all-gather-start(%x), \
+replica_groups=[2,4]<=[8]
+  %sum = f32[8]{0} all-reduce-start(%x), replica_groups=[2,4]<=[8], \
+to_apply=%add.1
   ROOT %all = f32[2,8]{1,0} all-reduce(%x), \
 replica_groups=mesh['group'=4,'member'=2] {'group','member'}, to_apply=%add.1
 }
@@ -77,6 +83,9 @@ def test_kinds(instructions, name, kind):
   [
     ("in-group", "all-reduce", 32, 2),
     ("start", "all-gather", 64, 4),
+    ("permute", "collective-permute", 32, 2),
+    ("gather", "all-gather", 64, 4),
+    ("sum", "all-reduce", 32, 4),
     ("step", "collective-permute", 32, 2),
     ("scattered", "reduce-scatter", 16, 2),
     ("all", "all-reduce", 64, 8),
