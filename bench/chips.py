@@ -7,13 +7,33 @@ has 1,230, used here), v5e 819, v5p 2,765, v6e 1,638. No official page was found
 for v2 and v3 (others quote 700 and 900) and tpu7x (jax: 7,400; libtpu: 3,686 a
 core). The sizes of HBM are from the same pages; jax has those of v2 and v3.
 
-The latency was never measured. It is the constant term of libtpu's own
-`estimated_cycles` for additions of growing size: 183, 241, 598, 1,815, 2,116,
-2,115 and 2,296 cycles. Granules were checked against the windows that the
-compiler writes beside its DMAs, delay slots against its schedules.
+`HBM_EFFICIENCY`, `DMA_SHARE` and `DMA_LATENCY_US` are fitted to published
+times, see `estimated/calibration`. Granules were checked against the windows
+that the compiler writes beside its DMAs, delay slots against its schedules.
 """
 
 from typing import NamedTuple
+
+HBM_EFFICIENCY = 0.87
+"""Share of the nominal HBM bandwidth that long streams of DMAs reach.
+
+The rest goes to refreshing and to opening rows. Fitted to copies on tpu7x;
+other chips have the same value.
+"""
+
+DMA_SHARE = 0.74
+"""Share of the HBM bandwidth that one DMA reaches while no other runs.
+
+Fitted to copies and products of few DMAs on tpu7x; other chips have the same
+value.
+"""
+
+DMA_LATENCY_US = 0.43
+"""Time from the start of a DMA to its arrival, without the bytes' own time.
+
+Fitted to kernels of v5e and tpu7x that wait for small DMAs; other chips have
+the same value.
+"""
 
 
 class Chip(NamedTuple):
@@ -23,31 +43,41 @@ class Chip(NamedTuple):
     topology: Name of the smallest topology, for compiling ahead of time.
     mhz: Clock frequency.
     hbm_gib: HBM of one core, in 2**30 bytes.
-    hbm_gb_per_s: HBM bandwidth, reads and writes together, in 1e9 bytes.
-    latency_us: Time from the start of a DMA to the arrival of its last byte,
-      without the time by the bandwidth.
+    nominal_gb_per_s: HBM bandwidth by the data sheet, reads and writes
+      together, in 1e9 bytes.
     granule: Bytes in one unit of a DMA's size.
     delay_slots: Bundles that run after a branch before the jump.
     delay_in_cycles: True if the delay slots are cycles instead of bundles.
     capacities: Slots of each unit in a bundle, in the order of `Utilisation`.
+    hbm_efficiency: Share of `nominal_gb_per_s` that programs reach.
+    dma_share: Share of `hbm_gb_per_s` that one DMA reaches by itself.
+    latency_us: Time from the start of a DMA to the arrival of its last byte,
+      without the time by the bandwidth.
   """
 
   topology: str
   mhz: int
   hbm_gib: float
-  hbm_gb_per_s: float
-  latency_us: float
+  nominal_gb_per_s: float
   granule: int
   delay_slots: int
   delay_in_cycles: bool
   capacities: tuple[int, ...]
+  hbm_efficiency: float = HBM_EFFICIENCY
+  dma_share: float = DMA_SHARE
+  latency_us: float = DMA_LATENCY_US
+
+  @property
+  def hbm_gb_per_s(self) -> float:
+    """HBM bandwidth that programs reach, in 1e9 bytes."""
+    return self.nominal_gb_per_s * self.hbm_efficiency
 
   @property
   def bytes_per_cycle(self) -> float:
     """Bytes that HBM moves in one cycle of the clock.
 
-    >>> CHIPS["v5e"].bytes_per_cycle
-    546.0
+    >>> round(CHIPS["v5e"].bytes_per_cycle)
+    475
     """
     return self.hbm_gb_per_s * 1e3 / self.mhz
 
@@ -67,20 +97,20 @@ _V6_SLOTS = (4, 2, 1, 3, 3, 2, 2, 2)
 
 CHIPS = {
   "v2": Chip(
-    *("v2:2x2", 700, 8, 350.0, 0.26, 1024, 1, False),
+    *("v2:2x2", 700, 8, 350.0, 1024, 1, False),
     (2, 1, 1, 1, 1, 1, 1, 2),
   ),
   "v3": Chip(
-    *("v3:2x2", 940, 16, 450.0, 0.26, 1024, 1, False),
+    *("v3:2x2", 940, 16, 450.0, 1024, 1, False),
     (2, 1, 1, 1, 1, 1, 1, 2),
   ),
   "v4": Chip(
-    *("v4:2x2x1", 1050, 16, 614.0, 0.57, 512, 1, False),
+    *("v4:2x2x1", 1050, 16, 614.0, 512, 1, False),
     (2, 2, 1, 1, 1, 1, 1, 2),
   ),
-  "v5e": Chip("v5e:2x2", 1500, 16, 819.0, 1.21, 32, 4, False, _V5_SLOTS),
-  "v5p": Chip("v5p:2x2x1", 1750, 47.5, 1382.5, 1.21, 32, 4, False, _V5_SLOTS),
-  "v6e": Chip("v6e:2x2", 1750, 32, 1638.0, 1.21, 32, 4, False, _V6_SLOTS),
-  "tpu7x": Chip("tpu7x:2x2x1", 1900, 96, 3690.0, 1.21, 32, 6, True, _V6_SLOTS),
+  "v5e": Chip("v5e:2x2", 1500, 16, 819.0, 32, 4, False, _V5_SLOTS),
+  "v5p": Chip("v5p:2x2x1", 1750, 47.5, 1382.5, 32, 4, False, _V5_SLOTS),
+  "v6e": Chip("v6e:2x2", 1750, 32, 1638.0, 32, 4, False, _V6_SLOTS),
+  "tpu7x": Chip("tpu7x:2x2x1", 1900, 96, 3690.0, 32, 6, True, _V6_SLOTS),
 }
 """Chips that libtpu compiles for, by the names of `bench --chip`."""

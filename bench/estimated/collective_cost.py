@@ -1,10 +1,9 @@
 """Times of collectives on a TPU's torus, by a model of latency and bandwidth.
 
-No constant was fitted, and no time was compared with a real TPU. A message
-waits `HOP_US` for every link on its way and then flows at `LINK_GB_PER_S`. The
-links are those of the algorithm that libtpu names in the compiled program. The
-model leaves out launching and waiting for slower devices, so real collectives
-take longer.
+XLA's collectives go in steps. In each a device synchronises with its neighbour,
+which takes `STEP_US`, and sends bytes at `LINK_EFFICIENCY` of `LINK_GB_PER_S`.
+The steps are those of the algorithm that libtpu names in the compiled program.
+Both constants are fitted to published times, see `calibration`.
 """
 
 import math
@@ -27,11 +26,32 @@ chips and their ports: v3 340 TB/s by 1,024 chips and 4 ports, v4 1.1 PB/s by
 tpu7x: 1,200 GB/s a chip, both directions, by 6 ports.
 """
 
+LINK_EFFICIENCY = 0.87
+"""Share of a link's bandwidth that large messages reach.
+
+Fitted to gathers on tpu7x and shifts on v5p and v6e; others have the same.
+"""
+
+STEP_US = {
+  "v3": 2.9,
+  "v4": 4.9,
+  "v5e": 4.9,
+  "v5p": 4.9,
+  "v6e": 4.9,
+  "tpu7x": 4.9,
+}
+"""Latency of one step of XLA's collectives.
+
+Fitted to small gathers on tpu7x and small shifts on v5p and v6e, whose value v4
+and v5e have. v3's gives the shares in all-reduce of the paper's Table 1, which
+include waiting.
+"""
+
 HOP_US = 1.0
-"""Latency of one link.
+"""Latency of one link for a message that a kernel sends by itself.
 
 Austin et al. 2025, "How to Scale Your Model", part 3, has about 1 us for a hop
-of v5e; quoted from memory, and used for all generations.
+of v5e. No measurement of it was found; used for all generations.
 """
 
 
@@ -60,7 +80,12 @@ class Slice(NamedTuple):
 
   def transfer_us(self, bytes_: float) -> float:
     """Compute the time in which bytes flow over one link."""
-    return bytes_ / (LINK_GB_PER_S[self.chip] * 1e3)
+    return bytes_ / (LINK_GB_PER_S[self.chip] * LINK_EFFICIENCY * 1e3)
+
+  @property
+  def step_us(self) -> float:
+    """Latency of one step of XLA's collectives."""
+    return STEP_US[self.chip]
 
 
 def exchange_us(bytes_: float, tile: Slice) -> float:
@@ -94,8 +119,9 @@ def ring_us(bytes_: float, tile: Slice) -> float:
   """
   if tile.devices == 1:
     return 0
-  barrier = HOP_US  # between neighbours
-  return barrier + (tile.devices - 1) * (HOP_US + tile.transfer_us(bytes_))
+  barrier = tile.step_us
+  steps = tile.devices - 1
+  return barrier + steps * (tile.step_us + tile.transfer_us(bytes_))
 
 
 def all_reduce_us(bytes_: float, slice_: Slice) -> float:
@@ -116,7 +142,8 @@ def all_reduce_us(bytes_: float, slice_: Slice) -> float:
   for first in range(len(rings)):
     left, us = part, 0.0
     for ring in (*rings[first:], *rings[:first]):
-      us += one_way_us(left / 2, ring, slice_) - (ring - 1 - ring // 2) * HOP_US
+      us += one_way_us(left / 2, ring, slice_)
+      us -= (ring - 1 - ring // 2) * slice_.step_us  # from both sides
       left /= ring
     slowest = max(slowest, us)
   return 2 * slowest
@@ -153,4 +180,4 @@ def one_way_us(bytes_: float, ring: int, slice_: Slice) -> float:
     slice_: Slice whose links the ring uses.
   """
   steps = ring - 1
-  return steps * (HOP_US + slice_.transfer_us(bytes_ / ring))
+  return steps * (slice_.step_us + slice_.transfer_us(bytes_ / ring))

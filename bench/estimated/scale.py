@@ -3,7 +3,7 @@
 The step is compiled and estimated once for each chip, for the smallest slice in
 `SLICES`. The times of its collectives on larger slices come from
 `collective_cost`. So a core's own time is the same on all slices, although its
-share of the update shrinks. No constant is fitted.
+share of the update shrinks.
 """
 
 from collections.abc import Sequence

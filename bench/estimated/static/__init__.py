@@ -3,7 +3,7 @@
 libtpu compiles ahead of time and dumps the bundles of every fusion and kernel.
 A core issues one bundle a cycle, in order. So running the scalar unit alone
 counts the executed bundles exactly, and with the DMAs on one HBM channel it
-predicts the time. No prediction was ever compared with a real TPU.
+predicts the time. `bench calibrate` compares predictions with published times.
 """
 
 from ...chips import CHIPS

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ....train.errors import UsageError
-from ...chips import CHIPS
-from .compile import compiled, libtpu_version, lowered_for
+from ...chips import CHIPS, Chip
+from .compile import Compilation, compiled, libtpu_version, lowered_for
 from .program import RoutineCost, simulate_program
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ class Estimate(NamedTuple):
     microseconds: Time of the whole program.
     stall_us: Time spent waiting for DMAs.
     issue_us: Time of the bundles of all routines, and of the code around them.
-    hbm_us: Time of all bytes at the full bandwidth.
+    hbm_us: Time of all bytes at the bandwidth that programs reach.
     hbm_bytes: Bytes read and written.
     vector_slot_use: Fraction of the vector ALU's slots used while issuing.
     spills: Vector registers stored for want of registers.
@@ -65,7 +65,7 @@ def estimate_function(
     donate: Indices of the arguments that the results may overwrite.
 
   Returns:
-    The estimate. None was ever compared with hardware.
+    The estimate. `bench calibrate` compares such estimates with hardware.
 
   Raises:
     UsageError: The chip is unknown, libtpu is missing, or its dump is empty or
@@ -91,15 +91,26 @@ def estimate_lowered(lowered: "jax.stages.Lowered", chip: str) -> Estimate:
       is empty or not understood.
   """
   with compiled(lowered) as compilation:
-    try:
-      program = simulate_program(
-        compilation.folder, CHIPS[chip], compilation.hlo
-      )
-    except ValueError as error:
-      raise UsageError(
-        f"libtpu {libtpu_version()} dumped bundles that podscale does not "
-        f"understand ({error}); install libtpu 0.0.44 to 0.0.52"
-      ) from error
+    return estimate_compilation(compilation, CHIPS[chip])
+
+
+def estimate_compilation(compilation: Compilation, chip: Chip) -> Estimate:
+  """Estimate the cost of a compiled program on one core.
+
+  Args:
+    compilation: Compiled program, with libtpu's dump.
+    chip: Core, whose bandwidth and latency may be others than in `CHIPS`.
+
+  Raises:
+    UsageError: The dump is empty or not understood.
+  """
+  try:
+    program = simulate_program(compilation.folder, chip, compilation.hlo)
+  except ValueError as error:
+    raise UsageError(
+      f"libtpu {libtpu_version()} dumped bundles that podscale does not "
+      f"understand ({error}); install libtpu 0.0.44 to 0.0.52"
+    ) from error
   parts = [*program.routines, program.top_level]
   issue_us = sum(part.issue_us for part in parts)
   vector_us = sum(part.slots.get("VALU", 0.0) * part.issue_us for part in parts)

@@ -1,10 +1,11 @@
 """DMAs over one HBM channel, the flags that they raise, and scalar memory.
 
-DMAs use the channel one after the other. Each takes its bytes divided by the
-bandwidth, and then the latency. Reads and writes share the channel, and a copy
-from HBM to HBM crosses it twice. Transfers inside the chip take the latency
-alone. A wait for a flag stalls until the DMAs that raise the flag have moved
-the granules that the wait names.
+DMAs use the channel one after the other. Each occupies it for its bytes divided
+by the bandwidth that programs reach. It arrives later: one DMA by itself has
+less bandwidth, and then the latency passes. Reads and writes share the channel,
+and a copy from HBM to HBM crosses it twice. Transfers inside the chip take the
+latency alone. A wait for a flag stalls until the DMAs that raise the
+flag have moved the granules that the wait names.
 """
 
 import dataclasses
@@ -176,8 +177,9 @@ class Memory:
       self.traffic.notes[f"DMA {route} on the chip: only its latency"] += 1
       return issued + self._chip.latency
     start = max(issued, self._free_at)
-    self._free_at = start + crossings * size / self._chip.bytes_per_cycle
-    return self._free_at + self._chip.latency
+    occupied = crossings * size / self._chip.bytes_per_cycle
+    self._free_at = start + occupied
+    return start + occupied / self._chip.dma_share + self._chip.latency
 
 
 def dma_route(o: Operation, spaces: dict[str, str]) -> str:

@@ -27,7 +27,7 @@ class RoutineCost(NamedTuple):
     bundles: Executed bundles; exact unless a branch depends on data.
     stall_us: Time spent waiting for DMAs.
     issue_us: Time of the bundles alone.
-    hbm_us: Time of the bytes at the full bandwidth.
+    hbm_us: Time of the bytes at the bandwidth that programs reach.
     hbm_bytes: Bytes read and written.
     dmas: Number of DMAs.
     slots: Used fraction of each unit's slots in the cycles of the bundles.

@@ -5,7 +5,9 @@ import pytest
 from podscale.bench.chips import CHIPS
 from podscale.bench.estimated.collective_cost import (
   HOP_US,
+  LINK_EFFICIENCY,
   LINK_GB_PER_S,
+  STEP_US,
   Slice,
   all_reduce_us,
   exchange_us,
@@ -20,7 +22,7 @@ POD = Slice("v3", (16, 32, 1), 2)
 def test_sizes_of_a_slice():
   assert POD.devices == 1024
   assert POD.hops == 15 + 31
-  assert POD.transfer_us(83e3) == 1
+  assert POD.transfer_us(83e3) == pytest.approx(1 / LINK_EFFICIENCY)
 
 
 def test_one_device_costs_nothing():
@@ -33,10 +35,11 @@ def test_small_messages_cost_latency():
   tile = Slice("v3", (2, 2, 1), 2)
   # Two hops to the far corner, for the barrier's signal and for the message.
   assert exchange_us(0, tile) == 4 * HOP_US
-  assert ring_us(0, tile) == 8 * HOP_US
-  # 64 devices in x, 32 in y, from both sides, there and back.
-  assert all_reduce_us(0, POD) == 2 * (16 + 16) * HOP_US
-  assert scatter_us(0, POD) == (31 + 31) * HOP_US
+  # A step with each of the 7 others, after a barrier.
+  assert ring_us(0, tile) == pytest.approx(8 * STEP_US["v3"])
+  # 32 devices in x and in y, from both sides, there and back.
+  assert all_reduce_us(0, POD) == pytest.approx(2 * 32 * STEP_US["v3"])
+  assert scatter_us(0, POD) == pytest.approx(62 * STEP_US["v3"])
 
 
 def test_the_busiest_link_of_an_exchange():
@@ -102,3 +105,4 @@ def test_a_link_has_its_share_of_the_chips_bandwidth(chip):
 
 def test_every_chip_with_slices_has_a_link():
   assert set(SLICES) <= set(LINK_GB_PER_S) <= set(CHIPS)
+  assert set(STEP_US) == set(LINK_GB_PER_S)

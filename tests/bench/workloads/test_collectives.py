@@ -1,6 +1,7 @@
 """Collectives of a step, on 8 CPU devices and for a slice."""
 
 import json
+import statistics
 
 import jax
 import numpy as np
@@ -83,19 +84,23 @@ def test_paper_table_adds_up_the_collectives_of_a_step():
   assert row["step ms"] == pytest.approx(423.14, abs=0.01)
   # Groups of 4 cores, 2 chips: for each of 116 batch norms and 86,368 channels
   # one ring of float32 sums of two moments forward and one backward. A ring
-  # has a barrier and 3 messages, each of 1 us a link and 83 GB/s.
-  moments = 2 * (116 * (1 + 3) + 3 * 8 * 86368 / 83e3)
+  # has a barrier and 3 steps, each of 2.9 us and 0.87 of 83 GB/s.
+  step, link = 2.9, 0.87 * 83e3
+  moments = 2 * (116 * (1 + 3) * step + 3 * 8 * 86368 / link)
   assert row["moments us"] == pytest.approx(moments)
   # 121.6 MB over 16 x 32 chips with 2 cores: half in each order of the
   # dimensions, from both sides; 32 devices in each dimension.
   half = 4 * 30389784 / 2 / 2
-  one_dimension = [16 + 31 * part / 32 / 83e3 for part in (half, half / 32)]
+  one_dimension = [
+    16 * step + 31 * part / 32 / link for part in (half, half / 32)
+  ]
   assert row["gradients us"] == pytest.approx(2 * sum(one_dimension))
   share = (row["moments us"] + row["gradients us"]) / row["step ms"] / 10
   assert row["all-reduce %"] == pytest.approx(share)
-  # The published share contains waiting, the predicted one does not.
-  for row in rows.values():
-    assert row["all-reduce %"] < row["published %"]
+  # The latency of a step was fitted to these shares, which contain waiting.
+  ratios = [row["all-reduce %"] / row["published %"] for row in rows.values()]
+  assert statistics.median(ratios) == pytest.approx(1, abs=0.02)
+  assert 0.65 < min(ratios) < max(ratios) < 1.35
 
 
 @pytest.mark.slow

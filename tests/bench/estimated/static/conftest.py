@@ -53,11 +53,16 @@ def code(request, monkeypatch):
 
 @pytest.fixture
 def run(write, code):
-  """Run a hand-written program; the latency of DMAs is a microsecond."""
+  """Run a hand-written program.
 
-  def run_bundles(bundles, chip="v5e"):
+  DMAs have the nominal bandwidth and a latency of a microsecond.
+  """
+
+  def run_bundles(bundles, chip="v5e", dma_share=1.0):
     path = write(bundles)
-    chip = CHIPS[chip]._replace(latency_us=1.0)
+    chip = CHIPS[chip]._replace(
+      hbm_efficiency=1.0, dma_share=dma_share, latency_us=1.0
+    )
     code = routine.Routine(path, chip, utilisation_files(path.parent))
     return Machine(chip, [code]).run(code)
 

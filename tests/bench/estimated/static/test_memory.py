@@ -45,6 +45,18 @@ def test_channel_is_shared_and_latencies_overlap(run):
   assert record.cycles == pytest.approx(3 + 2 * TRANSFER + LATENCY)
 
 
+def test_a_dma_arrives_later_by_itself_but_frees_the_channel(run):
+  # At half the bandwidth a DMA takes twice as long, and the second one, which
+  # starts when the channel is free, overlaps with it.
+  program = [*ENDS, dma(), dma("vmem_to_hbm"), WAIT, TAKE, WAIT]
+  assert run([*ENDS, dma(), WAIT], dma_share=0.5).cycles == pytest.approx(
+    3 + 2 * TRANSFER + LATENCY
+  )
+  assert run(program, dma_share=0.5).cycles == pytest.approx(
+    3 + 3 * TRANSFER + LATENCY
+  )
+
+
 def test_copy_in_hbm_crosses_the_channel_twice(run):
   record = run([*ENDS, dma("hbm_to_hbm"), WAIT])
   assert record.traffic.hbm_bytes == 2 * 8192 * 32
