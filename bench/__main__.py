@@ -30,7 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv: Arguments; None takes the process's.
 
   Returns:
-    Exit code: 0, 1 for a loss against `--compare`, 2 for a usage error.
+    Exit code: 0; 1 for a loss against `--compare`, or for `calibrate` with an
+    estimate outside its band; 2 for a usage error.
   """
   parser = _parser()
   args = parser.parse_args(argv)
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"podscale-bench: {error}", file=sys.stderr)
     return 2
   _print(tables, as_json=args.json)
-  return 0 if before is None else _compare(before, tables)
+  return tables.exit_code if before is None else _compare(before, tables)
 
 
 def _saved(paths: list[Path]) -> Tables:
@@ -170,6 +171,22 @@ def _parser() -> argparse.ArgumentParser:
     default="best",
     help="implementation of the step, see step --help (default: best)",
   )
+  calibrate = _command(
+    names,
+    "calibrate",
+    commands.run_calibrate,
+    "published hardware times beside estimates of the same programs; exit 1 if "
+    "an estimate that fitted no constant is outside its band; the first run "
+    "compiles for many minutes, later ones read what it kept",
+    models=None,
+  )
+  calibrate.add_argument(
+    "--chip",
+    nargs="+",
+    choices=CHIPS,
+    default=[*CHIPS],
+    help="chips of the programs (default: all)",
+  )
   memory = _command(
     names,
     "memory",
@@ -241,12 +258,13 @@ def _command(names, name, run, text, *, models=MODELS):
   """Add a benchmark's parser, with the flags that all benchmarks have."""
   command = names.add_parser(name, help=text, description=text)
   command.set_defaults(run=run)
-  command.add_argument(
-    "--model",
-    default="b0",
-    choices=models,
-    help="member of the family (default: b0)",
-  )
+  if models:
+    command.add_argument(
+      "--model",
+      default="b0",
+      choices=models,
+      help="member of the family (default: b0)",
+    )
   command.add_argument(
     "--json", action="store_true", help="print JSON instead of tables"
   )

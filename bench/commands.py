@@ -1,6 +1,7 @@
 """Commands of the benchmarks: from arguments to tables."""
 
 import argparse
+import sys
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,10 +22,12 @@ class Tables(NamedTuple):
   Attributes:
     main: Rows by the title of their table; printed, and written as JSON.
     details: Further tables, printed only.
+    exit_code: Exit code of the command.
   """
 
   main: Mapping[str, Rows]
   details: Mapping[str, Rows] = MappingProxyType({})
+  exit_code: int = 0
 
 
 MODELS = [f"b{i}" for i in range(8)]
@@ -187,6 +190,32 @@ def run_scale(args: argparse.Namespace) -> Tables:
   )
   title = f"{args.model}, {args.batch_size} images a core: ESTIMATES"
   return Tables({title: rows})
+
+
+def run_calibrate(args: argparse.Namespace) -> Tables:
+  """Compare estimates with published hardware times."""
+  from .estimated.calibration.compare import (
+    compare_pairs,
+    errors_by_chip,
+    exit_code,
+  )
+  from .estimated.calibration.pairs import all_pairs
+  from .estimated.static.kept import cache_folder
+
+  pairs = all_pairs()
+  known = {pair.chip for pair in pairs}
+  for chip in args.chip:
+    if chip not in known:
+      print(f"no time of {chip} is published that we know", file=sys.stderr)
+  pairs = [pair for pair in pairs if pair.chip in args.chip]
+  if not pairs:
+    raise UsageError(f"expected one of the chips {', '.join(sorted(known))}")
+  rows = compare_pairs(pairs, cache_folder())
+  return Tables(
+    {"published hardware times, and ESTIMATES of the same programs": rows},
+    {"errors of estimates that fitted no constant": errors_by_chip(rows)},
+    exit_code(rows),
+  )
 
 
 def run_memory(args: argparse.Namespace) -> Tables:

@@ -131,7 +131,11 @@ def compiled_step(
     UsageError: The step does not fit in HBM, or libtpu is missing.
   """
   lowered = _lowered(config, devices, implementation)
-  estimate = estimate_lowered(lowered, chip)
+  return read_step(estimate_lowered(lowered, chip))
+
+
+def read_step(estimate: Estimate) -> Step:
+  """Find the instructions and collectives of an estimated program."""
   instructions = read_instructions(estimate.hlo)
   movements = [
     Movement(x.collective, x.bytes, x.group_size)

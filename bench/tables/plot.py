@@ -266,6 +266,32 @@ def _memory(figure: Figure, rows: Rows) -> None:
   figure.suptitle("Activations kept for the backward pass (bfloat16)")
 
 
+def _calibrate(figure: Figure, rows: Rows) -> None:
+  """Draw estimates against published times; fitted pairs are hollow."""
+  figure.set_size_inches(7, 6)
+  axes = figure.subplots()
+  rows = [row for row in rows if row["ratio"]]
+  for i, chip in enumerate(dict.fromkeys(row["chip"] for row in rows)):
+    colour = _COLOURS[i % len(_COLOURS)]
+    own = [row for row in rows if row["chip"] == chip]
+    axes.scatter(
+      [row["published_us"] for row in own],
+      [row["estimate_us"] for row in own],
+      facecolors=["none" if row["fits"] else colour for row in own],
+      edgecolors=colour,
+      label=chip,
+    )
+  times = [row["published_us"] for row in rows]
+  ends = [min(times) / 2, max(times) * 2]
+  axes.plot(ends, ends, color="black", linewidth=1)
+  axes.set_xscale("log")
+  axes.set_yscale("log")
+  axes.set_xlabel("published, us")
+  axes.set_ylabel("estimate, us")
+  axes.legend(title="hollow: fitted")
+  figure.suptitle("Published hardware times and ESTIMATES")
+
+
 def _input(figure: Figure, rows: Rows) -> None:
   """Draw the rate of each stage of the input pipeline."""
   names = [f"{row['stage']}, {row['threads']} threads" for row in rows]
@@ -324,5 +350,6 @@ _DRAWINGS: dict[str, Callable[[Figure, Rows], None]] = {
   "step": _step,
   "scale": _scale,
   "memory": _memory,
+  "calibrate": _calibrate,
   "input": _input,
 }

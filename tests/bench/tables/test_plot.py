@@ -188,3 +188,20 @@ def test_the_command_draws(tmp_path, capsys):
   path = tmp_path / "lars.png"
   assert main(["lars", "--runs", "1", "--plot", str(path)]) == 0
   assert path.stat().st_size > 1000
+
+
+def test_estimates_are_drawn_against_published_times():
+  rows = [
+    {"chip": chip, "published_us": a, "estimate_us": b, "ratio": r, "fits": f}
+    for chip, a, b, r, f in (
+      ("v5e", 10.0, 11.0, 1.1, ""),
+      ("v5e", 20.0, 20.0, 1.0, "STEP_US"),
+      ("v6e", 5.0, None, None, ""),  # could not be estimated
+    )
+  ]
+  (axes,) = draw("calibrate", rows).axes
+  (points,) = axes.collections
+  assert points.get_offsets().tolist() == [[10, 11], [20, 20]]
+  # The fitted one is hollow.
+  assert [colour[3] for colour in points.get_facecolors()] == [1, 0]
+  assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")

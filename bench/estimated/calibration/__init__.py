@@ -1,0 +1,1 @@
+"""Estimates beside published hardware times of the same programs."""
