@@ -1,7 +1,7 @@
 """Published hardware times, each with a program that we can compile.
 
-What was found of depthwise and grouped convolutions, of element-wise passes and
-of reductions had no shapes or no time on the device, so there is none.
+No depthwise or grouped convolution, element-wise pass or reduction was found
+with its shapes and its time on the device.
 """
 
 from collections.abc import Callable, Iterator
