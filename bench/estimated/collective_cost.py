@@ -96,7 +96,7 @@ def exchange_us(bytes_: float, tile: Slice) -> float:
   a row to all devices beyond.
 
   >>> round(exchange_us(8192, Slice("v3", (2, 2, 1), 2)), 1)
-  4.8
+  4.9
   """
   if tile.devices == 1:
     return 0
@@ -115,7 +115,7 @@ def ring_us(bytes_: float, tile: Slice) -> float:
   XLA does this in small groups: `SinglePhaseRingSumEmitter`.
 
   >>> round(ring_us(8192, Slice("v3", (2, 2, 1), 2)), 1)
-  8.7
+  24.0
   """
   if tile.devices == 1:
     return 0
@@ -132,7 +132,7 @@ def all_reduce_us(bytes_: float, slice_: Slice) -> float:
   order, with a reduce-scatter from both sides in each, and an all-gather back.
 
   >>> round(all_reduce_us(121.6e6, Slice("v3", (16, 32, 1), 2)))
-  796
+  1027
   """
   rings = _rings(slice_)
   if not rings:
@@ -156,7 +156,7 @@ def scatter_us(bytes_: float, slice_: Slice) -> float:
   `StrategyRing` with one colour.
 
   >>> round(scatter_us(121.6e6, Slice("v3", (16, 32, 1), 2)))
-  1526
+  1862
   """
   us, left = 0.0, bytes_
   for ring in sorted(_rings(slice_), reverse=True):

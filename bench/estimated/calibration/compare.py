@@ -46,7 +46,7 @@ def errors_by_chip(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
   """Summarise the errors of rows that fitted no constant, by chip.
 
   >>> row = {"chip": "v5e", "fits": ""}
-  >>> (error,) = errors_by_chip([row | {"ratio": r} for r in (0.9, 1.0, 1.02)])
+  >>> error, _ = errors_by_chip([row | {"ratio": r} for r in (0.9, 1.0, 1.02)])
   >>> error["pairs"], round(error["median"], 2), round(error["largest"], 2)
   (3, 0.02, 0.1)
   """
