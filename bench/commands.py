@@ -211,9 +211,10 @@ def run_calibrate(args: argparse.Namespace) -> Tables:
   if not pairs:
     raise UsageError(f"expected one of the chips {', '.join(sorted(known))}")
   rows = compare_pairs(pairs, cache_folder())
+  errors = errors_by_chip(rows)
   return Tables(
     {"published hardware times, and ESTIMATES of the same programs": rows},
-    {"errors of estimates that fitted no constant": errors_by_chip(rows)},
+    {"errors of estimates that fitted no constant": errors} if errors else {},
     exit_code(rows),
   )
 

@@ -67,7 +67,7 @@ def lower_plain_step(
       assembly.create_model(nnx.Rngs(0)), config, assembly.schedule
     )
   )
-  return step.lower(_placed(shapes, mesh, P()), *_batch(config, assembly))
+  return step.lower(placed(shapes, mesh, P()), *_batch(config, assembly))
 
 
 def _assemble(
@@ -90,10 +90,10 @@ def _batch(config: Config, assembly: Assembly) -> Any:
   size, side = config.batch_size, assembly.spec.resolution
   images = jax.ShapeDtypeStruct((size, side, side, 3), jnp.uint8)
   labels = jax.ShapeDtypeStruct((size,), jnp.int32)
-  return _placed((images, labels), assembly.sharding.mesh, P(ALL_DEVICES))
+  return placed((images, labels), assembly.sharding.mesh, P(ALL_DEVICES))
 
 
-def _placed(tree: Any, mesh: Mesh, spec: P) -> Any:
+def placed(tree: Any, mesh: Mesh, spec: P) -> Any:
   """Give the shapes of a tree a sharding."""
   sharding = NamedSharding(mesh, spec)
   return jax.tree.map(

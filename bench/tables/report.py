@@ -39,7 +39,8 @@ def print_table(title: str, rows: list[dict[str, Any]]) -> None:
     console.print(f"ratio of images per second: {rates[1] / rates[0]:.2f}")
   for column in columns:
     if column.endswith("ratio"):
-      mean = statistics.geometric_mean(row[column] for row in rows)
+      ratios = [row[column] for row in rows if row[column] is not None]
+      mean = statistics.geometric_mean(ratios)
       console.print(f"{column}, geometric mean: {mean:.3f}")
 
 

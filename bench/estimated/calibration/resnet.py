@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+
+from ..pod_step import placed
 
 _STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # width, blocks
 _EXPANSION = 4
@@ -49,19 +50,19 @@ def lower_step(
   sharded = jax.shard_map(
     step, mesh=mesh, in_specs=(P(), P(), P(_AXIS), P(_AXIS)), out_specs=P()
   )
-  weights = jax.eval_shape(partial(init_weights, space_to_depth))
+  weights = jax.eval_shape(partial(_init_weights, space_to_depth))
   state = jax.eval_shape(optimizer.init, weights)
   count = batch * len(devices)
   pixels = (_SIDE // 2, _SIDE // 2, 12) if space_to_depth else (_SIDE, _SIDE, 3)
   images = jax.ShapeDtypeStruct((count, *pixels), jnp.bfloat16)
   labels = jax.ShapeDtypeStruct((count,), jnp.int32)
   return jax.jit(sharded, donate_argnums=(0, 1)).lower(
-    *_placed((weights, state), mesh, P()),
-    *_placed((images, labels), mesh, P(_AXIS)),
+    *placed((weights, state), mesh, P()),
+    *placed((images, labels), mesh, P(_AXIS)),
   )
 
 
-def init_weights(space_to_depth: bool) -> Weights:
+def _init_weights(space_to_depth: bool) -> Weights:
   """Return weights of zeros; only their shapes matter here."""
   stem = (4, 12, 64) if space_to_depth else (7, 3, 64)
   weights = {"stem": _conv_weights(*stem)}
@@ -83,7 +84,7 @@ def init_weights(space_to_depth: bool) -> Weights:
   return weights
 
 
-def logits(weights: Weights, images: jax.Array) -> jax.Array:
+def _logits(weights: Weights, images: jax.Array) -> jax.Array:
   """Compute float32 logits, `[n, 1000]`, of images `[n, h, w, c]`."""
   stride = 2 if images.shape[-1] == 3 else 1
   x = jax.nn.relu(_conv_norm(images, weights["stem"], stride))
@@ -104,7 +105,7 @@ def logits(weights: Weights, images: jax.Array) -> jax.Array:
 def _loss(weights: Weights, images: jax.Array, labels: jax.Array) -> jax.Array:
   """Compute cross entropy and the L2 penalty of the kernels."""
   entropy = optax.softmax_cross_entropy_with_integer_labels(
-    logits(weights, images), labels
+    _logits(weights, images), labels
   ).mean()
   kernels = [x for x in jax.tree.leaves(weights) if x.ndim > 1]
   return entropy + _L2 / 2 * sum(jnp.sum(x * x) for x in kernels)
@@ -143,11 +144,3 @@ def _conv_norm(x, weights, stride=1):
   scale = weights["scale"] * lax.rsqrt(variance + 1e-5)
   y = (values - mean) * scale + weights["offset"]
   return y.astype(x.dtype)
-
-
-def _placed(tree: Any, mesh: Mesh, spec: P) -> Any:
-  """Give the shapes of a tree a sharding."""
-  sharding = NamedSharding(mesh, spec)
-  return jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
-  )

@@ -4,8 +4,8 @@ DMAs use the channel one after the other. Each occupies it for its bytes divided
 by the bandwidth that programs reach. It arrives later: one DMA by itself has
 less bandwidth, and then the latency passes. Reads and writes share the channel,
 and a copy from HBM to HBM crosses it twice. Transfers inside the chip take the
-latency alone. A wait for a flag stalls until the DMAs that raise the
-flag have moved the granules that the wait names.
+latency alone. A wait for a flag stalls until the DMAs that raise the flag have
+moved the granules that the wait names.
 """
 
 import dataclasses

@@ -15,6 +15,7 @@ from podscale.bench.estimated.calibration.compare import (
 from podscale.bench.estimated.calibration.pairs import all_pairs
 from podscale.bench.estimated.calibration.programs import lower_matmul
 from podscale.bench.estimated.static import kept
+from podscale.train.errors import UsageError
 
 
 def test_a_chip_without_a_published_time(capsys):
@@ -71,8 +72,9 @@ class TestSmallPrograms:
     first, second = compare_pairs([broken, pairs[1]], tmp_path)
     assert (first["band"], first["ratio"]) == ("no such thing", None)
     assert second["band"] == "inside"
-    assert exit_code([first]) == 2
     assert exit_code([first, second]) == 0
+    with pytest.raises(UsageError, match="no program can be estimated"):
+      compare_pairs([broken], tmp_path)
 
   def test_the_command(self, pairs, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -80,8 +82,12 @@ class TestSmallPrograms:
       "podscale.bench.estimated.calibration.pairs.all_pairs", lambda: pairs
     )
     picture = tmp_path / "pairs.png"
-    words = ["calibrate", "--chip", "tpu7x", "--json", "--plot", str(picture)]
-    assert main(words) == 0
+    words = ["calibrate", "--chip", "tpu7x"]
+    assert main([*words, "--json", "--plot", str(picture)]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["program"] for row in rows] == [x.program for x in pairs]
     assert picture.stat().st_size > 1000
+    # A table as well, also where a program could not be estimated.
+    pairs.append(pairs[0]._replace(program="broken", lower=None))
+    assert main(words) == 0
+    assert "broken" in capsys.readouterr().out
