@@ -49,9 +49,9 @@ def _is_not_from_orbax(record: logging.LogRecord) -> bool:
     return False
   traceback = record.exc_info[2] if record.exc_info else None
   text = record.getMessage()
-  return not (
-    "/orbax/" in text or "TensorStore" in text or _in_orbax(traceback)
-  )
+  # TensorStore raises in C++, so its errors have no traceback.
+  from_tensorstore = "tensorstore" in text.lower()
+  return not ("/orbax/" in text or from_tensorstore or _in_orbax(traceback))
 
 
 def _in_orbax(traceback: TracebackType | None) -> bool:
