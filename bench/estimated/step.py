@@ -23,7 +23,9 @@ from .collective_cost import Slice, all_reduce_us, one_way_us, ring_us
 from .implementations import StepImplementation
 from .pod_step import lower_plain_step, lower_step
 from .routine_rows import TOP, longest_first, routine_row
-from .static import Estimate, compiler, estimate_lowered
+from .static import Estimate, compiler
+from .static.estimate import estimate_compilation
+from .static.kept import cache_folder, kept_compilation
 
 _REQUESTED: dict[StepImplementation, Requested] = {
   "best": None,
@@ -121,6 +123,9 @@ def compiled_step(
 ) -> Step:
   """Compile a training step and estimate its cost on a core.
 
+  The compiled program is kept in the user's cache folder, so that the same step
+  is not compiled again.
+
   Args:
     config: Settings of the run; `batch_size` counts the images of all devices.
     chip: Chip of the devices, one of `CHIPS`.
@@ -131,7 +136,8 @@ def compiled_step(
     UsageError: The step does not fit in HBM, or libtpu is missing.
   """
   lowered = _lowered(config, devices, implementation)
-  return read_step(estimate_lowered(lowered, chip))
+  with kept_compilation(lowered, cache_folder(), chip) as compilation:
+    return read_step(estimate_compilation(compilation, CHIPS[chip]))
 
 
 def read_step(estimate: Estimate) -> Step:
