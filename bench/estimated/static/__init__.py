@@ -2,7 +2,7 @@
 
 libtpu compiles ahead of time and dumps the bundles of every fusion and kernel.
 A core issues one bundle a cycle, in order. So running the scalar unit alone
-counts the executed bundles exactly, and with the DMAs on one HBM channel it
+counts the executed bundles exactly, and with the DMAs that share HBM it
 predicts the time. `bench calibrate` compares predictions with published times.
 """
 

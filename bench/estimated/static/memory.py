@@ -1,21 +1,21 @@
-"""DMAs over one HBM channel, the flags that they raise, and scalar memory.
+"""DMAs to and from HBM, the flags that they raise, and scalar memory.
 
-DMAs use the channel one after the other. Each occupies it for its bytes divided
-by the bandwidth that programs reach. It arrives later: one DMA by itself has
-less bandwidth, and then the latency passes. Reads and writes share the channel,
-and a copy from HBM to HBM crosses it twice. Transfers inside the chip take the
-latency alone. A wait for a flag stalls until the DMAs that raise the flag have
-moved the granules that the wait names.
+The DMAs that run share the channel, see `Channel`; each arrives a latency after
+its last byte. Reads and writes share it, and a copy from HBM to HBM crosses it
+twice. Transfers inside the chip take the latency alone. A wait for a flag
+stalls until the DMAs that raise the flag have moved the granules that the wait
+names.
 """
 
 import dataclasses
 import re
 from collections import Counter, defaultdict
-from typing import Any
+from typing import Any, NamedTuple
 
 from ...chips import Chip
 from .addresses import is_private, page
 from .bundles import Operation
+from .channel import Channel, Transfer
 from .operations import signed
 from .unknown import UNKNOWN
 
@@ -45,6 +45,14 @@ class Traffic:
     return sum(n * route.count("hbm") for route, n in self.bytes.items())
 
 
+class _Pending(NamedTuple):
+  """DMA that no wait has taken; without granules its size is unknown."""
+
+  route: str
+  granules: int | None = None
+  transfer: Transfer | None = None
+
+
 class Memory:
   """State of the scalar memory, flags and HBM channel of one core.
 
@@ -62,11 +70,9 @@ class Memory:
     """
     self._chip = chip
     self._pages = pages
-    self._free_at = 0.0
+    self._channel = Channel(chip.bytes_per_cycle, chip.dma_share)
     self._flags: Counter[int] = Counter()
-    # Per flag: (arrival, or start if the size is unknown; granules; route).
-    self._pending: dict[int, list[tuple[float, int | None, str]]]
-    self._pending = defaultdict(list)
+    self._pending: dict[int, list[_Pending]] = defaultdict(list)
     self.words: dict[Any, Any] = {}
     self.traffic = Traffic()
 
@@ -91,15 +97,15 @@ class Memory:
       notes[f"{o.name} {o.note} on unknown flag or value"] += 1
       return now
     needed, until = signed(needed), now
-    queue = sorted(self._pending[flag], key=lambda dma: dma[0])
+    queue = self._pending[flag]
     while self._flags[flag] < needed and queue:
-      at, granules, route = queue.pop(0)
-      if granules is None:
+      dma = queue.pop(0)
+      granules, transfer = dma.granules, dma.transfer
+      if granules is None or transfer is None:
         granules = needed - self._flags[flag]
-        at = self._transfer(at, granules, route)
+        transfer = self._transfer(now, granules, dma.route)
       self._flags[flag] += granules
-      until = max(until, at)
-    self._pending[flag] = queue
+      until = max(until, self._channel.end(transfer) + self._chip.latency)
     if self._flags[flag] < needed:
       notes[f"{o.name} {o.note} never satisfied here, taken as free"] += 1
       self._flags[flag] = needed
@@ -153,33 +159,30 @@ class Memory:
 
   def hold_back(self, until: float) -> None:
     """Free the channel at cycle `until` at the latest."""
-    self._free_at = min(self._free_at, until)
+    self._channel.end_all(until)
 
   def _begin(self, now: float, route: str, size: Any, flag: Any) -> None:
     if size is UNKNOWN:
       self.traffic.notes[f"DMA {route} of unknown size: from its wait"] += 1
-      self._pending[flag].append((now, None, route))
+      self._pending[flag].append(_Pending(route))
     elif size:
-      arrival = self._transfer(now, size, route)
-      self._pending[flag].append((arrival, size, route))
+      transfer = self._transfer(now, size, route)
+      self._pending[flag].append(_Pending(route, size, transfer))
 
   def _not_modelled(self, o: Operation, route: str) -> None:
     note = f"{o.name} {route} not modelled (remote, host or unknown target)"
     self.traffic.notes[note] += 1
 
-  def _transfer(self, issued: float, granules: int, route: str) -> float:
-    """Move granules; return the cycle in which the last byte arrives."""
+  def _transfer(self, now: float, granules: int, route: str) -> Transfer:
+    """Start to move granules."""
     size = granules * self._chip.granule
     crossings = route.split("->").count("hbm")
     self.traffic.dmas += 1
     self.traffic.bytes[route] += size
     if not crossings:
       self.traffic.notes[f"DMA {route} on the chip: only its latency"] += 1
-      return issued + self._chip.latency
-    start = max(issued, self._free_at)
-    occupied = crossings * size / self._chip.bytes_per_cycle
-    self._free_at = start + occupied
-    return start + occupied / self._chip.dma_share + self._chip.latency
+      return Transfer(0.0, now)
+    return self._channel.start(now, crossings * size)
 
 
 def dma_route(o: Operation, spaces: dict[str, str]) -> str:

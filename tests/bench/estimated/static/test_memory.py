@@ -40,21 +40,30 @@ def test_channel_is_shared_and_latencies_overlap(run):
     "hbm->vmem": 8192 * 32,
     "vmem->hbm": 8192 * 32,
   }
-  # The first DMA starts at the end of its bundle, the third; the second is
-  # behind it, and the last wait ends when it arrives.
-  assert record.cycles == pytest.approx(3 + 2 * TRANSFER + LATENCY)
+  # The first DMA starts at the end of its bundle, the third, and the second one
+  # a cycle later. From then on each has half the bandwidth, so that the first
+  # arrives after 2 + 2 * TRANSFER + LATENCY cycles. Two bundles follow.
+  assert record.cycles == pytest.approx(4 + 2 * TRANSFER + LATENCY)
 
 
-def test_a_dma_arrives_later_by_itself_but_frees_the_channel(run):
-  # At half the bandwidth a DMA takes twice as long, and the second one, which
-  # starts when the channel is free, overlaps with it.
+def test_one_dma_leaves_bandwidth_to_another(run):
+  # At half the bandwidth a DMA takes twice as long, and a second one as long.
   program = [*ENDS, dma(), dma("vmem_to_hbm"), WAIT, TAKE, WAIT]
   assert run([*ENDS, dma(), WAIT], dma_share=0.5).cycles == pytest.approx(
     3 + 2 * TRANSFER + LATENCY
   )
   assert run(program, dma_share=0.5).cycles == pytest.approx(
-    3 + 3 * TRANSFER + LATENCY
+    5 + 2 * TRANSFER + LATENCY
   )
+
+
+def test_a_short_dma_overtakes_a_long_one(run):
+  other = dma("vmem_to_hbm", size="32").replace(
+    "[#allocation2]", "[#allocation4]"
+  )
+  wait = "{ %7 = dma.done.wait [#allocation4], 32 /* w */ }"
+  record = run([*ENDS, dma(), other, wait])
+  assert record.cycles == pytest.approx(4 + 2 * TRANSFER / 256 + LATENCY)
 
 
 def test_copy_in_hbm_crosses_the_channel_twice(run):
@@ -79,7 +88,8 @@ def test_dma_whose_guard_fails_does_not_start(run):
 def test_size_that_is_data_is_taken_from_the_wait(run):
   record = run(["{ %s3_s3 = spop %9 }", *ENDS, dma(size="%s3_s3"), WAIT])
   assert record.traffic.hbm_bytes == 8192 * 32
-  assert record.cycles == pytest.approx(4 + TRANSFER + LATENCY)
+  # It starts with its wait, the fifth bundle.
+  assert record.cycles == pytest.approx(5 + TRANSFER + LATENCY)
   assert any("unknown size" in note for note in record.traffic.notes)
 
 
