@@ -199,6 +199,7 @@ def run_calibrate(args: argparse.Namespace) -> Tables:
     errors_by_chip,
     exit_code,
   )
+  from .estimated.calibration.fit import fit_rows
   from .estimated.calibration.pairs import all_pairs
   from .estimated.static.kept import cache_folder
 
@@ -210,11 +211,16 @@ def run_calibrate(args: argparse.Namespace) -> Tables:
   pairs = [pair for pair in pairs if pair.chip in args.chip]
   if not pairs:
     raise UsageError(f"expected one of the chips {', '.join(sorted(known))}")
-  rows = compare_pairs(pairs, cache_folder())
-  errors = errors_by_chip(rows)
+  folder = cache_folder()
+  rows = compare_pairs(pairs, folder)
+  judged = [x for x, row in zip(pairs, rows, strict=True) if row["ratio"]]
+  details = {
+    "what the pairs that fitted a constant ask for": fit_rows(judged, folder),
+    "errors of estimates that fitted no constant": errors_by_chip(rows),
+  }
   return Tables(
     {"published hardware times, and ESTIMATES of the same programs": rows},
-    {"errors of estimates that fitted no constant": errors} if errors else {},
+    {title: table for title, table in details.items() if table},
     exit_code(rows),
   )
 

@@ -1,51 +1,15 @@
 """Times of collectives on a TPU's torus, by a model of latency and bandwidth.
 
 XLA's collectives go in steps. In each a device synchronises with its neighbour,
-which takes `STEP_US`, and sends bytes at `LINK_EFFICIENCY` of `LINK_GB_PER_S`.
+which takes `Chip.step_us`, and sends bytes at the bandwidth that links reach.
 The steps are those of the algorithm that libtpu names in the compiled program.
-Both constants are fitted to published times, see `calibration`.
 """
 
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-LINK_GB_PER_S = {
-  "v3": 83.0,
-  "v4": 45.0,
-  "v5e": 50.0,
-  "v5p": 100.0,
-  "v6e": 100.0,
-  "tpu7x": 100.0,
-}
-"""Bandwidth of one link in one direction, in 1e9 bytes a second.
-
-From cloud.google.com/tpu/docs, the all-reduce bandwidth of a pod divided by its
-chips and their ports: v3 340 TB/s by 1,024 chips and 4 ports, v4 1.1 PB/s by
-4,096 and 6, v5e 51.2 TB/s by 256 and 4, v6e 102.4 TB/s by 256 and 4. v5p and
-tpu7x: 1,200 GB/s a chip, both directions, by 6 ports.
-"""
-
-LINK_EFFICIENCY = 0.87
-"""Share of a link's bandwidth that large messages reach.
-
-Fitted to gathers on tpu7x and shifts on v5p and v6e; others have the same.
-"""
-
-STEP_US = {
-  "v3": 2.9,
-  "v4": 4.9,
-  "v5e": 4.9,
-  "v5p": 4.9,
-  "v6e": 4.9,
-  "tpu7x": 4.9,
-}
-"""Latency of one step of XLA's collectives.
-
-Fitted to small gathers on tpu7x and small shifts on v5p and v6e, whose value v4
-and v5e have. v3's gives the shares in all-reduce of the paper's Table 1, which
-include waiting.
-"""
+from ..chips import Chip
 
 HOP_US = 1.0
 """Latency of one link for a message that a kernel sends by itself.
@@ -59,12 +23,12 @@ class Slice(NamedTuple):
   """A box of chips: a whole slice, or the tile of a group.
 
   Attributes:
-    chip: One of `LINK_GB_PER_S`.
+    chip: Chip at each place of the box.
     sides: Chips along each dimension.
     cores: Devices on a chip.
   """
 
-  chip: str
+  chip: Chip
   sides: tuple[int, ...]
   cores: int
 
@@ -80,12 +44,8 @@ class Slice(NamedTuple):
 
   def transfer_us(self, bytes_: float) -> float:
     """Compute the time in which bytes flow over one link."""
-    return bytes_ / (LINK_GB_PER_S[self.chip] * LINK_EFFICIENCY * 1e3)
-
-  @property
-  def step_us(self) -> float:
-    """Latency of one step of XLA's collectives."""
-    return STEP_US[self.chip]
+    chip = self.chip
+    return bytes_ / (chip.link_gb_per_s * chip.link_efficiency * 1e3)
 
 
 def exchange_us(bytes_: float, tile: Slice) -> float:
@@ -95,7 +55,8 @@ def exchange_us(bytes_: float, tile: Slice) -> float:
   busiest link is in the middle of a dimension: it carries the messages of half
   a row to all devices beyond.
 
-  >>> round(exchange_us(8192, Slice("v3", (2, 2, 1), 2)), 1)
+  >>> from podscale.bench.chips import CHIPS
+  >>> round(exchange_us(8192, Slice(CHIPS["v3"], (2, 2, 1), 2)), 1)
   4.9
   """
   if tile.devices == 1:
@@ -114,14 +75,15 @@ def ring_us(bytes_: float, tile: Slice) -> float:
 
   XLA does this in small groups: `SinglePhaseRingSumEmitter`.
 
-  >>> round(ring_us(8192, Slice("v3", (2, 2, 1), 2)), 1)
+  >>> from podscale.bench.chips import CHIPS
+  >>> round(ring_us(8192, Slice(CHIPS["v3"], (2, 2, 1), 2)), 1)
   24.0
   """
   if tile.devices == 1:
     return 0
-  barrier = tile.step_us
+  barrier = tile.chip.step_us
   steps = tile.devices - 1
-  return barrier + steps * (tile.step_us + tile.transfer_us(bytes_))
+  return barrier + steps * (tile.chip.step_us + tile.transfer_us(bytes_))
 
 
 def all_reduce_us(bytes_: float, slice_: Slice) -> float:
@@ -131,7 +93,8 @@ def all_reduce_us(bytes_: float, slice_: Slice) -> float:
   parts as the slice has dimensions. Each part takes the dimensions in another
   order, with a reduce-scatter from both sides in each, and an all-gather back.
 
-  >>> round(all_reduce_us(121.6e6, Slice("v3", (16, 32, 1), 2)))
+  >>> from podscale.bench.chips import CHIPS
+  >>> round(all_reduce_us(121.6e6, Slice(CHIPS["v3"], (16, 32, 1), 2)))
   1027
   """
   rings = _rings(slice_)
@@ -143,7 +106,7 @@ def all_reduce_us(bytes_: float, slice_: Slice) -> float:
     left, us = part, 0.0
     for ring in (*rings[first:], *rings[:first]):
       us += one_way_us(left / 2, ring, slice_)
-      us -= (ring - 1 - ring // 2) * slice_.step_us  # from both sides
+      us -= (ring - 1 - ring // 2) * slice_.chip.step_us  # from both sides
       left /= ring
     slowest = max(slowest, us)
   return 2 * slowest
@@ -155,7 +118,8 @@ def scatter_us(bytes_: float, slice_: Slice) -> float:
   XLA runs each of the reduce-scatters on one ring in one direction:
   `StrategyRing` with one colour.
 
-  >>> round(scatter_us(121.6e6, Slice("v3", (16, 32, 1), 2)))
+  >>> from podscale.bench.chips import CHIPS
+  >>> round(scatter_us(121.6e6, Slice(CHIPS["v3"], (16, 32, 1), 2)))
   1862
   """
   us, left = 0.0, bytes_
@@ -180,4 +144,4 @@ def one_way_us(bytes_: float, ring: int, slice_: Slice) -> float:
     slice_: Slice whose links the ring uses.
   """
   steps = ring - 1
-  return steps * (slice_.step_us + slice_.transfer_us(bytes_ / ring))
+  return steps * (slice_.chip.step_us + slice_.transfer_us(bytes_ / ring))

@@ -13,6 +13,7 @@ import numpy as np
 from ...collectives import group_mesh
 from ...collectives.tiles import tile_shape
 from ...collectives.torus import hops, slice_sides
+from ..chips import CHIPS
 from ..tables.paper_table import PAPER_TABLE, SLICES
 from ..workloads.collectives import model_sizes, step_parts
 from .collective_cost import Slice, all_reduce_us, exchange_us, ring_us
@@ -58,7 +59,7 @@ def hop_rows(chip: str, devices: list[jax.Device]) -> list[dict[str, Any]]:
   for size in _powers_of_two(len(devices)):
     tile = tile_shape(sides, cores, size)
     assert tile is not None
-    box = Slice(chip, tile, min(size, cores))
+    box = Slice(CHIPS[chip], tile, min(size, cores))
     row: dict[str, Any] = {"group": size, "tile": "x".join(map(str, tile))}
     for order in ("contiguous", "auto"):
       groups = group_mesh(devices, size, tile=order).devices
@@ -86,11 +87,11 @@ def paper_table_rows() -> list[dict[str, Any]]:
 
 def _paper_table_row(model, cores, images_per_ms, published):
   sizes, batch = model_sizes(model), _PER_CORE * cores
-  slice_ = Slice("v3", SLICES["v3"][cores], 2)
+  slice_ = Slice(CHIPS["v3"], SLICES["v3"][cores], 2)
   group = _GROUP // _PER_CORE
   sides = tile_shape(slice_.sides, 2, group)
   assert sides is not None
-  tile = Slice("v3", sides, 2)
+  tile = Slice(CHIPS["v3"], sides, 2)
   moments = sum(2 * ring_us(8 * c, tile) for c in sizes.channels)
   gradients = all_reduce_us(sizes.gradient_bytes, slice_)
   step = 1e3 * batch / images_per_ms

@@ -9,6 +9,7 @@ share of the update shrinks.
 from collections.abc import Sequence
 from typing import Any
 
+from ..chips import CHIPS
 from ..tables.paper_table import PAPER_TABLE, SLICES
 from .collective_cost import Slice, scatter_us
 from .implementations import StepImplementation
@@ -56,13 +57,13 @@ def _rows_of_chip(
   step = compiled_step(
     config, chip=chip, devices=devices, implementation=implementation
   )
-  cores = slice_of(chip, devices).cores
+  cores = slice_of(CHIPS[chip], devices).cores
   rows = []
   for count, box in sides.items():
-    slice_ = Slice(chip, box, cores)
+    slice_ = Slice(CHIPS[chip], box, cores)
     us = collective_us(step.movements, smallest, slice_)
     rows.append(
-      _row(model, implementation, slice_, count, per_core, step.core_us, us)
+      _row(model, implementation, chip, count, per_core, step.core_us, us)
     )
   return rows
 
@@ -98,15 +99,15 @@ def collective_us(
 
 
 def _row(
-  model, implementation, slice_, cores, per_core, core_us, us
+  model, implementation, chip, cores, per_core, core_us, us
 ) -> dict[str, Any]:
   batch, step_us = cores * per_core, core_us + us
   rate = batch / step_us * 1e3
-  known = slice_.chip == "v3" and per_core == 32
+  known = chip == "v3" and per_core == 32
   row = PAPER_TABLE.get((model, cores)) if known else None
   published, percent = row or (None, None)
   return {
-    "chip": slice_.chip,
+    "chip": chip,
     "implementation": implementation,
     "cores": cores,
     "batch": batch,

@@ -17,7 +17,7 @@ from ...collectives.torus import slice_sides
 from ...kernels.surface import Requested
 from ...train.settings.config import Config
 from ...train.settings.presets import get_preset
-from ..chips import CHIPS
+from ..chips import CHIPS, Chip
 from ..compiled.hlo import KINDS, Instruction, read_instructions
 from .collective_cost import Slice, all_reduce_us, one_way_us, ring_us
 from .implementations import StepImplementation
@@ -172,7 +172,7 @@ def estimate_step(
     config, chip=chip, devices=devices, implementation=implementation
   )
   estimate, movements = step.estimate, step.movements
-  slice_ = slice_of(chip, devices)
+  slice_ = slice_of(CHIPS[chip], devices)
   collective_us = sum(x.us(slice_) for x in movements)
   step_us = step.core_us + collective_us
   images = config.batch_size / len(devices)
@@ -198,7 +198,7 @@ def estimate_step(
   }
 
 
-def slice_of(chip: str, devices: Sequence[jax.Device]) -> Slice:
+def slice_of(chip: Chip, devices: Sequence[jax.Device]) -> Slice:
   """Describe a whole slice for the cost model."""
   sides, cores = slice_sides(devices)
   return Slice(chip, sides, cores)

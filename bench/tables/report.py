@@ -40,8 +40,9 @@ def print_table(title: str, rows: list[dict[str, Any]]) -> None:
   for column in columns:
     if column.endswith("ratio"):
       ratios = [row[column] for row in rows if row[column] is not None]
-      mean = statistics.geometric_mean(ratios)
-      console.print(f"{column}, geometric mean: {mean:.3f}")
+      if ratios:
+        mean = statistics.geometric_mean(ratios)
+        console.print(f"{column}, geometric mean: {mean:.3f}")
 
 
 def _is_text(rows: list[dict[str, Any]], column: str) -> bool:

@@ -144,7 +144,7 @@ def _device(chip: str) -> "jax.Device":
 
 
 def slice_devices(topology: str) -> "list[jax.Device]":
-  """Return the cores of a TPU slice to compile for; nothing can run on them.
+  """Return the devices of a TPU slice to compile for; nothing runs on them.
 
   Args:
     topology: Chip and sides of the slice, such as "v3:16x32" (1,024 cores).
@@ -155,9 +155,11 @@ def slice_devices(topology: str) -> "list[jax.Device]":
   from jax.experimental import topologies
 
   _dump_folder()
+  # As on hardware, both cores of a chip of v4 are one device.
+  options = {"chip_config_name": "megacore"} if topology[:3] == "v4:" else {}
   try:
     description = topologies.get_topology_desc(
-      platform="tpu", topology_name=topology
+      platform="tpu", topology_name=topology, **options
     )
   except (RuntimeError, ValueError) as error:
     reason = str(error).partition("\n")[0]

@@ -2,21 +2,17 @@
 
 import pytest
 
-from podscale.bench.chips import CHIPS
+from podscale.bench.chips import CHIPS, LINK_EFFICIENCY
 from podscale.bench.estimated.collective_cost import (
   HOP_US,
-  LINK_EFFICIENCY,
-  LINK_GB_PER_S,
-  STEP_US,
   Slice,
   all_reduce_us,
   exchange_us,
   ring_us,
   scatter_us,
 )
-from podscale.bench.tables.paper_table import SLICES
 
-POD = Slice("v3", (16, 32, 1), 2)
+POD = Slice(CHIPS["v3"], (16, 32, 1), 2)
 
 
 def test_sizes_of_a_slice():
@@ -26,20 +22,20 @@ def test_sizes_of_a_slice():
 
 
 def test_one_device_costs_nothing():
-  one = Slice("v5e", (1, 1, 1), 1)
+  one = Slice(CHIPS["v5e"], (1, 1, 1), 1)
   for cost in (exchange_us, ring_us, all_reduce_us, scatter_us):
     assert cost(1e6, one) == 0
 
 
 def test_small_messages_cost_latency():
-  tile = Slice("v3", (2, 2, 1), 2)
+  tile = Slice(CHIPS["v3"], (2, 2, 1), 2)
   # Two hops to the far corner, for the barrier's signal and for the message.
   assert exchange_us(0, tile) == 4 * HOP_US
   # A step with each of the 7 others, after a barrier.
-  assert ring_us(0, tile) == pytest.approx(8 * STEP_US["v3"])
+  assert ring_us(0, tile) == pytest.approx(8 * CHIPS["v3"].step_us)
   # 32 devices in x and in y, from both sides, there and back.
-  assert all_reduce_us(0, POD) == pytest.approx(2 * 32 * STEP_US["v3"])
-  assert scatter_us(0, POD) == pytest.approx(62 * STEP_US["v3"])
+  assert all_reduce_us(0, POD) == pytest.approx(2 * 32 * CHIPS["v3"].step_us)
+  assert scatter_us(0, POD) == pytest.approx(62 * CHIPS["v3"].step_us)
 
 
 def test_the_busiest_link_of_an_exchange():
@@ -52,7 +48,7 @@ def test_the_busiest_link_of_an_exchange():
     ((4, 4), 2, 64),
     ((3,), 1, 2),
   ):
-    tile = Slice("v5e", sides, cores)
+    tile = Slice(CHIPS["v5e"], sides, cores)
     bytes_ = 1e6
     assert exchange_us(bytes_, tile) - exchange_us(0, tile) == pytest.approx(
       messages * tile.transfer_us(bytes_)
@@ -73,7 +69,7 @@ def test_large_buffers_cost_bandwidth():
 def test_the_exchange_is_ahead_where_batch_norm_uses_it():
   # Moments of up to 3,072 channels, groups of up to 32 cores of v3.
   for sides in ((1, 2), (2, 2), (2, 4), (4, 4)):
-    tile = Slice("v3", (*sides, 1), 2)
+    tile = Slice(CHIPS["v3"], (*sides, 1), 2)
     for channels in (16, 512, 3072):
       assert exchange_us(8 * channels, tile) < ring_us(8 * channels, tile)
 
@@ -92,7 +88,7 @@ PODS = {
 @pytest.mark.parametrize("chip", PODS)
 def test_a_link_has_its_share_of_the_pods_bandwidth(chip):
   bandwidth, chips, ports = PODS[chip]
-  assert LINK_GB_PER_S[chip] == pytest.approx(
+  assert CHIPS[chip].link_gb_per_s == pytest.approx(
     bandwidth / chips / ports, rel=0.01
   )
 
@@ -100,9 +96,4 @@ def test_a_link_has_its_share_of_the_pods_bandwidth(chip):
 @pytest.mark.parametrize("chip", ["v5p", "tpu7x"])
 def test_a_link_has_its_share_of_the_chips_bandwidth(chip):
   # 1,200 GB/s a chip, both directions, over 6 ports.
-  assert LINK_GB_PER_S[chip] == 1200 / 2 / 6
-
-
-def test_every_chip_with_slices_has_a_link():
-  assert set(SLICES) <= set(LINK_GB_PER_S) <= set(CHIPS)
-  assert set(STEP_US) == set(LINK_GB_PER_S)
+  assert CHIPS[chip].link_gb_per_s == 1200 / 2 / 6

@@ -3,6 +3,7 @@
 import pytest
 from support.libtpu_mark import NEEDS_LIBTPU
 
+from podscale.bench.chips import CHIPS
 from podscale.bench.estimated import scale
 from podscale.bench.estimated.collective_cost import (
   Slice,
@@ -15,7 +16,7 @@ from podscale.bench.estimated.static import slice_devices
 from podscale.bench.estimated.step import Movement, slice_of
 from podscale.bench.tables.paper_table import PAPER_TABLE, SLICES
 
-SMALL, LARGE = Slice("v3", (8, 8), 2), Slice("v3", (16, 32), 2)
+SMALL, LARGE = Slice(CHIPS["v3"], (8, 8), 2), Slice(CHIPS["v3"], (16, 32), 2)
 MOVEMENTS = [
   Movement("all-reduce", 4096, 4),
   Movement("all-reduce", 1000, 128),
@@ -28,7 +29,9 @@ MOVEMENTS = [
 
 @pytest.mark.parametrize("slice_", [SMALL, LARGE])
 def test_collectives_are_priced_for_the_slice(slice_):
-  expected = ring_us(4096, Slice("v3", (1, 2), 2)) + all_reduce_us(1000, slice_)
+  expected = ring_us(4096, Slice(CHIPS["v3"], (1, 2), 2)) + all_reduce_us(
+    1000, slice_
+  )
   expected += 2 * scatter_us(2**20, slice_)
   assert collective_us(MOVEMENTS, 128, slice_) == pytest.approx(expected)
 
@@ -74,4 +77,4 @@ class TestSlices:
     for count, sides in SLICES[chip].items():
       devices = slice_devices(f"{chip}:{'x'.join(map(str, sides))}")
       assert len(devices) == count
-      assert slice_of(chip, devices).sides[: len(sides)] == sides
+      assert slice_of(CHIPS[chip], devices).sides[: len(sides)] == sides

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 from support.libtpu_mark import NEEDS_LIBTPU
 
+from podscale.bench.chips import CHIPS
 from podscale.bench.estimated.collective_cost import (
   Slice,
   all_reduce_us,
@@ -21,7 +22,7 @@ from podscale.bench.estimated.step import (
 from podscale.train.schedule import make_schedule
 from podscale.train.settings.presets import get_preset
 
-V3 = Slice("v3", (16, 32, 1), 2)
+V3 = Slice(CHIPS["v3"], (16, 32, 1), 2)
 
 
 def test_config_is_the_large_batch_recipe():
@@ -43,7 +44,7 @@ def test_collectives_take_what_the_model_says():
   assert everywhere.us(V3) == all_reduce_us(4096, V3)
   assert everywhere._replace(group=1024).us(V3) == everywhere.us(V3)
   group = Movement("all-reduce", 4096, 4)
-  assert group.us(V3) == ring_us(4096, Slice("v3", (1, 2, 1), 2))
+  assert group.us(V3) == ring_us(4096, Slice(CHIPS["v3"], (1, 2, 1), 2))
   # Both dimensions have 32 devices.
   rows = Movement("reduce-scatter", 4096, 32)
   columns = Movement("reduce-scatter", 128, 32)
@@ -68,7 +69,7 @@ class TestEstimates:
       )
       for implementation in ("plain", "best")
     )
-    assert slice_of("v5e", devices) == Slice("v5e", (4, 4, 1), 1)
+    assert slice_of(CHIPS["v5e"], devices) == Slice(CHIPS["v5e"], (4, 4, 1), 1)
     for row in (plain, ours):
       assert row["step_us"] == row["core_us"] + row["collective_us"]
       rate = 8e6 / row["step_us"]

@@ -27,7 +27,7 @@ def test_most_pairs_fit_nothing_and_each_constant_has_some():
     *("HBM_EFFICIENCY", "DMA_SHARE", "DMA_LATENCY_US"),
     *("STEP_US", "LINK_EFFICIENCY"),
   }
-  assert min(map(fitted.count, fitted)) >= 3
+  assert min(map(fitted.count, fitted)) >= 2
   assert len(fitted) < len(all_pairs()) / 2
 
 
