@@ -95,7 +95,7 @@ def all_reduce_us(bytes_: float, slice_: Slice) -> float:
 
   >>> from podscale.bench.chips import CHIPS
   >>> round(all_reduce_us(121.6e6, Slice(CHIPS["v3"], (16, 32, 1), 2)))
-  1027
+  1017
   """
   rings = _rings(slice_)
   if not rings:
@@ -120,7 +120,7 @@ def scatter_us(bytes_: float, slice_: Slice) -> float:
 
   >>> from podscale.bench.chips import CHIPS
   >>> round(scatter_us(121.6e6, Slice(CHIPS["v3"], (16, 32, 1), 2)))
-  1862
+  1843
   """
   us, left = 0.0, bytes_
   for ring in sorted(_rings(slice_), reverse=True):

@@ -73,10 +73,12 @@ def _row(name: str, one: _Asked, others: list[float]) -> dict[str, Any]:
 
 def _ask(pair: Pair, folder: Path) -> _Asked:
   field, low, high = FIELDS[pair.fits]
+  own = CHIPS[pair.chip]
   lowered = pair.lower()
 
   def estimate(value: float) -> float:
-    chip = CHIPS[pair.chip]._replace(**{field: value})
+    changed: dict[str, Any] = {field: value}
+    chip = own._replace(**changed)
     with kept_compilation(lowered, folder, pair.chip) as compilation:
       return time_and_bound(pair, compilation, chip)[0]
 
