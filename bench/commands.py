@@ -100,6 +100,7 @@ def _count_collectives(args: argparse.Namespace) -> Tables:
   from .estimated.collectives import (
     count_collectives,
     hop_rows,
+    moment_rows,
     paper_table_rows,
   )
 
@@ -110,6 +111,9 @@ def _count_collectives(args: argparse.Namespace) -> Tables:
       f"collectives of {args.model} compiled for {topology}, groups of "
       f"{args.group_size}": counted,
       f"groups on {topology}, times ESTIMATED": hop_rows(args.chip, devices),
+      "batch norms' collectives, groups of 128 images, ESTIMATED": moment_rows(
+        args.chip, devices
+      ),
       "arXiv:2011.00071, Table 1 (v3), beside ESTIMATES": paper_table_rows(),
     }
   )

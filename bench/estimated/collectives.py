@@ -20,6 +20,7 @@ from .collective_cost import Slice, all_reduce_us, exchange_us, ring_us
 
 _MESSAGE = 8192  # bytes; the moments of 1,024 channels
 
+_BYTES_PER_CHANNEL = 8  # two moments in float32
 _GROUP = 128  # images in a batch-norm group
 _PER_CORE = 32  # images a core, in the paper's table
 
@@ -57,10 +58,9 @@ def hop_rows(chip: str, devices: list[jax.Device]) -> list[dict[str, Any]]:
   sides, cores = slice_sides(devices)
   rows = []
   for size in _powers_of_two(len(devices)):
-    tile = tile_shape(sides, cores, size)
-    assert tile is not None
-    box = Slice(CHIPS[chip], tile, min(size, cores))
-    row: dict[str, Any] = {"group": size, "tile": "x".join(map(str, tile))}
+    box = _tile(chip, sides, cores, size)
+    tile = "x".join(map(str, box.sides))
+    row: dict[str, Any] = {"group": size, "tile": tile}
     for order in ("contiguous", "auto"):
       groups = group_mesh(devices, size, tile=order).devices
       row[f"hops, {order}"] = max(map(_widest, groups))
@@ -68,6 +68,39 @@ def hop_rows(chip: str, devices: list[jax.Device]) -> list[dict[str, Any]]:
     row["exchange us"] = exchange_us(_MESSAGE, box)
     row["ring us"] = ring_us(_MESSAGE, box)
     rows.append(row)
+  return rows
+
+
+def moment_rows(
+  chip: str, devices: Sequence[jax.Device]
+) -> list[dict[str, Any]]:
+  """Estimate the collectives of a step's batch norms, in groups of 128 images.
+
+  Each batch norm sums two moments over its group, and then their gradients.
+
+  Args:
+    chip: Generation of the devices.
+    devices: All devices of a slice.
+
+  Returns:
+    A row for B0, B2 and B5 with 32 and 64 images on a device: the devices in a
+    `group` and its `tile` in chips; and microseconds a step with XLA's
+    all-reduce, `ring us`, and with `collectives.exchange`, `exchange us`.
+  """
+  rows: list[dict[str, Any]] = []
+  for model, images in itertools.product(("b0", "b2", "b5"), (32, 64)):
+    tile = _tile(chip, *slice_sides(devices), _GROUP // images)
+    messages = [_BYTES_PER_CHANNEL * c for c in model_sizes(model).channels]
+    rows.append(
+      {
+        "model": model,
+        "images on a device": images,
+        "group": tile.devices,
+        "tile": "x".join(map(str, tile.sides)),
+        "ring us": 2 * sum(ring_us(x, tile) for x in messages),
+        "exchange us": 2 * sum(exchange_us(x, tile) for x in messages),
+      }
+    )
   return rows
 
 
@@ -88,11 +121,10 @@ def paper_table_rows() -> list[dict[str, Any]]:
 def _paper_table_row(model, cores, images_per_ms, published):
   sizes, batch = model_sizes(model), _PER_CORE * cores
   slice_ = Slice(CHIPS["v3"], SLICES["v3"][cores], 2)
-  group = _GROUP // _PER_CORE
-  sides = tile_shape(slice_.sides, 2, group)
-  assert sides is not None
-  tile = Slice(CHIPS["v3"], sides, 2)
-  moments = sum(2 * ring_us(8 * c, tile) for c in sizes.channels)
+  tile = _tile("v3", slice_.sides, 2, _GROUP // _PER_CORE)
+  moments = 2 * sum(
+    ring_us(_BYTES_PER_CHANNEL * c, tile) for c in sizes.channels
+  )
   gradients = all_reduce_us(sizes.gradient_bytes, slice_)
   step = 1e3 * batch / images_per_ms
   return {
@@ -105,6 +137,15 @@ def _paper_table_row(model, cores, images_per_ms, published):
     "all-reduce %": 100 * (moments + gradients) / step,
     "published %": published,
   }
+
+
+def _tile(
+  chip: str, sides: Sequence[int], cores: int, group_size: int
+) -> Slice:
+  """Return the box of a group on a slice that it divides."""
+  tile = tile_shape(sides, cores, group_size)
+  assert tile is not None
+  return Slice(CHIPS[chip], tile, min(group_size, cores))
 
 
 def _powers_of_two(largest: int) -> list[int]:

@@ -9,7 +9,13 @@ import pytest
 from support.libtpu_mark import NEEDS_LIBTPU
 
 from podscale.bench.__main__ import main
-from podscale.bench.estimated.collectives import hop_rows, paper_table_rows
+from podscale.bench.chips import CHIPS
+from podscale.bench.estimated.collective_cost import HOP_US
+from podscale.bench.estimated.collectives import (
+  hop_rows,
+  moment_rows,
+  paper_table_rows,
+)
 from podscale.bench.estimated.static import slice_devices
 from podscale.bench.workloads.collectives import (
   Sizes,
@@ -154,3 +160,18 @@ class TestSlices:
     # Two layers; the first one's input receives only its own cotangent.
     assert counts["moments: about a pivot"] <= 4
     assert counts["gradients: mean_gradients"] == 1
+
+  def test_batch_norms_cost_by_group(self):
+    rows = moment_rows("v5e", slice_devices("v5e:4x4"))
+    by_case = {(row["model"], row["images on a device"]): row for row in rows}
+    assert len(by_case) == len(rows) == 6
+    b5 = by_case["b5", 64]
+    assert (b5["group"], b5["tile"]) == (2, "1x2x1")
+    # Two rings of two steps for each of 116 batch norms and 86,368 channels.
+    step, link = CHIPS["v5e"].step_us, 0.88 * 50e3
+    ring = 2 * (116 * 2 * step + 8 * 86368 / link)
+    assert b5["ring us"] == pytest.approx(ring)
+    # A barrier and a message over one link; each message crosses that link.
+    exchange = 2 * (116 * 2 * HOP_US + 8 * 86368 / link)
+    assert b5["exchange us"] == pytest.approx(exchange)
+    assert by_case["b5", 32]["ring us"] > 1.9 * b5["ring us"]
