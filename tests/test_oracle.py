@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from support import oracle
 
+from podscale.kernels.common.activation import ACTIVATIONS
+
 
 def assert_gradients(function, gradients, inputs, names):
   """Compare with central differences along a random direction.
@@ -34,7 +36,7 @@ def assert_gradients(function, gradients, inputs, names):
   np.testing.assert_allclose(slope, want, rtol=1e-6)
 
 
-@pytest.mark.parametrize("activation", ["silu", "relu", None])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 @pytest.mark.parametrize("padding", ["SAME", "VALID"])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_depthwise_conv_bn(stride, padding, activation):
@@ -50,7 +52,7 @@ def test_depthwise_conv_bn(stride, padding, activation):
   )
 
 
-@pytest.mark.parametrize("activation", ["silu", "relu", None])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_batch_norm(activation):
   rng = np.random.default_rng(2)
   inputs = [rng.normal(size=s) for s in ((3, 4, 2, 3), (3,), (3,))]

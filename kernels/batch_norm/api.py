@@ -63,7 +63,7 @@ def batch_norm(
       (HWCN).
     scale: Scale from `batch_norm_affine`, float32 `[c]`.
     offset: Offset from `batch_norm_affine`, float32 `[c]`.
-    activation: 'silu', 'relu' or None.
+    activation: Name in `Activation`, such as 'relu6', or None.
     pool: True to return the spatial mean as well.
     layout: Order of x's axes, 'HWNC' or 'HWCN'.
     bands: Number of bands of x; see `to_bands`.

@@ -10,7 +10,7 @@ class Settings(NamedTuple):
   """Settings of a call.
 
   Attributes:
-    activation: 'silu', 'relu' or None.
+    activation: One of `Activation`.
     pool: True to return the spatial mean as well.
     layout: Order of the axes, 'HWNC' or 'HWCN'.
   """

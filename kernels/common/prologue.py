@@ -38,7 +38,7 @@ def prologue_gradient(
     x: Activation of `layout`.
     scale: Scale, float32 `[c]` or None.
     offset: Offset, float32 `[c]` or None.
-    activation: 'silu', 'relu' or None.
+    activation: One of `Activation`.
     layout: Order of x's axes, 'HWNC' or 'HWCN'.
 
   Returns:

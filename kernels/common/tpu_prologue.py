@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ..tpu.registers import TILE
-from .activation import Activation
+from .activation import Activation, activate, derivative
 
 
 class Prologue(NamedTuple):
@@ -31,9 +31,7 @@ class Prologue(NamedTuple):
     u = self._affine(x)
     if self.activation == "silu":
       return u * (1 + jnp.tanh(u))
-    if self.activation == "relu":
-      return jnp.maximum(u, 0)
-    return u
+    return activate(u, self.activation)
 
   def with_slope(self, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
     """Compute the activation and its slope.
@@ -48,9 +46,9 @@ class Prologue(NamedTuple):
       more = 1 + t
       z = u * more
       return z, more + z * (1 - t)
-    if self.activation == "relu":
-      return jnp.maximum(u, 0), jnp.where(u > 0, 1.0, 0.0)
-    return u, None
+    if self.activation is None:
+      return u, None
+    return activate(u, self.activation), derivative(u, self.activation)
 
   @property
   def slope_factor(self) -> float:

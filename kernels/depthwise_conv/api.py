@@ -56,7 +56,8 @@ def depthwise_conv_bn(
     filters: Filters, `[k, k, c]` with k odd, of x's dtype.
     scale: Scale, float32 `[c]`; None for ones.
     offset: Offset, float32 `[c]`; None for zeros.
-    activation: 'silu', 'relu' or None, applied after scale and offset.
+    activation: Name in `Activation`, such as 'relu6', or None; applied after
+      scale and offset.
     stride: Stride in both directions, 1 or 2.
     padding: 'SAME' (as TensorFlow: less before than after) or 'VALID'.
     layout: Order of x's axes, 'HWNC' or 'HWCN'.

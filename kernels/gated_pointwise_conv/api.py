@@ -46,7 +46,7 @@ def gated_pointwise_conv_bn(
     gate: Function of `gate_params` and the spatial mean, float32 `[n, c]`, to
       the factor of each image and channel, `[n, c]` of x's dtype.
     gate_params: Pytree of arrays.
-    activation: 'silu', 'relu' or None.
+    activation: Name in `Activation`, such as 'relu6', or None.
     bands: Number of bands of x and y; see `to_bands`.
     implementation: 'xla', 'pallas_tpu', a sequence of them to try in order, or
       None to choose. The kernel runs in the backward pass.

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
+from ..common.activation import transcendentals
 from ..common.bands import over_bands, sum_bands
 from ..common.pointwise_matmul import as_matrix, sum_diagonal_blocks
 from ..common.tpu_prologue import Prologue
@@ -73,7 +74,7 @@ def gate_sums(
     vmem_limit_bytes=plan.vmem_limit_bytes,
     cost=pl.CostEstimate(
       flops=(4 * d + 10) * x.size,
-      transcendentals=x.size if settings.activation == "silu" else 0,
+      transcendentals=x.size * transcendentals(settings.activation),
       bytes_accessed=x.nbytes + dy.nbytes,
     ),
   )

@@ -9,6 +9,7 @@ import numpy as np
 from jax import lax
 from support import oracle
 from support.banded import in_bands
+from support.plain_activation import activate
 from support.tolerance import assert_accurate
 
 from podscale.kernels import Moments, depthwise_conv_bn
@@ -71,8 +72,7 @@ def plain(x, filters, scale, offset, *, activation, stride, padding):
     z = z * scale[None, None, None]
   if offset is not None:
     z = z + offset[None, None, None]
-  if activation is not None:
-    z = getattr(jax.nn, activation)(z)
+  z = activate(z, activation)
   y = lax.conv_general_dilated(
     z.astype(x.dtype),
     filters[:, :, None],

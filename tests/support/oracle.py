@@ -5,6 +5,8 @@ Activations are [h, w, n, c]. Functions named `*_gradients` take the cotangents
 of the results and return the cotangents of the arguments by name.
 """
 
+import math
+
 import numpy as np
 
 
@@ -104,11 +106,23 @@ def _affine_gradients(x, scale, offset, du):
   return gradients
 
 
+_erf = np.vectorize(math.erf)
+_GELU_SLOPE = np.sqrt(2 / np.pi)
+
+
 def _activate(u, activation):
   if activation == "silu":
     return u / (1 + np.exp(-u))
   if activation == "relu":
     return np.where(u > 0, u, 0)
+  if activation == "relu6":
+    return np.minimum(np.maximum(u, 0), 6)
+  if activation == "hard_swish":
+    return u * np.minimum(np.maximum(u + 3, 0), 6) / 6
+  if activation == "gelu":
+    return u * (1 + _erf(u / np.sqrt(2))) / 2
+  if activation == "gelu_tanh":
+    return u * (1 + np.tanh(_GELU_SLOPE * (u + 0.044715 * u**3))) / 2
   assert activation is None
   return u
 
@@ -119,6 +133,17 @@ def _slope(u, activation):
     return sigmoid + u * sigmoid * (1 - sigmoid)
   if activation == "relu":
     return np.where(u > 0, 1, 0)
+  if activation == "relu6":
+    return np.where((u > 0) & (u < 6), 1, 0)
+  if activation == "hard_swish":
+    return np.where(np.abs(u) < 3, u / 3 + 0.5, np.where(u > 0, 1, 0))
+  if activation == "gelu":
+    density = np.exp(-(u**2) / 2) / np.sqrt(2 * np.pi)
+    return (1 + _erf(u / np.sqrt(2))) / 2 + u * density
+  if activation == "gelu_tanh":
+    t = np.tanh(_GELU_SLOPE * (u + 0.044715 * u**3))
+    dt = (1 - t**2) * _GELU_SLOPE * (1 + 3 * 0.044715 * u**2)
+    return (1 + t + u * dt) / 2
   assert activation is None
   return np.ones_like(u)
 

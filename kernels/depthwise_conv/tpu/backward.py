@@ -16,6 +16,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from ...common.activation import transcendentals
 from ...common.moments import Moments
 from ...common.tpu_prologue import Prologue
 from ...tpu.pallas_call import tpu_call
@@ -138,7 +139,7 @@ def backward(
 def _cost(x, y, g) -> pl.CostEstimate:
   return pl.CostEstimate(
     flops=4 * g.rows.kernel_size**2 * y.size + 16 * x.size,
-    transcendentals=x.size if g.activation == "silu" else 0,
+    transcendentals=x.size * transcendentals(g.activation),
     bytes_accessed=(2 * x.size + 2 * y.size) * x.dtype.itemsize,
   )
 

@@ -13,6 +13,7 @@ from jax import lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
+from ...common.activation import transcendentals
 from ...common.moments import Moments
 from ...tpu.pallas_call import tpu_call
 from ...tpu.registers import TILE, Registers, store, zeros
@@ -115,7 +116,7 @@ def _cost(x, y_shape, g) -> pl.CostEstimate:
   outputs = y_shape[0] * y_shape[1] * y_shape[2] * y_shape[3]
   return pl.CostEstimate(
     flops=outputs * (2 * g.rows.kernel_size**2 + 4) + 4 * x.size,
-    transcendentals=x.size if g.activation == "silu" else 0,
+    transcendentals=x.size * transcendentals(g.activation),
     bytes_accessed=(x.size + outputs) * x.dtype.itemsize,
   )
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import PartitionSpec as P
 from support import oracle
+from support.plain_activation import activate
 from support.tolerance import assert_accurate
 
 from podscale.collectives import (
@@ -40,8 +41,7 @@ def draw(shape, dtype):
 
 def plain(x, scale, offset, *, activation):
   y = x.astype(F32) * scale[None, None, None] + offset[None, None, None]
-  if activation is not None:
-    y = getattr(jax.nn, activation)(y)
+  y = activate(y, activation)
   return y.astype(x.dtype), jnp.mean(y, axis=(0, 1))
 
 
@@ -101,6 +101,10 @@ def check(shape, layout, dtype, activation):
     ((5, 2, 17, 3), "HWNC", "float32", "silu"),
     ((1, 1, 33, 1), "HWCN", "float32", "relu"),
     ((2, 3, 7, 130), "HWCN", "bfloat16", "silu"),
+    ((2, 3, 4, 5), "HWNC", "float32", "relu6"),
+    ((2, 3, 4, 5), "HWCN", "float32", "hard_swish"),
+    ((2, 3, 4, 5), "HWNC", "bfloat16", "gelu"),
+    ((5, 2, 3, 2), "HWNC", "float32", "gelu_tanh"),
     ((1, 1, 1, 1), "HWNC", "bfloat16", None),
   ],
 )
@@ -296,7 +300,7 @@ X, ONES = jnp.ones((2, 2, 2, 3)), jnp.ones(3)
     ((X.astype(int), ONES, ONES), {}, "of a floating dtype, got int32"),
     ((X[:0], ONES, ONES), {}, "x is empty, shape (0, 2, 2, 3)"),
     ((X, ONES, ONES), {"layout": "NHWC"}, "HWNC or HWCN, got 'NHWC'"),
-    ((X, ONES, ONES), {"activation": "gelu"}, "got 'gelu'"),
+    ((X, ONES, ONES), {"activation": "swish"}, "got 'swish'"),
     ((X, ONES, ONES), {"implementation": "xl"}, "did you mean 'xla'?"),
   ],
 )

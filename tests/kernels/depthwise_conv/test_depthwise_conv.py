@@ -47,6 +47,10 @@ CASES = [
   Case(3, 2, "SAME", (8, 5, 3, 3), dtype="bfloat16", bands=2),
   Case(3, 2, "VALID", (5, 6, 7, 3), "HWCN", "bfloat16", "relu", ""),
   Case(5, 2, "SAME", (7, 6, 1, 130), "HWCN", "bfloat16"),
+  Case(3, 1, "SAME", (5, 4, 3, 2), activation="relu6"),
+  Case(3, 2, "SAME", (5, 4, 3, 2), "HWCN", activation="hard_swish"),
+  Case(3, 1, "SAME", (4, 4, 3, 2), dtype="bfloat16", activation="gelu"),
+  Case(3, 1, "SAME", (4, 4, 3, 2), activation="gelu_tanh"),
 ]
 
 
@@ -302,7 +306,7 @@ def shapes(x=(4, 4, 2, 3), filters=(3, 3, 3), x_dtype=F32, filters_dtype=F32):
       "x of shape (4, 2, 2, 3) is smaller than the filters (3, 3, 3)",
     ),
     (shapes(), {"layout": "NHWC"}, "HWNC or HWCN, got 'NHWC'"),
-    (shapes(), {"activation": "swish"}, "'silu', 'relu' or None, got 'swish'"),
+    (shapes(), {"activation": "swish"}, "'gelu_tanh' or None, got 'swish'"),
     (shapes(), {"scale": jnp.ones(4)}, "scale must have shape (3,) for x"),
     (shapes(), {"offset": jnp.ones((1, 3))}, "got (1, 3)"),
     (

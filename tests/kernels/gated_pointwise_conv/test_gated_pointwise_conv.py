@@ -8,6 +8,7 @@ import pytest
 from support import oracle
 from support.abstract_tpu import on
 from support.banded import in_bands
+from support.plain_activation import activate
 from support.slow_case import slow
 from support.tolerance import assert_accurate
 from support.tpu_interpreter import as_on_a_tpu
@@ -45,8 +46,7 @@ def draw(shape, features, dtype):
 
 def plain(activation, x, kernel, scale, offset, slope, base):
   z = x.astype(F32) * scale[None, None, None] + offset[None, None, None]
-  if activation is not None:
-    z = getattr(jax.nn, activation)(z)
+  z = activate(z, activation)
   factor = gate((slope, base), z.mean((0, 1))).astype(x.dtype)
   gated = z.astype(x.dtype) * factor[None, None]
   y = jnp.matmul(gated, kernel, preferred_element_type=F32)
@@ -108,6 +108,8 @@ def exact(x, kernel, scale, offset, slope, base, dy, dmean, dm2, *, activation):
     ((4, 5, 3, 8), 3, 1, "silu"),
     ((4, 5, 3, 8), 3, 4, "silu"),
     ((6, 2, 9, 5), 7, 3, "relu"),
+    ((6, 2, 9, 5), 7, 3, "hard_swish"),
+    ((6, 2, 9, 5), 7, 1, "gelu"),
     ((1, 1, 1, 2), 3, 1, None),
   ],
 )
@@ -141,6 +143,7 @@ def check(shape, features, bands, activation, dtype, form=None):
     ((4, 5, 16, 8), 3, 4, "silu"),
     slow((3, 2, 32, 50), 7, 3, "relu"),
     ((2, 2, 16, 2), 3, 1, None),
+    ((2, 2, 16, 2), 3, 1, "relu6"),
   ],
 )
 def test_the_kernel(shape, features, bands, activation, dtype, interpret):
@@ -197,7 +200,7 @@ def test_of_the_wide_arrays_only_the_input_is_kept():
     ({"kernel": jnp.ones((3, 2), BF16)}, "kernel is bfloat16 but x is float32"),
     ({"scale": jnp.ones(4)}, "scale must have shape (3,) for x of shape"),
     ({"offset": jnp.ones(3, BF16)}, "offset must be float32, got bfloat16"),
-    ({"activation": "swish"}, "'silu', 'relu' or None, got 'swish'"),
+    ({"activation": "swish"}, "'gelu_tanh' or None, got 'swish'"),
     ({"bands": 2}, "3 channels of x (2, 2, 1, 3) do not divide into 2 bands"),
   ],
 )

@@ -20,6 +20,8 @@ from podscale.bench.estimated.kernels import (
 )
 from podscale.bench.estimated.static.compile import compiled, lowered_for
 from podscale.bench.layers import DepthwiseShape, family_shapes
+from podscale.kernels import depthwise_conv_bn
+from podscale.kernels.common.activation import ACTIVATIONS
 
 pytestmark = NEEDS_LIBTPU
 SAMPLE = [
@@ -91,3 +93,19 @@ def test_every_layer_of_the_family(shape, chip, batch):
   check(shape, batch, chip)
   if batch == 128:
     check(shape, batch, chip, "HWCN")
+
+
+@pytest.mark.parametrize("chip", ["v5e", slow("v3")])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_activation(activation, chip):
+  _, arguments = layer_arguments(DepthwiseShape(5, 20, 3, 1), 8, "HWNC")
+
+  def op(*args):
+    y, moments = depthwise_conv_bn(
+      *args, activation=activation, implementation="pallas_tpu"
+    )
+    return y, moments.mean, moments.m2
+
+  function = partial(with_gradients, op)
+  with compiled(lowered_for(function, *arguments, chip=chip)) as compilation:
+    assert compilation.hlo.count('"tpu_custom_call"') == 2

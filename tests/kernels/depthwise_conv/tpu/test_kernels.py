@@ -117,6 +117,10 @@ WHOLE = [
   Case(7, 1, "SAME", (2, 3, 2, 1), activation=None, affine="scale"),
   Case(3, 1, "SAME", (3, 3, 17, 3), dtype="bfloat16"),
   Case(3, 2, "SAME", (4, 3, 16, 2), dtype="bfloat16"),
+  Case(3, 1, "SAME", (3, 4, 2, 3), activation="relu6"),
+  Case(3, 2, "SAME", (3, 4, 2, 3), activation="hard_swish", affine="offset"),
+  Case(3, 1, "SAME", (3, 3, 2, 3), dtype="bfloat16", activation="gelu"),
+  Case(3, 1, "SAME", (3, 4, 2, 3), activation="gelu_tanh", affine=""),
 ]
 CUT = [
   Case(3, 1, "SAME", (5, 7, 8, 3)),
