@@ -112,8 +112,8 @@ def activate(u: jax.Array, activation: Activation) -> jax.Array:
 def derivative(u: jax.Array, activation: Activation) -> jax.Array:
   """Compute the derivative of `activate` at `u`.
 
-  Where it jumps, it is 0 for relu and relu6, and for hard_swish 0 at -3 and 1
-  at 3.
+  The derivative of relu and relu6 is 0 where it jumps, that of hard_swish is 0
+  at -3 and 1 at 3.
   """
   return _FUNCTIONS[activation].derivative(u)
 

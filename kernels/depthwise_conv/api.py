@@ -1,5 +1,6 @@
 """Public op: the depthwise convolution."""
 
+from collections.abc import Container
 from typing import Any
 
 import jax
@@ -27,8 +28,9 @@ def depthwise_conv_bn(
   offset: jax.Array | None = None,
   *,
   activation: Activation = None,
-  stride: int = 1,
+  stride: int | tuple[int, int] = 1,
   padding: Padding = "SAME",
+  dilation: int | tuple[int, int] = 1,
   layout: Layout = "HWNC",
   bands: int = 1,
   implementation: Requested = None,
@@ -40,7 +42,8 @@ def depthwise_conv_bn(
       z = activation(x * scale + offset).astype(x.dtype)
       y = lax.conv_general_dilated(
         z, filters[:, :, None], (stride, stride), padding,
-        feature_group_count=c, dimension_numbers=("HWNC", "HWIO", "HWNC"),
+        rhs_dilation=(dilation, dilation), feature_group_count=c,
+        dimension_numbers=("HWNC", "HWIO", "HWNC"),
         preferred_element_type=jnp.float32)
       return y.astype(x.dtype), channel_moments(y)
 
@@ -53,18 +56,21 @@ def depthwise_conv_bn(
   Args:
     x: Activation, floating-point `[h, w, n, c]` (HWNC) or `[h, w, c, n]`
       (HWCN).
-    filters: Filters, `[k, k, c]` with k odd, of x's dtype.
+    filters: Filters, `[kh, kw, c]`, of x's dtype.
     scale: Scale, float32 `[c]`; None for ones.
     offset: Offset, float32 `[c]`; None for zeros.
     activation: Name in `Activation`, such as 'relu6', or None; applied after
       scale and offset.
-    stride: Stride in both directions, 1 or 2.
-    padding: 'SAME' (as TensorFlow: less before than after) or 'VALID'.
+    stride: 1 or 2, or a pair of them for rows and columns.
+    padding: 'SAME' (as TensorFlow: less before than after), 'VALID', the number
+      of zeros on all sides (as PyTorch), or ((top, bottom), (left, right)). The
+      zeros stand beside the activated input.
+    dilation: Inputs from one tap to the next, or a pair for rows and columns.
     layout: Order of x's axes, 'HWNC' or 'HWCN'.
     bands: Number of bands of x and y; see `to_bands`. Filters, scale, offset
       and moments are those of the image, `[c]`. More than one band requires
-      padding 'SAME', h a multiple of the stride, and at least k // 2 rows in
-      each band of y.
+      padding by which y has h / stride rows, h a multiple of the stride, and at
+      least kh // 2 rows in each band of y.
     implementation: 'xla', 'pallas_tpu', a sequence of them to try in order, or
       None to choose.
 
@@ -85,7 +91,9 @@ def depthwise_conv_bn(
   >>> y.shape, y[0, 0, 0, 0].item(), moments.count.item()
   ((2, 2, 2, 8), 9.0, 8.0)
   """
-  settings = Settings(activation, stride, padding, layout, bands)
+  settings = Settings(
+    activation, stride, _hashable(padding), layout, bands, _hashable(dilation)
+  )
   selection = _select(x, filters, scale, offset, settings, implementation)
   x, filters, scale, offset = match_varying(x, filters, scale, offset)
   with jax.named_scope(_OP):
@@ -104,9 +112,17 @@ def describe(
   **settings: Any,
 ) -> Selection:
   """Select as `depthwise_conv_bn` does, given all of its arguments."""
+  settings = {name: _hashable(value) for name, value in settings.items()}
   return _select(
     x, filters, scale, offset, Settings(**settings), implementation
   )
+
+
+def _hashable(setting: Any) -> Any:
+  """Replace lists, such as those of `lax`, by tuples."""
+  if isinstance(setting, list | tuple):
+    return tuple(map(_hashable, setting))
+  return setting
 
 
 def _select(
@@ -122,32 +138,69 @@ def _check(x, filters, scale, offset, settings: Settings) -> None:
   check_image(_OP, x, layout, bands, scale=scale, offset=offset)
   check_activation(_OP, settings.activation)
   _check_filters(x, filters, settings)
-  if settings.stride not in (1, 2):
-    raise ValueError(
-      f"{_OP}: stride must be 1 or 2, got {settings.stride} for x of shape "
-      f"{x.shape} and filters {filters.shape}"
-    )
-  padding = settings.padding
-  if padding not in ("SAME", "VALID"):
-    raise ValueError(f"{_OP}: padding must be SAME or VALID, got {padding!r}")
-  if padding == "VALID" and min(x.shape[:2]) < filters.shape[0]:
-    raise ValueError(
-      f"{_OP}: x of shape {x.shape} is smaller than the filters "
-      f"{filters.shape}, and padding is VALID"
-    )
+  _check_windows(x, filters, settings)
   if bands != 1:
     _check_bands(x, filters, settings)
 
 
+def _check_windows(x, filters, settings):
+  if not _is_pair(settings.stride, (1, 2)):
+    raise ValueError(
+      f"{_OP}: stride must be 1, 2 or a pair of them, got {settings.stride!r} "
+      f"for x of shape {x.shape} and filters {filters.shape}"
+    )
+  if not _is_pair(settings.dilation, range(1, 2**16)):
+    raise ValueError(
+      f"{_OP}: dilation must be a positive integer or a pair of them, got "
+      f"{settings.dilation!r}"
+    )
+  if not _is_padding(settings.padding):
+    raise ValueError(
+      f"{_OP}: padding must be 'SAME', 'VALID', an integer of at least 0 or "
+      f"((top, bottom), (left, right)), got {settings.padding!r}"
+    )
+  if min(axis.out for axis in settings.windows(x, filters)) < 1:
+    raise ValueError(
+      f"{_OP}: x of shape {x.shape} with padding {settings.padding!r} is "
+      f"smaller than the filters {filters.shape} with dilation "
+      f"{settings.dilation}"
+    )
+
+
+def _is_pair(value: Any, allowed: Container[int]) -> bool:
+  """Return True for an allowed integer or a pair of them."""
+  pair = value if isinstance(value, tuple) else (value, value)
+  return len(pair) == 2 and all(
+    isinstance(x, int) and x in allowed for x in pair
+  )
+
+
+def _is_padding(padding: Any) -> bool:
+  if isinstance(padding, str):
+    return padding in ("SAME", "VALID")
+  sizes = range(2**16)
+  if not isinstance(padding, tuple):
+    return _is_pair(padding, sizes)
+  return len(padding) == 2 and all(
+    isinstance(side, tuple) and _is_pair(side, sizes) for side in padding
+  )
+
+
 def _check_bands(x, filters, settings):
-  rows, stride = x.shape[0], settings.stride
-  if settings.padding != "SAME":
-    raise ValueError(f"{_OP}: bands need padding SAME")
+  rows, stride = x.shape[0], settings.strides[0]
   if rows % stride or rows // stride < filters.shape[0] // 2:
     raise ValueError(
       f"{_OP}: bands of {rows} rows are too short, or not of whole strides, "
-      f"for filters {filters.shape} and stride {stride}"
+      f"for filters {filters.shape} and stride {settings.stride}"
     )
+  (low, out), *_ = ((x.low, x.out) for x in settings.windows(x, filters))
+  if out != rows // stride or low > filters.shape[0] // 2:
+    raise ValueError(
+      f"{_OP}: bands need padding by which y has h / stride rows, got padding "
+      f"{settings.padding!r} for filters {filters.shape}"
+    )
+  if settings.dilations[0] != 1:
+    raise ValueError(f"{_OP}: bands need dilation 1, got {settings.dilation}")
 
 
 def _check_filters(x, filters, settings):
@@ -155,13 +208,11 @@ def _check_filters(x, filters, settings):
   channels = x.shape[channel_axis(layout)] // settings.bands
   if filters.ndim != 3 or filters.shape[2] != channels:
     raise ValueError(
-      f"{_OP}: filters must have shape (k, k, {channels}) for x of shape "
+      f"{_OP}: filters must have shape (kh, kw, {channels}) for x of shape "
       f"{x.shape} in {layout}, got {filters.shape}"
     )
-  if filters.shape[0] != filters.shape[1] or filters.shape[0] % 2 == 0:
-    raise ValueError(
-      f"{_OP}: filters must be square and of odd size, got {filters.shape}"
-    )
+  if 0 in filters.shape:
+    raise ValueError(f"{_OP}: filters are empty, shape {filters.shape}")
   if not jnp.issubdtype(filters.dtype, jnp.floating):
     raise ValueError(f"{_OP}: filters must be floating, got {filters.dtype}")
   if filters.dtype != x.dtype:

@@ -20,15 +20,16 @@ F32, BF16 = jnp.float32, jnp.bfloat16
 class Case(NamedTuple):
   """Sizes and settings of one call."""
 
-  kernel_size: int
-  stride: int
-  padding: str
+  kernel_size: int | tuple[int, int]
+  stride: int | tuple[int, int]
+  padding: str | int | tuple
   shape: tuple[int, int, int, int]  # h, w, n, c
   layout: str = "HWNC"
   dtype: str = "float32"
   activation: str | None = "silu"
   affine: str = "scale and offset"
   bands: int = 1
+  dilation: int | tuple[int, int] = 1
 
   @property
   def settings(self):
@@ -36,6 +37,7 @@ class Case(NamedTuple):
       "activation": self.activation,
       "stride": self.stride,
       "padding": self.padding,
+      "dilation": self.dilation,
     }
 
 
@@ -45,19 +47,16 @@ def draw(case):
   h, w, n, c = case.shape
   x = jnp.asarray(rng.normal(size=case.shape), case.dtype)
   filters = jnp.asarray(
-    rng.normal(size=(case.kernel_size, case.kernel_size, c)), case.dtype
+    rng.normal(size=(*oracle.pair(case.kernel_size), c)), case.dtype
   )
   scale = offset = None
   if "scale" in case.affine:
     scale = jnp.asarray(rng.uniform(0.5, 2, c), F32)
   if "offset" in case.affine:
     offset = jnp.asarray(rng.normal(size=c), F32)
-  ho, wo = (
-    oracle.output_size_and_padding(
-      s, case.kernel_size, case.stride, case.padding
-    )[0]
-    for s in (h, w)
-  )
+  ho, wo = oracle.depthwise_conv_bn(
+    *(x, filters, scale, offset), **case.settings
+  )["y"].shape[:2]
   dy = jnp.asarray(rng.normal(size=(ho, wo, n, c)), case.dtype)
   # With this factor y, mean and m2 have the same weight in the gradients.
   dmean = jnp.asarray(ho * wo * n * rng.normal(size=c), F32)
@@ -65,7 +64,9 @@ def draw(case):
   return x, filters, scale, offset, dy, dmean, dm2
 
 
-def plain(x, filters, scale, offset, *, activation, stride, padding):
+def plain(
+  x, filters, scale, offset, *, activation, stride, padding, dilation=1
+):
   """Compute the equivalent of the op that its docstring gives, HWNC."""
   z = x.astype(F32)
   if scale is not None:
@@ -76,8 +77,9 @@ def plain(x, filters, scale, offset, *, activation, stride, padding):
   y = lax.conv_general_dilated(
     z.astype(x.dtype),
     filters[:, :, None],
-    (stride, stride),
-    padding,
+    oracle.pair(stride),
+    [(padding, padding)] * 2 if isinstance(padding, int) else padding,
+    rhs_dilation=oracle.pair(dilation),
     feature_group_count=x.shape[3],
     dimension_numbers=("HWNC", "HWIO", "HWNC"),
   )

@@ -11,25 +11,36 @@ import numpy as np
 
 
 def depthwise_conv_bn(
-  x, filters, scale, offset, *, activation, stride, padding
+  x, filters, scale, offset, *, activation, stride, padding, dilation=1
 ):
   """Compute y [ho, wo, n, c] and its count, mean and m2."""
   x, filters, scale, offset = _float64(x, filters, scale, offset)
   z = _activate(_affine(x, scale, offset), activation)
-  y = _convolve(z, filters, stride, padding)
+  y = _convolve(z, filters, stride, padding, dilation)
   return {"y": y, **moments(y)}
 
 
 def depthwise_conv_bn_gradients(
-  x, filters, scale, offset, dy, dmean, dm2, *, activation, stride, padding
+  x,
+  filters,
+  scale,
+  offset,
+  dy,
+  dmean,
+  dm2,
+  *,
+  activation,
+  stride,
+  padding,
+  dilation=1,
 ):
   """Compute dx, dfilters, dscale and doffset."""
   x, filters, scale, offset, dy = _float64(x, filters, scale, offset, dy)
   u = _affine(x, scale, offset)
   z = _activate(u, activation)
-  y = _convolve(z, filters, stride, padding)
+  y = _convolve(z, filters, stride, padding, dilation)
   dy = dy + moments_gradient(y, dmean, dm2)
-  dz, dfilters = _convolve_gradients(z, filters, dy, stride, padding)
+  dz, dfilters = _convolve_gradients(z, filters, dy, stride, padding, dilation)
   du = dz * _slope(u, activation)
   gradients = _affine_gradients(x, scale, offset, du)
   return {"dx": gradients.pop("dx"), "dfilters": dfilters, **gradients}
@@ -148,56 +159,76 @@ def _slope(u, activation):
   return np.ones_like(u)
 
 
+def pair(value):
+  """Return a setting for rows and columns."""
+  return value if isinstance(value, tuple) else (value, value)
+
+
 def output_size_and_padding(size, kernel, stride, padding):
-  """Return (outputs, zeros before, zeros after) as TensorFlow documents it.
+  """Return (outputs, zeros before, zeros after) of one dimension.
 
   `tf.nn`, "Notes on padding": SAME has ceil(size / stride) outputs and as few
-  zeros as they need; an odd zero goes to the end.
+  zeros as they need; an odd zero goes to the end. `torch.nn.Conv2d`: padding is
+  the number of zeros at both ends.
   """
-  if padding == "VALID":
-    return -(-(size - kernel + 1) // stride), 0, 0
-  if size % stride == 0:
-    total = max(kernel - stride, 0)
-  else:
-    total = max(kernel - size % stride, 0)
-  return -(-size // stride), total // 2, total - total // 2
+  if padding == "SAME":
+    last = size % stride or stride
+    total = max(kernel - last, 0)
+    return -(-size // stride), total // 2, total - total // 2
+  before, after = (0, 0) if padding == "VALID" else pair(padding)
+  return (size + before + after - kernel) // stride + 1, before, after
 
 
-def _pad(z, kernel, stride, padding):
-  """Pad z; return it, the (row, column) of each output, and (top, left)."""
-  rows, top, bottom = output_size_and_padding(
-    z.shape[0], kernel, stride, padding
+def _pad(z, taps, stride, padding):
+  """Return padded z, the outputs as a list of (row, column), top and left."""
+  sides = padding if isinstance(padding, tuple) else (padding, padding)
+  (rows, top, bottom), (columns, left, right) = (
+    output_size_and_padding(*axis)
+    for axis in zip(z.shape[:2], taps, pair(stride), sides, strict=True)
   )
-  columns, left, right = output_size_and_padding(
-    z.shape[1], kernel, stride, padding
-  )
-  padded = np.pad(z, ((top, bottom), (left, right), (0, 0), (0, 0)))
-  return padded, list(np.ndindex(rows, columns)), (top, left)
+  z = np.pad(z, ((top, bottom), (left, right), (0, 0), (0, 0)))
+  outputs = [(a, b) for a in range(rows) for b in range(columns)]
+  return z, outputs, (top, left)
 
 
-def _patch(row, column, kernel, stride):
-  """Slice the rows and columns of the padded input that an output reads."""
-  top, left = row * stride, column * stride
-  return np.s_[top : top + kernel, left : left + kernel]
+def _patch(row, column, taps, stride):
+  top, left = row * pair(stride)[0], column * pair(stride)[1]
+  return slice(top, top + taps[0]), slice(left, left + taps[1])
 
 
-def _convolve(z, filters, stride, padding):
-  kernel = len(filters)
-  z, outputs, _ = _pad(z, kernel, stride, padding)
+def _dilated(filters, dilation):
+  """Put zeros between the taps."""
+  down, right = pair(dilation)
+  height, width, channels = filters.shape
+  shape = (height - 1) * down + 1, (width - 1) * right + 1, channels
+  dilated = np.zeros(shape)
+  dilated[::down, ::right] = filters
+  return dilated
+
+
+def _convolve(z, filters, stride, padding, dilation):
+  filters = _dilated(filters, dilation)
+  taps = filters.shape[:2]
+  z, outputs, _ = _pad(z, taps, stride, padding)
   rows, columns = np.max(outputs, axis=0) + 1
   y = np.empty((rows, columns, *z.shape[2:]))
   for a, b in outputs:
-    patch = z[_patch(a, b, kernel, stride)]
+    patch = z[_patch(a, b, taps, stride)]
     y[a, b] = np.einsum("ijnc,ijc->nc", patch, filters)
   return y
 
 
-def _convolve_gradients(z, filters, dy, stride, padding):
-  kernel, (height, width) = len(filters), z.shape[:2]
-  z, outputs, (top, left) = _pad(z, kernel, stride, padding)
+def _convolve_gradients(z, filters, dy, stride, padding, dilation):
+  filters, (height, width) = _dilated(filters, dilation), z.shape[:2]
+  taps = filters.shape[:2]
+  z, outputs, (top, left) = _pad(z, taps, stride, padding)
   dz, dfilters = np.zeros_like(z), np.zeros_like(filters)
   for a, b in outputs:
-    patch = _patch(a, b, kernel, stride)
+    patch = _patch(a, b, taps, stride)
     dz[patch] += np.einsum("nc,ijc->ijnc", dy[a, b], filters)
     dfilters += np.einsum("nc,ijnc->ijc", dy[a, b], z[patch])
-  return dz[top : top + height, left : left + width], dfilters
+  down, right = pair(dilation)
+  return (
+    dz[top : top + height, left : left + width],
+    dfilters[::down, ::right],
+  )

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 from ...common.layout import batch_axis, channel_axis
 from ...tpu.chip import Chip, target_chip
 from ..settings import Settings
-from ..window import window
+from ..window import Window
 from . import backward, forward
 from .blocks import Blocks
 from .geometry import Geometry
 from .heuristics import Direction, choose_blocks
 
-_KERNEL_SIZES = (3, 5, 7)
+_KERNEL_SIZES = ("3x3", "5x5", "7x7")
 _PLACEHOLDER = Blocks(1, 8, 8, 1, 1)
 
 
@@ -39,20 +39,9 @@ def make_plan(x: jax.Array, filters: jax.Array, settings: Settings) -> Plan:
   Raises:
     NotImplementedError: The kernels do not support the call.
   """
-  kernel_size = filters.shape[0]
-  if settings.padding != "SAME":
-    _unsupported(x, f"padding {settings.padding}", "padding 'SAME'")
-  if kernel_size not in _KERNEL_SIZES:
-    _unsupported(
-      x, f"{kernel_size}x{kernel_size} filters", "3x3, 5x5 or 7x7 filters"
-    )
-  if x.dtype not in (jnp.bfloat16, jnp.float32):
-    _unsupported(x, f"{x.dtype}", "bfloat16 or float32")
+  rows, cols = settings.windows(x, filters)
+  _check_supported(x, rows, cols, settings)
   chip, layout = target_chip(), settings.layout
-  rows, cols = (
-    window(size, kernel_size, settings.stride, settings.padding)
-    for size in x.shape[:2]
-  )
   g = Geometry(
     rows,
     cols,
@@ -74,6 +63,28 @@ def make_plan(x: jax.Array, filters: jax.Array, settings: Settings) -> Plan:
   return Plan(
     chip, with_blocks("forward", forward), with_blocks("backward", backward)
   )
+
+
+def _check_supported(
+  x: jax.Array, rows: Window, cols: Window, settings: Settings
+) -> None:
+  """Raise NotImplementedError unless the kernels support the call."""
+  size = f"{rows.kernel_size}x{cols.kernel_size}"
+  if size not in _KERNEL_SIZES:
+    _unsupported(x, f"{size} filters", "3x3, 5x5 or 7x7 filters")
+  if rows.stride != cols.stride:
+    _unsupported(x, f"strides {settings.strides}", "one stride for both")
+  if settings.dilations != (1, 1):
+    _unsupported(x, f"dilation {settings.dilation}", "dilation 1")
+  # Blocks of inputs have to meet those of outputs, one to one.
+  if any(axis.out != -(-axis.size // axis.stride) for axis in (rows, cols)):
+    _unsupported(
+      x,
+      f"padding {settings.padding!r}",
+      "padding by which y has ceil(h / stride) rows, such as 'SAME' or k // 2",
+    )
+  if x.dtype not in (jnp.bfloat16, jnp.float32):
+    _unsupported(x, f"{x.dtype}", "bfloat16 or float32")
 
 
 def _unsupported(x: jax.Array, given: str, supported: str) -> None:

@@ -13,12 +13,11 @@ from ...common.moment_sums import compute_moments, moments_cotangent
 from ...common.prologue import prologue, prologue_gradient
 from ...common.recompute import recompute_from
 from ..settings import Call, Gradients, Residuals, Results
-from ..window import window
 
 
 def forward(
   x: jax.Array,  # [h, w, n, c] or [h, w, c, n]
-  filters: jax.Array,  # [k, k, c]
+  filters: jax.Array,  # [kh, kw, c]
   scale: jax.Array | None,  # [c]
   offset: jax.Array | None,  # [c]
   call: Call,
@@ -61,16 +60,14 @@ def _activated(x, scale, offset, settings):
 
 def _convolve(z, filters, settings, row_padding=None):
   """Convolve, to float32; `row_padding` overrides the settings' padding."""
-  stride, layout = settings.stride, settings.layout
-  rows, cols = (
-    window(z.shape[d], filters.shape[0], stride, settings.padding)
-    for d in (0, 1)
-  )
+  layout = settings.layout
+  rows, cols = settings.windows(z, filters)
   return lax.conv_general_dilated(
     z,
     filters[:, :, None],
-    (stride, stride),
+    settings.strides,
     [row_padding or (rows.low, rows.high), (cols.low, cols.high)],
+    rhs_dilation=settings.dilations,
     feature_group_count=filters.shape[2],
     dimension_numbers=(layout, "HWIO", layout),
     preferred_element_type=jnp.float32,
@@ -78,15 +75,17 @@ def _convolve(z, filters, settings, row_padding=None):
 
 
 def _near_mean(z, filters, settings):
-  """Compute the mean of the middle row of outputs, `[1, 1, 1, c]` in HWNC.
+  """Compute the mean of a row of outputs, `[1, 1, 1, c]` in HWNC.
 
-  The row is convolved once more: if its mean came from the outputs, XLA could
-  not add up the moments while it convolves.
+  The row is one that reads the middle of the image. It is convolved once more:
+  if its mean came from the outputs, XLA could not add up the moments while it
+  convolves.
   """
-  rows = window(z.shape[0], filters.shape[0], settings.stride, settings.padding)
-  first = rows.out // 2 * rows.stride - rows.low
-  stop = first + rows.kernel_size
-  z = z[max(first, 0) : stop]
+  rows, _ = settings.windows(z, filters)
+  middle = (rows.size // 2 + rows.low - rows.extent // 2) // rows.stride
+  first = min(max(middle, 0), rows.out - 1) * rows.stride - rows.low
+  stop = first + rows.extent
+  z = z[max(first, 0) : max(stop, 0)]
   padding = max(-first, 0), max(stop - rows.size, 0)
   row = _convolve(z, filters, settings, padding)
   return jnp.mean(row, axis=sum_axes(settings.layout), keepdims=True)

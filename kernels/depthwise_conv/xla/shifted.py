@@ -14,19 +14,19 @@ from ...common.moment_sums import compute_moments, moments_cotangent
 from ...common.prologue import prologue, prologue_gradient
 from ...common.recompute import recompute_from
 from ..settings import Call, Gradients, Residuals, Results
-from ..window import Window, window
+from ..window import Window
 
 
 def forward(
   x: jax.Array,  # [h, w, n, c] or [h, w, c, n]
-  filters: jax.Array,  # [k, k, c]
+  filters: jax.Array,  # [kh, kw, c]
   scale: jax.Array | None,  # [c]
   offset: jax.Array | None,  # [c]
   call: Call,
 ) -> Results:
   """See `podscale.kernels.depthwise_conv_bn`."""
   settings = call.settings
-  rows, cols = _windows(x, filters, settings)
+  rows, cols = settings.windows(x, filters)
   z = _padded_input(x, scale, offset, rows, cols, settings)
   y = _convolve(z, filters, rows, cols, settings.layout)
   return y.astype(x.dtype), compute_moments(y, settings.layout)
@@ -41,7 +41,7 @@ def backward(
   dy, dmoments = cotangents
   settings = call.settings
   layout = settings.layout
-  rows, cols = _windows(x, filters, settings)
+  rows, cols = settings.windows(x, filters)
   dy = dy.astype(jnp.float32) + moments_cotangent(dmoments, y, moments, layout)
   # Materialised, because each tap reads dy again; rounded as activations are.
   dy = lax.optimization_barrier(dy.astype(x.dtype))
@@ -52,14 +52,6 @@ def backward(
     dz, x, scale, offset, settings.activation, layout
   )
   return dx, dfilters.astype(filters.dtype), dscale, doffset
-
-
-def _windows(x, filters, settings) -> tuple[Window, Window]:
-  rows, cols = (
-    window(x.shape[d], filters.shape[0], settings.stride, settings.padding)
-    for d in (0, 1)
-  )
-  return rows, cols
 
 
 def _padded_input(x, scale, offset, rows: Window, cols: Window, settings):
@@ -75,6 +67,7 @@ def _padded_input(x, scale, offset, rows: Window, cols: Window, settings):
 
 def _tap(z, i, j, rows: Window, cols: Window):
   """Select the input that tap [i, j] reads for each output, in float32."""
+  i, j = i * rows.dilation, j * cols.dilation
   limit = (
     i + (rows.out - 1) * rows.stride + 1,
     j + (cols.out - 1) * cols.stride + 1,
@@ -99,17 +92,19 @@ def _filter_tap(filters, i, j, layout):
 
 
 def _filter_gradient(z, dy, rows, cols, layout):
-  """Sum the products of each tap's inputs and dy, float32 `[k, k, c]`."""
-  k = rows.kernel_size
+  """Sum the products of each tap's inputs and dy, float32 `[kh, kw, c]`."""
+  height, width = rows.kernel_size, cols.kernel_size
 
   def products(z, dy):
     dy = dy.astype(jnp.float32)
     return tuple(
-      _tap(z, i, j, rows, cols) * dy for i in range(k) for j in range(k)
+      _tap(z, i, j, rows, cols) * dy
+      for i in range(height)
+      for j in range(width)
     )
 
   sums = channel_sums(products, z, dy, layout=layout)
-  return jnp.stack(sums).reshape(k, k, -1)
+  return jnp.stack(sums).reshape(height, width, -1)
 
 
 def _input_gradient(dy, filters, rows, cols, layout):
@@ -122,7 +117,7 @@ def _input_gradient(dy, filters, rows, cols, layout):
     [_phase(dy, filters, rows, cols, p, q, layout) for q in range(cols.stride)]
     for p in range(rows.stride)
   ]
-  if rows.stride == 1:
+  if rows.stride == cols.stride == 1:
     return phases[0][0]
   dz = jnp.stack([jnp.stack(row, axis=2) for row in phases], axis=1)
   height, width = dz.shape[0] * rows.stride, dz.shape[2] * cols.stride
@@ -154,7 +149,7 @@ def _phase_taps(axis: Window, phase: int):
   """Find the taps that meet one phase of the input, and dy's padding for them.
 
   Input `stride * m + phase` meets tap i of output a if
-  `stride * a + i = stride * m + phase + low`.
+  `stride * a + dilation * i = stride * m + phase + low`.
 
   Returns:
     A list of (tap, start of its slice of the padded dy), and the padding.
@@ -162,9 +157,9 @@ def _phase_taps(axis: Window, phase: int):
   stride = axis.stride
   count = -(-axis.size // stride)
   shifts = [
-    (i, (phase + axis.low - i) // stride)
+    (i, (phase + axis.low - axis.dilation * i) // stride)
     for i in range(axis.kernel_size)
-    if (phase + axis.low - i) % stride == 0
+    if (phase + axis.low - axis.dilation * i) % stride == 0
   ]
   if not shifts:
     return [], (0, 0, 0)

@@ -52,10 +52,29 @@ CASES = [
   Case(3, 1, "SAME", (4, 4, 3, 2), dtype="bfloat16", activation="gelu"),
   Case(3, 1, "SAME", (4, 4, 3, 2), activation="gelu_tanh"),
 ]
+# The models of PyTorch pad by k // 2 on both sides, which is not SAME where the
+# stride is 2 and the size is even.
+WINDOWS = [
+  Case(3, 2, 1, (6, 4, 2, 3)),
+  Case(5, 2, 2, (6, 5, 2, 3), "HWCN", dtype="bfloat16"),
+  Case(3, 1, ((0, 2), (1, 0)), (4, 5, 2, 3)),
+  Case(3, 2, ((3, 0), (0, 4)), (2, 3, 2, 3), affine="offset"),
+  Case((1, 5), 1, "SAME", (3, 6, 2, 3)),
+  Case((5, 1), (2, 1), ((2, 2), (0, 0)), (6, 3, 2, 3)),
+  Case((1, 11), (1, 2), "VALID", (2, 14, 2, 3), activation=None, affine=""),
+  Case(2, 2, "SAME", (5, 4, 2, 3)),
+  Case(4, 1, "SAME", (5, 3, 2, 3), activation="relu", affine="scale"),
+  Case(3, 1, 2, (6, 5, 2, 3), dilation=2),
+  Case(3, 2, "SAME", (7, 6, 2, 3), dilation=(3, 2)),
+  Case(3, (1, 2), "VALID", (7, 9, 1, 3), dilation=(1, 4)),
+  Case(9, 1, 4, (5, 4, 1, 2)),
+  Case(1, 2, 1, (1, 1, 1, 2), activation=None, affine=""),
+  Case(3, 2, 1, (8, 4, 2, 3), bands=2),
+]
 
 
 @pytest.mark.parametrize(
-  "case", CASES, ids=lambda case: "-".join(map(str, case))
+  "case", [*CASES, *WINDOWS], ids=lambda case: "-".join(map(str, case))
 )
 def test_values_and_gradients(case):
   check(case)
@@ -283,27 +302,37 @@ def shapes(x=(4, 4, 2, 3), filters=(3, 3, 3), x_dtype=F32, filters_dtype=F32):
     (
       shapes(filters=(3, 3, 4)),
       {},
-      "(k, k, 3) for x of shape (4, 4, 2, 3) in HWNC, got (3, 3, 4)",
+      "(kh, kw, 3) for x of shape (4, 4, 2, 3) in HWNC, got (3, 3, 4)",
     ),
     (
       shapes(),
       {"layout": "HWCN"},
-      "(k, k, 2) for x of shape (4, 4, 2, 3) in HWCN, got (3, 3, 3)",
+      "(kh, kw, 2) for x of shape (4, 4, 2, 3) in HWCN, got (3, 3, 3)",
     ),
     (shapes(filters=(3, 3, 1, 3)), {}, "got (3, 3, 1, 3)"),
-    (shapes(filters=(2, 2, 3)), {}, "odd size, got (2, 2, 3)"),
-    (shapes(filters=(3, 5, 3)), {}, "square and of odd size, got (3, 5, 3)"),
-    (shapes(filters=(0, 0, 3)), {}, "odd size, got (0, 0, 3)"),
+    (shapes(filters=(0, 3, 3)), {}, "filters are empty, shape (0, 3, 3)"),
     (shapes(x_dtype=jnp.int32), {}, "x must be of a floating dtype, got int32"),
     (shapes(filters_dtype=jnp.int32), {}, "must be floating, got int32"),
     (shapes(x_dtype=BF16), {}, "filters are float32 but x is bfloat16"),
     (shapes(x=(4, 0, 2, 3)), {}, "x is empty, shape (4, 0, 2, 3)"),
-    (shapes(), {"stride": 3}, "stride must be 1 or 2, got 3"),
-    (shapes(), {"padding": "FULL"}, "SAME or VALID, got 'FULL'"),
+    (shapes(), {"stride": 3}, "stride must be 1, 2 or a pair of them, got 3"),
+    (shapes(), {"stride": (1, 2, 1)}, "a pair of them, got (1, 2, 1)"),
+    (shapes(), {"dilation": 0}, "dilation must be a positive integer"),
+    (shapes(), {"dilation": (1, 1.5)}, "pair of them, got (1, 1.5)"),
+    (shapes(), {"padding": "FULL"}, "(left, right)), got 'FULL'"),
+    (shapes(), {"padding": (1, 1)}, "(left, right)), got (1, 1)"),
+    (shapes(), {"padding": -1}, "integer of at least 0 or ((top, bottom)"),
+    (shapes(), {"padding": [(0, 1), (0, -1)]}, "got ((0, 1), (0, -1))"),
+    (
+      shapes(),
+      {"padding": 0, "dilation": 2},
+      "with padding 0 is smaller than the filters (3, 3, 3) with dilation 2",
+    ),
     (
       shapes(x=(4, 2, 2, 3)),
       {"padding": "VALID"},
-      "x of shape (4, 2, 2, 3) is smaller than the filters (3, 3, 3)",
+      "x of shape (4, 2, 2, 3) with padding 'VALID' is smaller than the "
+      "filters (3, 3, 3) with dilation 1",
     ),
     (shapes(), {"layout": "NHWC"}, "HWNC or HWCN, got 'NHWC'"),
     (shapes(), {"activation": "swish"}, "'gelu_tanh' or None, got 'swish'"),
@@ -319,7 +348,7 @@ def shapes(x=(4, 4, 2, 3), filters=(3, 3, 3), x_dtype=F32, filters_dtype=F32):
     (
       shapes(filters=(3, 3, 1)),
       {"bands": 3, "padding": "VALID"},
-      "bands need padding SAME",
+      "bands need padding by which y has h / stride rows, got padding 'VALID'",
     ),
     (
       shapes(x=(3, 4, 2, 3), filters=(3, 3, 1)),
@@ -336,7 +365,7 @@ def test_mistakes_are_named(inputs, kwargs, message):
 def test_a_named_implementation_does_not_fall_back():
   op = partial(depthwise_conv_bn, *shapes(), padding="VALID")
   with pytest.raises(
-    NotImplementedError, match="does not support padding VALID"
+    NotImplementedError, match="does not support padding 'VALID'"
   ):
     op(implementation="pallas_tpu")
   y, _ = op(implementation=("pallas_tpu", "xla"))

@@ -96,13 +96,19 @@ def test_every_layer_of_the_family(shape, chip, batch):
 
 
 @pytest.mark.parametrize("chip", ["v5e", slow("v3")])
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_every_activation(activation, chip):
-  _, arguments = layer_arguments(DepthwiseShape(5, 20, 3, 1), 8, "HWNC")
+@pytest.mark.parametrize(
+  "settings",
+  [{"activation": name} for name in ACTIVATIONS]
+  + [{"stride": 2, "padding": 1}, {"padding": ((2, 0), (0, 2))}],
+  ids=str,
+)
+def test_settings_of_other_models(settings, chip):
+  shape = DepthwiseShape(6, 20, 3, settings.get("stride", 1))
+  _, arguments = layer_arguments(shape, 8, "HWNC")
 
   def op(*args):
     y, moments = depthwise_conv_bn(
-      *args, activation=activation, implementation="pallas_tpu"
+      *args, **settings, implementation="pallas_tpu"
     )
     return y, moments.mean, moments.m2
 

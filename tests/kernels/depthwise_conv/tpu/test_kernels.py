@@ -148,6 +148,29 @@ def test_values_and_gradients_of_images_cut_into_rows(
   check(case, KERNEL)
 
 
+# PyTorch's padding, which differs from SAME at stride 2 and even sizes, and
+# padding on one side only.
+PADDED = [
+  Case(3, 2, 1, (6, 4, 2, 3)),
+  Case(3, 2, 1, (8, 6, 9, 2), "HWCN", "bfloat16"),
+  Case(5, 2, 2, (10, 8, 3, 2)),
+  Case(7, 2, 3, (4, 6, 2, 3), activation=None, affine="scale"),
+  Case(3, 1, ((2, 0), (0, 2)), (5, 4, 2, 3)),
+  Case(3, 2, ((0, 1), (1, 0)), (6, 4, 2, 3), dtype="bfloat16"),
+  Case(3, 2, 1, (16, 4, 3, 2), bands=2),
+]
+
+
+@pytest.mark.parametrize("case", PADDED, ids=named)
+def test_padding_of_other_models(interpreted, case):
+  check(case, KERNEL)
+
+
+@pytest.mark.parametrize("case", PADDED[:4], ids=named)
+def test_padding_of_other_models_cut_into_rows(interpreted, small_blocks, case):
+  check(case, KERNEL)
+
+
 TILES = [
   Case(3, 1, "SAME", (3, 5, 30, 3), "HWNC", "bfloat16"),
   Case(3, 1, "SAME", (1, 1, 2, 3), "HWNC", "bfloat16", "relu"),
@@ -419,11 +442,13 @@ def test_with_channels_in_the_sublanes_the_images_have_to_fill_lanes(
     ("v5e", sizes(112, 16), {}, "16 channels use 12% of the lanes"),
     ("v5e", sizes(56, 144, dtype=jnp.float32), {}, "x is float32"),
     ("v5e", sizes(56, 144, kernel_size=9), {}, "does not support 9x9 filters"),
+    ("v5e", sizes(56, 144), {"dilation": 2}, "does not support dilation 2"),
+    ("v5e", sizes(56, 144), {"stride": (1, 2)}, "not support strides (1, 2)"),
     (
       "v5e",
       sizes(56, 144),
       {"padding": "VALID"},
-      "does not support padding VALID",
+      "does not support padding 'VALID'",
     ),
     ("v4", sizes(56, 144), {}, "not estimated ahead of XLA on v4"),
     ("v3", sizes(56, 64), {"layout": "HWCN"}, "not estimated ahead of XLA"),
@@ -446,7 +471,9 @@ def test_other_ops_have_one_implementation():
 
 
 def test_describe_refuses_what_the_op_refuses():
-  with pytest.raises(ValueError, match="stride must be 1 or 2, got 3"):
+  with pytest.raises(
+    ValueError, match="stride must be 1, 2 or a pair of them, got 3"
+  ):
     describe(depthwise_conv_bn, *sizes(8, 8), stride=3)
 
 

@@ -27,6 +27,10 @@ CASES = [
   Case(5, 2, "SAME", (6, 5, 2, 3), activation="relu", affine="scale"),
   Case(7, 1, "SAME", (2, 3, 1, 3), affine=""),
   Case(3, 2, "SAME", (6, 5, 3, 3), dtype="bfloat16"),
+  Case(3, 2, 1, (6, 4, 2, 3)),
+  Case((1, 5), (1, 2), ((0, 0), (3, 0)), (3, 6, 2, 3)),
+  Case(3, 1, "SAME", (7, 6, 2, 3), dilation=(3, 2)),
+  Case(1, 2, ((9, 0), (0, 0)), (1, 1, 1, 2), activation=None, affine=""),
 ]
 
 
