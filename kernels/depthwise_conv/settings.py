@@ -8,7 +8,7 @@ from ..common.activation import Activation
 from ..common.layout import Layout
 from ..common.moments import Moments
 from ..selection.selection import Selection
-from .window import Padding, Window, window
+from .window import Padding, Window, padding_of_axes, window
 
 Results = tuple[jax.Array, Moments]
 Residuals = tuple[
@@ -44,27 +44,18 @@ class Settings(NamedTuple):
 
   def windows(self, x: jax.Array, filters: jax.Array) -> tuple[Window, Window]:
     """Compute the windows over the rows and columns of an image."""
-    rows, cols = self.padding, self.padding
-    if isinstance(self.padding, int):
-      rows = cols = (self.padding, self.padding)
-    elif isinstance(self.padding, tuple):
-      rows, cols = self.padding
-    return (
-      window(
-        x.shape[0],
-        filters.shape[0],
-        self.strides[0],
-        rows,
-        self.dilations[0],
-      ),
-      window(
-        x.shape[1],
-        filters.shape[1],
-        self.strides[1],
-        cols,
-        self.dilations[1],
-      ),
+    rows, cols = (
+      window(size, taps, stride, padding, dilation)
+      for size, taps, stride, padding, dilation in zip(
+        x.shape[:2],
+        filters.shape[:2],
+        self.strides,
+        padding_of_axes(self.padding),
+        self.dilations,
+        strict=True,
+      )
     )
+    return rows, cols
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:

@@ -11,6 +11,9 @@ Padding = (
 four sides (as PyTorch), or ((top, bottom), (left, right)).
 """
 
+AxisPadding = Literal["SAME", "VALID"] | tuple[int, int]
+"""Padding of one dimension: a rule, or the zeros before and after."""
+
 
 class Window(NamedTuple):
   """One spatial dimension of a convolution, in elements.
@@ -43,7 +46,7 @@ def window(
   size: int,
   kernel_size: int,
   stride: int,
-  padding: Literal["SAME", "VALID"] | tuple[int, int],
+  padding: AxisPadding,
   dilation: int = 1,
 ) -> Window:
   """Compute sizes and padding of one dimension.
@@ -72,3 +75,16 @@ def window(
     out = (low + size + high - extent) // stride + 1
   high = (out - 1) * stride + extent - size - low
   return Window(size, out, low, high, kernel_size, stride, dilation)
+
+
+def padding_of_axes(padding: Padding) -> tuple[AxisPadding, AxisPadding]:
+  """Return the padding of the rows and of the columns.
+
+  >>> padding_of_axes(1), padding_of_axes("SAME")
+  (((1, 1), (1, 1)), ('SAME', 'SAME'))
+  """
+  if isinstance(padding, str):
+    return padding, padding
+  if isinstance(padding, int):
+    return (padding, padding), (padding, padding)
+  return padding
