@@ -46,6 +46,19 @@ def compute_moments(
   return Moments(jnp.float32(count), shift.reshape(-1) + mean_deviation, m2)
 
 
+def add_moments_cotangent(
+  dx: jax.Array,
+  dmoments: Moments,
+  x: jax.Array,
+  moments: Moments,
+  layout: Layout,
+) -> jax.Array:
+  """Add the cotangent through x's moments to that of x, in float32."""
+  return dx.astype(jnp.float32) + moments_cotangent(
+    dmoments, x, moments, layout
+  )
+
+
 def moments_cotangent(
   dmoments: Moments, x: jax.Array, moments: Moments, layout: Layout
 ) -> jax.Array:

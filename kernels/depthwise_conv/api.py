@@ -1,7 +1,7 @@
 """Public op: the depthwise convolution."""
 
 from collections.abc import Container
-from typing import Any
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,42 @@ from .window import Padding
 _OP = "depthwise_conv_bn"
 
 
+@overload
+def depthwise_conv_bn(
+  x: jax.Array,
+  filters: jax.Array,
+  scale: jax.Array | None = ...,
+  offset: jax.Array | None = ...,
+  *,
+  activation: Activation = ...,
+  stride: int | tuple[int, int] = ...,
+  padding: Padding = ...,
+  dilation: int | tuple[int, int] = ...,
+  layout: Layout = ...,
+  bands: int = ...,
+  moments: Literal[True] = ...,
+  implementation: Requested = ...,
+) -> tuple[jax.Array, Moments]: ...
+
+
+@overload
+def depthwise_conv_bn(
+  x: jax.Array,
+  filters: jax.Array,
+  scale: jax.Array | None = ...,
+  offset: jax.Array | None = ...,
+  *,
+  activation: Activation = ...,
+  stride: int | tuple[int, int] = ...,
+  padding: Padding = ...,
+  dilation: int | tuple[int, int] = ...,
+  layout: Layout = ...,
+  bands: int = ...,
+  moments: Literal[False],
+  implementation: Requested = ...,
+) -> jax.Array: ...
+
+
 def depthwise_conv_bn(
   x: jax.Array,
   filters: jax.Array,
@@ -33,8 +69,9 @@ def depthwise_conv_bn(
   dilation: int | tuple[int, int] = 1,
   layout: Layout = "HWNC",
   bands: int = 1,
+  moments: bool = True,
   implementation: Requested = None,
-) -> tuple[jax.Array, Moments]:
+) -> tuple[jax.Array, Moments] | jax.Array:
   """Normalise, activate and convolve x depthwise, and compute moments.
 
   For HWNC equivalent to::
@@ -71,6 +108,7 @@ def depthwise_conv_bn(
       and moments are those of the image, `[c]`. More than one band requires
       padding by which y has h / stride rows, h a multiple of the stride, and at
       least kh // 2 rows in each band of y.
+    moments: False to return y alone, and keep only x for the backward pass.
     implementation: 'xla', 'pallas_tpu', a sequence of them to try in order, or
       None to choose.
 
@@ -92,15 +130,16 @@ def depthwise_conv_bn(
   ((2, 2, 2, 8), 9.0, 8.0)
   """
   settings = Settings(
-    activation, stride, _hashable(padding), layout, bands, _hashable(dilation)
+    *(activation, _hashable(stride), _hashable(padding), layout, bands),
+    *(_hashable(dilation), moments),
   )
   selection = _select(x, filters, scale, offset, settings, implementation)
   x, filters, scale, offset = match_varying(x, filters, scale, offset)
   with jax.named_scope(_OP):
-    y, moments = vjp.depthwise_conv_bn(
+    y, found = vjp.depthwise_conv_bn(
       x, filters, scale, offset, Call(settings, selection)
     )
-  return y, with_static_count(moments, y)
+  return y if found is None else (y, with_static_count(found, y))
 
 
 def describe(

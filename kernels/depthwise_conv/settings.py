@@ -10,14 +10,14 @@ from ..common.moments import Moments
 from ..selection.selection import Selection
 from .window import Padding, Window, padding_of_axes, window
 
-Results = tuple[jax.Array, Moments]
+Results = tuple[jax.Array, Moments | None]
 Residuals = tuple[
   jax.Array,  # x
   jax.Array,  # filters
   jax.Array | None,  # scale
   jax.Array | None,  # offset
-  jax.Array,  # y
-  Moments,
+  jax.Array | None,  # y, None without moments
+  Moments | None,
 ]
 Gradients = tuple[jax.Array, jax.Array, jax.Array | None, jax.Array | None]
 
@@ -31,6 +31,7 @@ class Settings(NamedTuple):
   layout: Layout
   bands: int = 1
   dilation: int | tuple[int, int] = 1
+  moments: bool = True
 
   @property
   def strides(self) -> tuple[int, int]:

@@ -40,7 +40,8 @@ def depthwise_conv_bn(
 def _forward(x, filters, scale, offset, call) -> tuple[Results, Residuals]:
   results = depthwise_conv_bn(x, filters, scale, offset, call)
   y, moments = checkpoint_name(results, "depthwise_conv_bn")
-  return (y, moments), (x, filters, scale, offset, y, moments)
+  kept = None if moments is None else y
+  return (y, moments), (x, filters, scale, offset, kept, moments)
 
 
 def _backward(call, residuals, cotangents) -> Gradients:

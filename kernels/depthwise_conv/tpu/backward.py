@@ -7,7 +7,8 @@ a picture). Then it walks over its inputs: the outputs that an input contributed
 to give the gradient of the input, and its part of the filter's gradient.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -70,10 +71,10 @@ def backward(
   filters: jax.Array,  # [k, k, c]
   scale: jax.Array | None,  # [c]
   offset: jax.Array | None,  # [c]
-  y: jax.Array,  # [ho, wo, n, c] or [ho, wo, c, n]
-  moments: Moments,
-  dy: jax.Array,  # like y
-  dmoments: Moments,
+  y: jax.Array | None,  # [ho, wo, n, c] or [ho, wo, c, n]
+  moments: Moments | None,
+  dy: jax.Array,  # [ho, wo, n, c] or [ho, wo, c, n]
+  dmoments: Moments | None,
   g: Geometry,
   vmem_limit_bytes: int,
 ) -> Gradients:
@@ -85,9 +86,9 @@ def backward(
   vectors = {
     "scale": scale,
     "offset": offset,
-    "mean": moments.mean,
-    "dmean": dmoments.mean,
-    "dm2": dmoments.m2,
+    "mean": moments and moments.mean,
+    "dmean": dmoments and dmoments.mean,
+    "dm2": dmoments and dmoments.m2,
     **band_halo_masks(buffer.reach, g),
   }
   inputs = ChannelInputs(g, present(vectors))
@@ -95,10 +96,12 @@ def backward(
   filters_dtype = filters.dtype if g.bands == 1 else jnp.dtype(jnp.float32)
   names = present({"dscale": scale, "doffset": offset})
   outputs = ChannelOutputs(g, filters_dtype, names)
-  halo = {}
-  for j, row in enumerate(buffer.fetched_rows()):
-    halo[f"y_halo{j}"] = (y, g.output_row(row))
-    halo[f"dy_halo{j}"] = (dy, g.output_row(row))
+  read = {"dy": dy} if y is None else {"y": y, "dy": dy}
+  halo = {
+    f"{name}_halo{j}": (array, g.output_row(row))
+    for j, row in enumerate(buffer.fetched_rows())
+    for name, array in read.items()
+  }
   sums = pltpu.VMEM((g.groups, *TILE), jnp.float32)
   filter_sums = g.groups, g.rows.kernel_size, g.filter_columns, *TILE
   results = tpu_call(
@@ -107,9 +110,8 @@ def backward(
     grid=g.grid,
     inputs={
       "x": (x, g.input_block()),
-      "y": (y, g.output_block()),
-      "dy": (dy, g.output_block()),
-      **band_halo_operands({"y": y, "dy": dy}, g.output_shape, buffer.reach, g),
+      **{name: (array, g.output_block()) for name, array in read.items()},
+      **band_halo_operands(read, g.output_shape, buffer.reach, g),
       **halo,
       **inputs.operands(filters, vectors),
     },
@@ -125,7 +127,7 @@ def backward(
       **g.unpack_scratch(x.dtype, g.blocks.columns * g.cols.stride),
     },
     vmem_limit_bytes=vmem_limit_bytes,
-    cost=_cost(x, y, g),
+    cost=_cost(x, dy, g),
   )
   arrays = outputs.arrays(results)
   return (
@@ -136,11 +138,12 @@ def backward(
   )
 
 
-def _cost(x, y, g) -> pl.CostEstimate:
+def _cost(x, dy, g) -> pl.CostEstimate:
+  outputs = (1 + g.moments) * dy.size
   return pl.CostEstimate(
-    flops=4 * g.rows.kernel_size**2 * y.size + 16 * x.size,
+    flops=4 * g.rows.kernel_size**2 * dy.size + 16 * x.size,
     transcendentals=x.size * transcendentals(g.activation),
-    bytes_accessed=(2 * x.size + 2 * y.size) * x.dtype.itemsize,
+    bytes_accessed=(2 * x.size + outputs) * x.dtype.itemsize,
   )
 
 
@@ -150,8 +153,8 @@ def vmem_bytes(g: Geometry, dtype: jnp.dtype) -> int:
   row = double_buffer_bytes((1, *g.output_shape[1:]), dtype)
   return (
     2 * double_buffer_bytes(g.input_shape, dtype)
-    + 2 * double_buffer_bytes(g.output_shape, dtype)
-    + 2 * buffer.extra_rows * row
+    + (1 + g.moments) * double_buffer_bytes(g.output_shape, dtype)
+    + (1 + g.moments) * buffer.extra_rows * row
     + buffer.bytes
     + channel_bytes(g)
     + g.unpack_scratch_bytes(dtype, g.blocks.columns * g.cols.stride)
@@ -183,28 +186,29 @@ class _Backward(GridKernel[_Shared, PrologueSums]):
   def fill(self, step: Step, tile: SublaneTile) -> None:
     """Write the cotangents of the convolution's output to the buffer."""
     inputs, refs, buffer = self.inputs, self.refs, backward_buffer(self.g)
-    affine = [self._moments_affine(group) for group in tile.groups]
+    names = ["y", "dy"] if self.g.moments else ["dy"]
     masks = tile.masks
     if unpack_scratch_of(refs) is not None:
       masks = pair_masks(tile.first, self.g.batch)
 
-    def cotangent(y: Registers, dy: Registers) -> Registers:
+    def through_moments(y: Registers, dy: Registers) -> Registers:
       sums = []
       for r in range(len(y)):
         slope, constant = affine[r % len(affine)]
         sums.append(slope * y[r] + (dy[r] + constant))
       return masked(sums, masks)
 
-    halo = [
-      Source(
-        [getattr(refs, f"y_halo{j}"), getattr(refs, f"dy_halo{j}")], cotangent
-      )
-      for j in range(len(buffer.fetched_rows()))
-    ]
-    bands = band_halo_sources(
-      inputs, refs, ["y", "dy"], tile.groups[0], cotangent
-    )
-    sources = Sources(Source([refs.y, refs.dy], cotangent), halo, bands)
+    cotangent: Callable[..., Registers] = partial(masked, masks=masks)
+    if self.g.moments:
+      affine = [self._moments_affine(group) for group in tile.groups]
+      cotangent = through_moments
+
+    def source(suffix: str = "") -> Source:
+      return Source([getattr(refs, f"{n}{suffix}") for n in names], cotangent)
+
+    halo = [source(f"_halo{j}") for j in range(len(buffer.fetched_rows()))]
+    bands = band_halo_sources(inputs, refs, names, tile.groups[0], cotangent)
+    sources = Sources(source(), halo, bands)
     fill(
       RowWriter(buffer, refs.cotangent, tile.sublanes, unpack_scratch_of(refs)),
       plan_fills(buffer, sources, step.row_block),

@@ -120,6 +120,8 @@ class ChannelOutputs(NamedTuple):
     g, k = self.g, self.g.rows.kernel_size
     if not g.channels_in_lanes:
       width = self._tap_count + len(self.names)
+      if not width:
+        return {}
       shape = g.channels, width
       return {"channel_outputs": (shape, jnp.float32, _table_block(g, width))}
     results: dict[str, Result] = {
@@ -169,6 +171,8 @@ class ChannelOutputs(NamedTuple):
       if self.filters_dtype is not None:
         arrays["dfilters"] = results["dfilters"]
       return arrays
+    if "channel_outputs" not in results:
+      return {}
     table = results["channel_outputs"].T
     arrays = dict(zip(self.names, table[self._tap_count :], strict=True))
     if self.filters_dtype is not None:

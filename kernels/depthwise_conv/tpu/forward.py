@@ -54,7 +54,7 @@ def forward(
   offset: jax.Array | None,  # [c]
   g: Geometry,
   vmem_limit_bytes: int,
-) -> tuple[jax.Array, Moments]:
+) -> tuple[jax.Array, Moments | None]:
   """See `podscale.kernels.depthwise_conv_bn`."""
   buffer = forward_buffer(g)
   vectors = {
@@ -63,7 +63,7 @@ def forward(
     **band_halo_masks(buffer.reach, g),
   }
   inputs = ChannelInputs(g, present(vectors))
-  outputs = ChannelOutputs(g, None, ("mean", "m2"))
+  outputs = ChannelOutputs(g, None, ("mean", "m2") if g.moments else ())
   y_shape = (g.rows.out, g.cols.out, *x.shape[2:])
   sums = pltpu.VMEM((g.groups, *TILE), jnp.float32)
   results = tpu_call(
@@ -85,14 +85,14 @@ def forward(
     },
     scratch={
       "activated": buffer.scratch(),
-      "sums": sums,
-      "squares": sums,
-      "shift": sums,
+      **{name: sums for name in _SUMS if g.moments},
       **g.unpack_scratch(x.dtype, g.blocks.columns),
     },
     vmem_limit_bytes=vmem_limit_bytes,
     cost=_cost(x, y_shape, g),
   )
+  if not g.moments:
+    return results["y"], None
   moments = outputs.arrays(results)
   count = jnp.float32(g.rows.out * g.cols.out * g.batch)
   return results["y"], Moments(count, moments["mean"], moments["m2"])
@@ -121,6 +121,9 @@ def _cost(x, y_shape, g) -> pl.CostEstimate:
   )
 
 
+_SUMS = "sums", "squares", "shift"
+
+
 class _Shared(NamedTuple):
   """Registers that all columns of a sublane tile share, per channel group."""
 
@@ -147,8 +150,9 @@ class _Forward(GridKernel[_Shared, _Sums]):
     """Clear the buffer's border, the sums and the shift."""
     refs = self.refs
     clear_border(forward_buffer(self.g), refs.activated)
-    for ref in (refs.sums, refs.squares, refs.shift):
-      ref[...] = jnp.zeros_like(ref)
+    if self.g.moments:
+      for ref in (refs.sums, refs.squares, refs.shift):
+        ref[...] = jnp.zeros_like(ref)
 
   def fill(self, step: Step, tile: SublaneTile) -> None:
     """Write the activated rows to the buffer."""
@@ -180,6 +184,8 @@ class _Forward(GridKernel[_Shared, _Sums]):
     filters = [
       self.inputs.filter_registers(refs, group) for group in tile.groups
     ]
+    if not self.g.moments:
+      return _Shared(filters, [])
     # With images in the sublanes all tiles share channels, and with them the
     # shift of the first tile.
     is_first = step.is_first
@@ -241,6 +247,8 @@ class _Forward(GridKernel[_Shared, _Sums]):
     scratch = unpack_scratch_of(self.refs)
     position = index.position, index.first, tile.sublanes
     store(self.refs.y, *position, columns, scratch)
+    if not self.g.moments:
+      return sums
     return _add_deviations(columns, shared.shifts, tile.masks, sums)
 
   def _convolve(
@@ -283,12 +291,15 @@ class _Forward(GridKernel[_Shared, _Sums]):
 
   def add_sums(self, group, sums: _Sums) -> None:
     """Add the sums of a sweep to those of all steps."""
-    self.refs.sums[group] += sums.deviations
-    self.refs.squares[group] += sums.squares
+    if self.g.moments:
+      self.refs.sums[group] += sums.deviations
+      self.refs.squares[group] += sums.squares
 
   def finish(self, group) -> None:
     """Merge the moments of a group's registers (Chan, Golub, LeVeque 1979)."""
     g, refs = self.g, self.refs
+    if not g.moments:
+      return
     pixels = g.rows.out * g.cols.out
     images = image_counts(g, unpack_scratch_of(refs))
     count = (images * pixels).astype(jnp.float32)

@@ -68,6 +68,7 @@ class Geometry(NamedTuple):
     activation: Activation of the prologue.
     flat_vectors: True if a block may have 128 values of a `[c]` vector.
     bands: Bands of the image among the channels.
+    moments: True if the outputs' moments are computed.
   """
 
   rows: Window
@@ -79,6 +80,7 @@ class Geometry(NamedTuple):
   activation: Activation
   flat_vectors: bool
   bands: int = 1
+  moments: bool = True
 
   @property
   def channels_in_lanes(self) -> bool:

@@ -36,7 +36,7 @@ def forward(
       plan.forward,
       _vmem_limit(plan.forward, forward_kernel, x.dtype, plan.chip),
     )
-    return y, merge_bands(moments, bands)
+    return y, moments and merge_bands(moments, bands)
 
 
 def backward(
@@ -48,7 +48,9 @@ def backward(
   x, filters, scale, offset, y, moments = residuals
   dy, dmoments = cotangents
 
-  def repeat(moments: Moments) -> Moments:
+  def repeat(moments: Moments | None) -> Moments | None:
+    if moments is None:
+      return None
     mean, m2 = (over_bands(v, bands) for v in moments[1:])
     return moments._replace(mean=mean, m2=m2)
 

@@ -52,6 +52,7 @@ def make_plan(x: jax.Array, filters: jax.Array, settings: Settings) -> Plan:
     settings.activation,
     chip.tiles_vectors_by_128,
     settings.bands,
+    settings.moments,
   )
 
   def with_blocks(direction: Direction, kernel: ModuleType) -> Geometry:

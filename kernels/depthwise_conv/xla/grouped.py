@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from ...common.layout import sum_axes
-from ...common.moment_sums import compute_moments, moments_cotangent
+from ...common.moment_sums import add_moments_cotangent, compute_moments
 from ...common.prologue import prologue, prologue_gradient
 from ...common.recompute import recompute_from
 from ..settings import Call, Gradients, Residuals, Results
@@ -26,6 +26,8 @@ def forward(
   settings = call.settings
   z = _activated(x, scale, offset, settings)
   y = _convolve(z, filters, settings)
+  if not settings.moments:
+    return y.astype(x.dtype), None
   shift = _near_mean(z, filters, settings)
   return y.astype(x.dtype), compute_moments(y, settings.layout, shift)
 
@@ -39,7 +41,8 @@ def backward(
   dy, dmoments = cotangents
   settings = call.settings
   layout = settings.layout
-  dy = dy.astype(jnp.float32) + moments_cotangent(dmoments, y, moments, layout)
+  if y is not None:
+    dy = add_moments_cotangent(dy, dmoments, y, moments, layout)
   z = _activated(x, scale, offset, settings)
   _, transposed = jax.vjp(
     lambda z, filters: _convolve(z, filters, settings).astype(x.dtype),

@@ -10,7 +10,7 @@ from jax import lax
 
 from ...common.channel_sums import channel_sums
 from ...common.layout import per_channel
-from ...common.moment_sums import compute_moments, moments_cotangent
+from ...common.moment_sums import add_moments_cotangent, compute_moments
 from ...common.prologue import prologue, prologue_gradient
 from ...common.recompute import recompute_from
 from ..settings import Call, Gradients, Residuals, Results
@@ -29,7 +29,8 @@ def forward(
   rows, cols = settings.windows(x, filters)
   z = _padded_input(x, scale, offset, rows, cols, settings)
   y = _convolve(z, filters, rows, cols, settings.layout)
-  return y.astype(x.dtype), compute_moments(y, settings.layout)
+  moments = compute_moments(y, settings.layout) if settings.moments else None
+  return y.astype(x.dtype), moments
 
 
 def backward(
@@ -42,7 +43,8 @@ def backward(
   settings = call.settings
   layout = settings.layout
   rows, cols = settings.windows(x, filters)
-  dy = dy.astype(jnp.float32) + moments_cotangent(dmoments, y, moments, layout)
+  if y is not None:
+    dy = add_moments_cotangent(dy, dmoments, y, moments, layout)
   # Materialised, because each tap reads dy again; rounded as activations are.
   dy = lax.optimization_barrier(dy.astype(x.dtype))
   z = _padded_input(x, scale, offset, rows, cols, settings)

@@ -34,7 +34,8 @@ class Unbanded(NamedTuple):
       return run(residuals, cotangents, call)
     x, filters, scale, offset, y, moments = residuals
     dy, dmoments = cotangents
-    x, y, dy = (from_bands(array, bands) for array in (x, y, dy))
+    x, dy = from_bands(x, bands), from_bands(dy, bands)
+    y = None if y is None else from_bands(y, bands)
     residuals = x, filters, scale, offset, y, moments
     dx, *parameter_gradients = run(residuals, (dy, dmoments), call)
     return to_bands(dx, bands), *parameter_gradients

@@ -14,6 +14,7 @@ from support.depthwise_cases import (
   F32,
   Case,
   check,
+  check_without_moments,
   draw,
   everything,
   exact,
@@ -127,6 +128,26 @@ def test_moments_are_those_before_rounding():
     None,
     None,
   )
+
+
+@pytest.mark.parametrize(
+  "case",
+  [
+    Case(3, 2, "SAME", (6, 5, 4, 3)),
+    Case(3, 1, 1, (4, 5, 2, 3), "HWCN", "bfloat16"),
+    Case(3, 1, "SAME", (4, 5, 2, 3), bands=2, affine=""),
+  ],
+)
+def test_without_moments(case):
+  check_without_moments(case)
+
+
+def test_without_moments_only_x_is_kept_for_the_backward_pass():
+  inputs = draw(Case(3, 2, "SAME", (6, 5, 4, 3), dtype="bfloat16"))[:4]
+  op = partial(depthwise_conv_bn, activation="silu", stride=2, moments=False)
+  _, vjp = jax.eval_shape(partial(jax.vjp, op), *inputs)
+  kept = [leaf.shape for leaf in jax.tree.leaves(vjp) if leaf.ndim == 4]
+  assert kept == [inputs[0].shape]
 
 
 def test_a_nan_shows():

@@ -20,7 +20,13 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.interpreters import mlir
 from jax.sharding import PartitionSpec as P
 from support.abstract_tpu import on
-from support.depthwise_cases import BF16, Case, check, draw
+from support.depthwise_cases import (
+  BF16,
+  Case,
+  check,
+  check_without_moments,
+  draw,
+)
 from support.slow_case import slow
 from support.tpu_interpreter import as_on_a_tpu
 
@@ -169,6 +175,23 @@ def test_padding_of_other_models(interpreted, case):
 @pytest.mark.parametrize("case", PADDED[:4], ids=named)
 def test_padding_of_other_models_cut_into_rows(interpreted, small_blocks, case):
   check(case, KERNEL)
+
+
+@pytest.mark.parametrize(
+  "case",
+  [
+    Case(3, 2, "SAME", (4, 5, 8, 3)),
+    Case(3, 1, "SAME", (5, 4, 3, 9), "HWCN"),
+    Case(3, 1, "SAME", (6, 5, 17, 3), dtype="bfloat16", bands=3),
+  ],
+  ids=named,
+)
+def test_without_moments(interpreted, case):
+  check_without_moments(case, KERNEL)
+
+
+def test_without_moments_of_images_cut_into_rows(interpreted, small_blocks):
+  check_without_moments(CUT[0], KERNEL)
 
 
 TILES = [

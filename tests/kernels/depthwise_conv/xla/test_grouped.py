@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from support.depthwise_cases import Case, check
+from support.depthwise_cases import Case, check, check_without_moments
 
 from podscale.kernels import depthwise_conv_bn
 from podscale.kernels.depthwise_conv import vjp
@@ -40,6 +40,11 @@ CASES = [
 )
 def test_values_and_gradients(case):
   check(case, grouped)
+
+
+@pytest.mark.usefixtures("grouped_everywhere")
+def test_without_moments():
+  check_without_moments(CASES[0], grouped)
 
 
 @pytest.mark.usefixtures("grouped_everywhere")
