@@ -48,12 +48,17 @@ def compute_moments(
 
 def add_moments_cotangent(
   dx: jax.Array,
-  dmoments: Moments,
-  x: jax.Array,
-  moments: Moments,
+  dmoments: Moments | None,
+  x: jax.Array | None,
+  moments: Moments | None,
   layout: Layout,
 ) -> jax.Array:
-  """Add the cotangent through x's moments to that of x, in float32."""
+  """Add the cotangent through x's moments to that of x, in float32.
+
+  Without moments this returns dx.
+  """
+  if dmoments is None or x is None or moments is None:
+    return dx
   return dx.astype(jnp.float32) + moments_cotangent(
     dmoments, x, moments, layout
   )

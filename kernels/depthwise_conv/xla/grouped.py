@@ -41,8 +41,7 @@ def backward(
   dy, dmoments = cotangents
   settings = call.settings
   layout = settings.layout
-  if y is not None:
-    dy = add_moments_cotangent(dy, dmoments, y, moments, layout)
+  dy = add_moments_cotangent(dy, dmoments, y, moments, layout)
   z = _activated(x, scale, offset, settings)
   _, transposed = jax.vjp(
     lambda z, filters: _convolve(z, filters, settings).astype(x.dtype),

@@ -43,8 +43,7 @@ def backward(
   settings = call.settings
   layout = settings.layout
   rows, cols = settings.windows(x, filters)
-  if y is not None:
-    dy = add_moments_cotangent(dy, dmoments, y, moments, layout)
+  dy = add_moments_cotangent(dy, dmoments, y, moments, layout)
   # Materialised, because each tap reads dy again; rounded as activations are.
   dy = lax.optimization_barrier(dy.astype(x.dtype))
   z = _padded_input(x, scale, offset, rows, cols, settings)
