@@ -465,6 +465,8 @@ def test_with_channels_in_the_sublanes_the_images_have_to_fill_lanes(
     ("v5e", sizes(112, 16), {}, "16 channels use 12% of the lanes"),
     ("v5e", sizes(56, 144, dtype=jnp.float32), {}, "x is float32"),
     ("v5e", sizes(56, 144, kernel_size=9), {}, "does not support 9x9 filters"),
+    ("v5e", sizes(2, 1152), {}, "images of 2 rows or columns"),
+    ("v5e", sizes(14, 672, batch=7), {}, "7 images; on v5e"),
     ("v5e", sizes(56, 144), {"dilation": 2}, "does not support dilation 2"),
     ("v5e", sizes(56, 144), {"stride": (1, 2)}, "not support strides (1, 2)"),
     (
