@@ -1,8 +1,10 @@
 """Public op: the 1x1 convolution behind a squeeze-excite."""
 
+import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from ..channel_moments.api import channel_moments
 from ..common.activation import Activation, check_activation
@@ -22,8 +24,8 @@ def gated_pointwise_conv_bn(
   kernel: jax.Array,
   scale: jax.Array,
   offset: jax.Array,
-  gate: Gate,
-  gate_params: Any,
+  gate: Gate | None = None,
+  gate_params: Any = None,
   *,
   activation: Activation = None,
   bands: int = 1,
@@ -44,7 +46,8 @@ def gated_pointwise_conv_bn(
     scale: Scale from `batch_norm_affine`, float32 `[c]`.
     offset: Offset from `batch_norm_affine`, float32 `[c]`.
     gate: Function of `gate_params` and the spatial mean, float32 `[n, c]`, to
-      the factor of each image and channel, `[n, c]` of x's dtype.
+      the factor of each image and channel, `[n, c]` of x's dtype; None for no
+      gate, as in networks without squeeze-excite.
     gate_params: Pytree of arrays.
     activation: Name in `Activation`, such as 'relu6', or None.
     bands: Number of bands of x and y; see `to_bands`.
@@ -76,10 +79,16 @@ def gated_pointwise_conv_bn(
     x, kernel, scale, offset, *leaves
   )
   gate_params = jax.tree.unflatten(structure, leaves)
-  settings = Settings(gate, activation, bands, selection)
+  settings = Settings(gate or _open_gate(x.dtype), activation, bands, selection)
   with jax.named_scope(OP):
     y = gated(x, kernel, scale, offset, gate_params, settings)
     return y, channel_moments(y, bands=bands)
+
+
+@functools.cache
+def _open_gate(dtype: jnp.dtype) -> Gate:
+  """Make the gate of factors that are all 1; XLA leaves it out."""
+  return lambda _, mean: jnp.ones(mean.shape, dtype)
 
 
 def describe(

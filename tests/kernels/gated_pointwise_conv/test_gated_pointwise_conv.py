@@ -117,6 +117,30 @@ def test_values_and_gradients(shape, features, bands, activation, dtype):
   check(shape, features, bands, activation, dtype)
 
 
+@pytest.mark.parametrize("dtype", [F32, BF16])
+def test_without_a_gate(dtype):
+  x, kernel, scale, offset, *_, dy, dmean, dm2 = draw((4, 5, 3, 8), 3, dtype)
+
+  def run(gate):
+    @jax.jit
+    def op(*args):
+      return gated_pointwise_conv_bn(*args, gate, activation="silu")
+
+    (y, moments), vjp = jax.vjp(op, x, kernel, scale, offset)
+    return y, vjp((dy, moments._replace(mean=dmean, m2=dm2)))
+
+  actual, want = run(None), run(lambda _, mean: jnp.ones(mean.shape, dtype))
+  jax.tree.map(np.testing.assert_array_equal, actual, want)
+
+
+def test_without_a_gate_nothing_is_multiplied_by_it():
+  x, kernel, scale, offset, *_ = draw((4, 5, 3, 8), 3, F32)
+  forward = jax.jit(gated_pointwise_conv_bn)
+  hlo = forward.lower(x, kernel, scale, offset).compile().as_text()
+  # The gate would have the shape [n, c].
+  assert "f32[3,8]" not in hlo
+
+
 def check(shape, features, bands, activation, dtype, form=None):
   inputs = draw(shape, features, dtype)
   op = in_bands(partial(gated, activation, form=form), bands)
