@@ -6,7 +6,13 @@ import jax
 
 from ..common.activation import Activation, check_activation
 from ..common.bands import over_bands, sum_bands
-from ..common.layout import Layout, check_image
+from ..common.layout import (
+  Layout,
+  check_image,
+  from_inner,
+  inner_layout,
+  to_inner,
+)
 from ..common.manual_axes import match_varying
 from ..selection.requested import Requested
 from ..selection.selection import Selection, run, select
@@ -59,13 +65,13 @@ def batch_norm(
   pass keeps only x of the arrays of this size.
 
   Args:
-    x: Activation, floating-point `[h, w, n, c]` (HWNC) or `[h, w, c, n]`
-      (HWCN).
+    x: Activation, floating-point `[h, w, n, c]` (HWNC), `[h, w, c, n]` (HWCN)
+      or `[n, h, w, c]` (NHWC).
     scale: Scale from `batch_norm_affine`, float32 `[c]`.
     offset: Offset from `batch_norm_affine`, float32 `[c]`.
     activation: Name in `Activation`, such as 'relu6', or None.
     pool: True to return the spatial mean as well.
-    layout: Order of x's axes, 'HWNC' or 'HWCN'.
+    layout: Order of x's axes, 'HWNC', 'HWCN' or 'NHWC'.
     bands: Number of bands of x; see `to_bands`.
     implementation: 'xla', a sequence of names to try in order, or None to
       choose; 'pallas_tpu' does not exist for this op.
@@ -88,16 +94,16 @@ def batch_norm(
   selection = describe(
     x, scale, offset, activation, layout, bands, implementation
   )
-  x, scale, offset = match_varying(x, scale, offset)
-  settings = Settings(activation, pool, layout)
+  x, scale, offset = match_varying(to_inner(x, layout), scale, offset)
+  settings = Settings(activation, pool, inner_layout(layout))
   with jax.named_scope(_OP):
     scale, offset = (over_bands(v, bands) for v in (scale, offset))
     implementations = {"xla": lambda *arrays: normalise(*arrays, settings)}
     result = run(selection, implementations, x, scale, offset)
     if not pool:
-      return result
+      return from_inner(result, layout)
     y, mean = result
-    return y, sum_bands(mean, bands) / bands
+    return from_inner(y, layout), sum_bands(mean, bands) / bands
 
 
 def describe(

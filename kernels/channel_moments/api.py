@@ -3,7 +3,13 @@
 import jax
 
 from ..common.bands import merge_bands, over_bands
-from ..common.layout import Layout, check_image, per_channel
+from ..common.layout import (
+  Layout,
+  check_image,
+  inner_layout,
+  per_channel,
+  to_inner,
+)
 from ..common.moment_sums import with_static_count
 from ..common.moments import Moments
 from ..selection.selection import Selection, the_only_one
@@ -23,13 +29,13 @@ def channel_moments(
   `mean = x.mean((0, 1, 2))`, but after its middle row it reads x only once.
 
   Args:
-    x: Activation, floating-point `[h, w, n, c]` (HWNC) or `[h, w, c, n]`
-      (HWCN).
+    x: Activation, floating-point `[h, w, n, c]` (HWNC), `[h, w, c, n]` (HWCN)
+      or `[n, h, w, c]` (NHWC).
     pivot: Shift near the mean of each channel, float32 `[c]`; the op sums the
       deviations from it. None takes the mean of x's middle row. A shift that
       does not depend on x lets XLA sum in the loop that makes x. It changes
       only the rounding of the result, and its gradient is zero.
-    layout: Order of x's axes, 'HWNC' or 'HWCN'.
+    layout: Order of x's axes, 'HWNC', 'HWCN' or 'NHWC'.
     bands: Number of bands of x; see `to_bands`.
 
   Returns:
@@ -48,6 +54,7 @@ def channel_moments(
   (4.0, 1.5, 5.0)
   """
   describe(x, pivot, layout, bands)
+  x, layout = to_inner(x, layout), inner_layout(layout)
   shift = None
   if pivot is not None:
     shift = over_bands(jax.lax.stop_gradient(pivot), bands)

@@ -1,5 +1,10 @@
-"""Order of the axes of four-dimensional activations: HWNC or HWCN."""
+"""Order of the axes of four-dimensional activations.
 
+The ops compute in HWNC or HWCN. They transpose NHWC to HWNC and back, which
+XLA:TPU turns into a choice of layout.
+"""
+
+from collections.abc import Sequence
 from typing import Literal
 
 import jax
@@ -7,19 +12,37 @@ import jax.numpy as jnp
 
 from .bands import channels_of_band
 
-Layout = Literal["HWNC", "HWCN"]
-
-_BATCH_AXIS = {"HWNC": 2, "HWCN": 3}
+Layout = Literal["HWNC", "HWCN", "NHWC"]
 
 
 def batch_axis(layout: Layout) -> int:
   """Return the axis of the images."""
-  return _BATCH_AXIS[layout]
+  return layout.index("N")
 
 
 def channel_axis(layout: Layout) -> int:
   """Return the axis of the channels."""
-  return 5 - _BATCH_AXIS[layout]
+  return layout.index("C")
+
+
+def inner_layout(layout: Layout) -> Layout:
+  """Return the layout in which an op computes."""
+  return "HWNC" if layout == "NHWC" else layout
+
+
+def to_inner(x: jax.Array, layout: Layout) -> jax.Array:
+  """Transpose an activation to the layout in which an op computes."""
+  return jnp.transpose(x, (1, 2, 0, 3)) if layout == "NHWC" else x
+
+
+def from_inner(x: jax.Array, layout: Layout) -> jax.Array:
+  """Transpose an activation back to the caller's layout."""
+  return jnp.transpose(x, (2, 0, 1, 3)) if layout == "NHWC" else x
+
+
+def shape_of_inner(x: jax.Array, layout: Layout) -> jax.ShapeDtypeStruct:
+  """Describe the result of `to_inner`, for the selection."""
+  return jax.eval_shape(lambda x: to_inner(x, layout), x)
 
 
 def sum_axes(layout: Layout) -> tuple[int, int, int]:
@@ -39,6 +62,7 @@ def check_image(
   x: jax.Array,
   layout: Layout,
   bands: int = 1,
+  layouts: Sequence[str] = ("HWNC", "HWCN", "NHWC"),
   **vectors: jax.Array | None,
 ) -> None:
   """Check an activation and the per-channel vectors that go with it.
@@ -46,8 +70,11 @@ def check_image(
   Raises:
     ValueError: A shape or dtype does not fit.
   """
-  if layout not in _BATCH_AXIS:
-    raise ValueError(f"{op}: layout must be HWNC or HWCN, got {layout!r}")
+  if layout not in layouts:
+    *names, last = layouts
+    raise ValueError(
+      f"{op}: layout must be {', '.join(names)} or {last}, got {layout!r}"
+    )
   if x.ndim != 4:
     raise ValueError(
       f"{op}: x must have 4 dimensions ({layout}), got shape {x.shape}"

@@ -7,7 +7,15 @@ import jax
 import jax.numpy as jnp
 
 from ..common.activation import Activation, check_activation
-from ..common.layout import Layout, channel_axis, check_image
+from ..common.layout import (
+  Layout,
+  channel_axis,
+  check_image,
+  from_inner,
+  inner_layout,
+  shape_of_inner,
+  to_inner,
+)
 from ..common.manual_axes import match_varying
 from ..common.moment_sums import with_static_count
 from ..common.moments import Moments
@@ -91,8 +99,8 @@ def depthwise_conv_bn(
   the name of this function.
 
   Args:
-    x: Activation, floating-point `[h, w, n, c]` (HWNC) or `[h, w, c, n]`
-      (HWCN).
+    x: Activation, floating-point `[h, w, n, c]` (HWNC), `[h, w, c, n]` (HWCN)
+      or `[n, h, w, c]` (NHWC).
     filters: Filters, `[kh, kw, c]`, of x's dtype.
     scale: Scale, float32 `[c]`; None for ones.
     offset: Offset, float32 `[c]`; None for zeros.
@@ -103,7 +111,7 @@ def depthwise_conv_bn(
       of zeros on all sides (as PyTorch), or ((top, bottom), (left, right)). The
       zeros stand beside the activated input.
     dilation: Inputs from one tap to the next, or a pair for rows and columns.
-    layout: Order of x's axes, 'HWNC' or 'HWCN'.
+    layout: Order of the axes of x and y, 'HWNC', 'HWCN' or 'NHWC'.
     bands: Number of bands of x and y; see `to_bands`. Filters, scale, offset
       and moments are those of the image, `[c]`. More than one band requires
       padding by which y has h / stride rows, h a multiple of the stride, and at
@@ -113,8 +121,8 @@ def depthwise_conv_bn(
       None to choose.
 
   Returns:
-    y, `[ho, wo, n, c]` or `[ho, wo, c, n]`, of x's dtype, and the `Moments` of
-    y before it was rounded to that dtype.
+    y, `[ho, wo, n, c]` in HWNC, of x's dtype, and the `Moments` of y before it
+    was rounded to that dtype.
 
   Raises:
     ValueError: Shapes, dtypes or settings do not fit each other.
@@ -134,11 +142,14 @@ def depthwise_conv_bn(
     *(_hashable(dilation), moments),
   )
   selection = _select(x, filters, scale, offset, settings, implementation)
+  x = to_inner(x, layout)
+  settings = settings._replace(layout=inner_layout(layout))
   x, filters, scale, offset = match_varying(x, filters, scale, offset)
   with jax.named_scope(_OP):
     y, found = vjp.depthwise_conv_bn(
       x, filters, scale, offset, Call(settings, selection)
     )
+  y = from_inner(y, layout)
   return y if found is None else (y, with_static_count(found, y))
 
 
@@ -168,17 +179,19 @@ def _select(
   x, filters, scale, offset, settings: Settings, implementation
 ) -> Selection:
   """Check the arguments and select the implementation."""
-  _check(x, filters, scale, offset, settings)
-  return select(POLICY, implementation, x, filters, settings)
-
-
-def _check(x, filters, scale, offset, settings: Settings) -> None:
   layout, bands = settings.layout, settings.bands
   check_image(_OP, x, layout, bands, scale=scale, offset=offset)
   check_activation(_OP, settings.activation)
   _check_filters(x, filters, settings)
+  x = shape_of_inner(x, layout)
+  settings = settings._replace(layout=inner_layout(layout))
+  _check_geometry(x, filters, settings)
+  return select(POLICY, implementation, x, filters, settings)
+
+
+def _check_geometry(x, filters, settings: Settings) -> None:
   _check_windows(x, filters, settings)
-  if bands != 1:
+  if settings.bands != 1:
     _check_bands(x, filters, settings)
 
 

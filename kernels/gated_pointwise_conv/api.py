@@ -8,7 +8,13 @@ import jax.numpy as jnp
 
 from ..channel_moments.api import channel_moments
 from ..common.activation import Activation, check_activation
-from ..common.layout import check_image
+from ..common.layout import (
+  Layout,
+  check_image,
+  from_inner,
+  shape_of_inner,
+  to_inner,
+)
 from ..common.manual_axes import match_varying
 from ..common.moments import Moments
 from ..pointwise_conv.api import check_weights
@@ -28,6 +34,7 @@ def gated_pointwise_conv_bn(
   gate_params: Any = None,
   *,
   activation: Activation = None,
+  layout: Layout = "HWNC",
   bands: int = 1,
   implementation: Requested = None,
 ) -> tuple[jax.Array, Moments]:
@@ -41,7 +48,8 @@ def gated_pointwise_conv_bn(
       return y, channel_moments(y)
 
   Args:
-    x: Activation, floating-point `[h, w, n, c]`.
+    x: Activation, floating-point `[h, w, n, c]` (HWNC) or `[n, h, w, c]`
+      (NHWC).
     kernel: Weights of the convolution, `[c, d]`, of x's dtype.
     scale: Scale from `batch_norm_affine`, float32 `[c]`.
     offset: Offset from `batch_norm_affine`, float32 `[c]`.
@@ -50,12 +58,13 @@ def gated_pointwise_conv_bn(
       gate, as in networks without squeeze-excite.
     gate_params: Pytree of arrays.
     activation: Name in `Activation`, such as 'relu6', or None.
+    layout: Order of the axes of x and y, 'HWNC' or 'NHWC'.
     bands: Number of bands of x and y; see `to_bands`.
     implementation: 'xla', 'pallas_tpu', a sequence of them to try in order, or
       None to choose. The kernel runs in the backward pass.
 
   Returns:
-    y, `[h, w, n, d]`, of x's dtype, and its `Moments`. Policies of
+    y, `[h, w, n, d]` in HWNC, of x's dtype, and its `Moments`. Policies of
     `jax.checkpoint` know y by the name of this function.
 
   Raises:
@@ -72,17 +81,18 @@ def gated_pointwise_conv_bn(
   ((2, 2, 1, 2), 6.0)
   """
   selection = describe(
-    x, kernel, scale, offset, activation, bands, implementation
+    x, kernel, scale, offset, activation, layout, bands, implementation
   )
   leaves, structure = jax.tree.flatten(gate_params)
   x, kernel, scale, offset, *leaves = match_varying(
-    x, kernel, scale, offset, *leaves
+    to_inner(x, layout), kernel, scale, offset, *leaves
   )
   gate_params = jax.tree.unflatten(structure, leaves)
   settings = Settings(gate or _open_gate(x.dtype), activation, bands, selection)
   with jax.named_scope(OP):
     y = gated(x, kernel, scale, offset, gate_params, settings)
-    return y, channel_moments(y, bands=bands)
+    moments = channel_moments(y, bands=bands)
+    return from_inner(y, layout), moments
 
 
 @functools.cache
@@ -97,12 +107,15 @@ def describe(
   scale: jax.Array,
   offset: jax.Array,
   activation: Activation,
+  layout: Layout,
   bands: int,
   implementation: Requested,
   **_: Any,
 ) -> Selection:
   """Check the arguments and select the implementation."""
-  check_image(OP, x, "HWNC", bands, scale=scale, offset=offset)
+  layouts = "HWNC", "NHWC"
+  check_image(OP, x, layout, bands, layouts, scale=scale, offset=offset)
   check_activation(OP, activation)
   check_weights(OP, x, kernel, bands)
-  return select(POLICY, implementation, x, kernel, bands)
+  inner = shape_of_inner(x, layout)
+  return select(POLICY, implementation, inner, kernel, bands)

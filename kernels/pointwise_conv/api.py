@@ -5,7 +5,13 @@ from jax.ad_checkpoint import checkpoint_name
 
 from ..channel_moments.api import channel_moments
 from ..common.bands import channels_of_band
-from ..common.layout import check_image
+from ..common.layout import (
+  Layout,
+  check_image,
+  from_inner,
+  shape_of_inner,
+  to_inner,
+)
 from ..common.manual_axes import match_varying
 from ..common.moment_sums import with_static_count
 from ..common.moments import Moments
@@ -22,6 +28,7 @@ def pointwise_conv_bn(
   x: jax.Array,
   kernel: jax.Array,
   *,
+  layout: Layout = "HWNC",
   bands: int = 1,
   implementation: Requested = None,
 ) -> tuple[jax.Array, Moments]:
@@ -32,15 +39,17 @@ def pointwise_conv_bn(
   `jax.checkpoint` know the moments by the name of this function.
 
   Args:
-    x: Activation, floating-point `[h, w, n, c]`.
+    x: Activation, floating-point `[h, w, n, c]` (HWNC) or `[n, h, w, c]`
+      (NHWC).
     kernel: Weights of the convolution, `[c, d]`, of x's dtype.
+    layout: Order of the axes of x and y, 'HWNC' or 'NHWC'.
     bands: Number of bands of x and y; see `to_bands`.
     implementation: 'xla', 'pallas_tpu', a sequence of them to try in order, or
       None to choose. The kernel runs in the backward pass, if y has more
       channels than x.
 
   Returns:
-    y, `[h, w, n, d]`, of x's dtype, and its `Moments`.
+    y, `[h, w, n, d]` in HWNC, of x's dtype, and its `Moments`.
 
   Raises:
     ValueError: Shapes or dtypes do not fit each other.
@@ -53,24 +62,30 @@ def pointwise_conv_bn(
   >>> y.shape, y[0, 0, 0, 0].item(), moments.mean[0].item()
   ((2, 2, 1, 8), 3.0, 3.0)
   """
-  selection = describe(x, kernel, bands, implementation)
-  x, kernel = match_varying(x, kernel)
+  selection = describe(x, kernel, layout, bands, implementation)
+  x, kernel = match_varying(to_inner(x, layout), kernel)
   with jax.named_scope(_OP):
     if kernel.shape[1] > kernel.shape[0]:
       y, moments = expansion(x, kernel, bands, selection)
     else:
       y = pointwise_matmul(x, block_diagonal(kernel, bands))
       moments = channel_moments(y, bands=bands)
-  return y, with_static_count(checkpoint_name(moments, _OP), y)
+  moments = with_static_count(checkpoint_name(moments, _OP), y)
+  return from_inner(y, layout), moments
 
 
 def describe(
-  x: jax.Array, kernel: jax.Array, bands: int, implementation: Requested
+  x: jax.Array,
+  kernel: jax.Array,
+  layout: Layout,
+  bands: int,
+  implementation: Requested,
 ) -> Selection:
   """Check the arguments and select the implementation."""
-  check_image(_OP, x, "HWNC", bands)
+  check_image(_OP, x, layout, bands, ("HWNC", "NHWC"))
   check_weights(_OP, x, kernel, bands)
-  return select(POLICY, implementation, x, kernel, bands)
+  inner = shape_of_inner(x, layout)
+  return select(POLICY, implementation, inner, kernel, bands)
 
 
 def check_weights(op: str, x: jax.Array, kernel: jax.Array, bands: int) -> None:

@@ -299,7 +299,7 @@ X, ONES = jnp.ones((2, 2, 2, 3)), jnp.ones(3)
     ((X, ONES.astype(BF16), ONES), {}, "scale must be float32, got bfloat16"),
     ((X.astype(int), ONES, ONES), {}, "of a floating dtype, got int32"),
     ((X[:0], ONES, ONES), {}, "x is empty, shape (0, 2, 2, 3)"),
-    ((X, ONES, ONES), {"layout": "NHWC"}, "HWNC or HWCN, got 'NHWC'"),
+    ((X, ONES, ONES), {"layout": "NCHW"}, "HWCN or NHWC, got 'NCHW'"),
     ((X, ONES, ONES), {"activation": "swish"}, "got 'swish'"),
     ((X, ONES, ONES), {"implementation": "xl"}, "did you mean 'xla'?"),
   ],

@@ -215,7 +215,7 @@ def test_only_the_channel_of_a_value_that_is_not_finite_shows_it(row, bad):
     (np.ones((2, 3), np.float32), {}, "4 dimensions (HWNC), got shape (2, 3)"),
     (np.ones((1, 2, 3, 4), np.int8), {}, "of a floating dtype, got int8"),
     (np.ones((1, 2, 0, 4), np.float32), {}, "x is empty, shape (1, 2, 0, 4)"),
-    (np.ones((1, 2, 3, 4)), {"layout": "NCHW"}, "HWNC or HWCN, got 'NCHW'"),
+    (np.ones((1, 2, 3, 4)), {"layout": "NCHW"}, "HWCN or NHWC, got 'NCHW'"),
   ],
 )
 def test_mistakes_are_named(x, kwargs, message):

@@ -355,7 +355,7 @@ def shapes(x=(4, 4, 2, 3), filters=(3, 3, 3), x_dtype=F32, filters_dtype=F32):
       "x of shape (4, 2, 2, 3) with padding 'VALID' is smaller than the "
       "filters (3, 3, 3) with dilation 1",
     ),
-    (shapes(), {"layout": "NHWC"}, "HWNC or HWCN, got 'NHWC'"),
+    (shapes(), {"layout": "NCHW"}, "HWCN or NHWC, got 'NCHW'"),
     (shapes(), {"activation": "swish"}, "'gelu_tanh' or None, got 'swish'"),
     (shapes(), {"scale": jnp.ones(4)}, "scale must have shape (3,) for x"),
     (shapes(), {"offset": jnp.ones((1, 3))}, "got (1, 3)"),
