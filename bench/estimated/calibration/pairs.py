@@ -123,11 +123,13 @@ def _v5e_matmuls() -> Iterator[Pair]:
   """Yield products timed by the host's clock, dispatch included."""
   small, large = (128, 128, 128), (512, 1024, 1024)
   for block, size, us, transpose, relu in (
+    (small, 1024, 298.0, False, False),
     (small, 4096, 11_771.5, False, False),
     (small, 8192, 91_835.8, False, False),
     (small, 4096, 12_018.0, True, False),
     (small, 8192, 95_009.2, True, False),
     (small, 4096, 11_807.1, False, True),
+    (large, 1024, 127.0, False, False),
     (large, 4096, 889.1, False, False),
     (large, 8192, 6_099.4, False, False),
     (large, 8192, 6_107.7, True, False),
