@@ -5,7 +5,7 @@ XLA:TPU turns into a choice of layout.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -40,8 +40,10 @@ def from_inner(x: jax.Array, layout: Layout) -> jax.Array:
   return jnp.transpose(x, (2, 0, 1, 3)) if layout == "NHWC" else x
 
 
-def shape_of_inner(x: jax.Array, layout: Layout) -> jax.ShapeDtypeStruct:
+def shape_of_inner(x: Any, layout: Layout) -> Any:
   """Describe the result of `to_inner`, for the selection."""
+  if layout != "NHWC":
+    return x
   return jax.eval_shape(lambda x: to_inner(x, layout), x)
 
 

@@ -1,15 +1,12 @@
 """Public op: the depthwise convolution."""
 
-from collections.abc import Container
 from typing import Any, Literal, overload
 
 import jax
-import jax.numpy as jnp
 
 from ..common.activation import Activation, check_activation
 from ..common.layout import (
   Layout,
-  channel_axis,
   check_image,
   from_inner,
   inner_layout,
@@ -22,11 +19,10 @@ from ..common.moments import Moments
 from ..selection.requested import Requested
 from ..selection.selection import Selection, select
 from . import vjp
+from .checks import OP, check_filters, check_windows
 from .selection import POLICY
 from .settings import Call, Settings
 from .window import Padding
-
-_OP = "depthwise_conv_bn"
 
 
 @overload
@@ -145,7 +141,7 @@ def depthwise_conv_bn(
   x = to_inner(x, layout)
   settings = settings._replace(layout=inner_layout(layout))
   x, filters, scale, offset = match_varying(x, filters, scale, offset)
-  with jax.named_scope(_OP):
+  with jax.named_scope(OP):
     y, found = vjp.depthwise_conv_bn(
       x, filters, scale, offset, Call(settings, selection)
     )
@@ -180,94 +176,10 @@ def _select(
 ) -> Selection:
   """Check the arguments and select the implementation."""
   layout, bands = settings.layout, settings.bands
-  check_image(_OP, x, layout, bands, scale=scale, offset=offset)
-  check_activation(_OP, settings.activation)
-  _check_filters(x, filters, settings)
+  check_image(OP, x, layout, bands, scale=scale, offset=offset)
+  check_activation(OP, settings.activation)
+  check_filters(x, filters, settings)
   x = shape_of_inner(x, layout)
   settings = settings._replace(layout=inner_layout(layout))
-  _check_geometry(x, filters, settings)
+  check_windows(x, filters, settings)
   return select(POLICY, implementation, x, filters, settings)
-
-
-def _check_geometry(x, filters, settings: Settings) -> None:
-  _check_windows(x, filters, settings)
-  if settings.bands != 1:
-    _check_bands(x, filters, settings)
-
-
-def _check_windows(x, filters, settings):
-  if not _is_pair(settings.stride, (1, 2)):
-    raise ValueError(
-      f"{_OP}: stride must be 1, 2 or a pair of them, got {settings.stride!r} "
-      f"for x of shape {x.shape} and filters {filters.shape}"
-    )
-  if not _is_pair(settings.dilation, range(1, 2**16)):
-    raise ValueError(
-      f"{_OP}: dilation must be a positive integer or a pair of them, got "
-      f"{settings.dilation!r}"
-    )
-  if not _is_padding(settings.padding):
-    raise ValueError(
-      f"{_OP}: padding must be 'SAME', 'VALID', an integer of at least 0 or "
-      f"((top, bottom), (left, right)), got {settings.padding!r}"
-    )
-  if min(axis.out for axis in settings.windows(x, filters)) < 1:
-    raise ValueError(
-      f"{_OP}: x of shape {x.shape} with padding {settings.padding!r} is "
-      f"smaller than the filters {filters.shape} with dilation "
-      f"{settings.dilation}"
-    )
-
-
-def _is_pair(value: Any, allowed: Container[int]) -> bool:
-  """Return True for an allowed integer or a pair of them."""
-  pair = value if isinstance(value, tuple) else (value, value)
-  return len(pair) == 2 and all(
-    isinstance(x, int) and x in allowed for x in pair
-  )
-
-
-def _is_padding(padding: Any) -> bool:
-  if isinstance(padding, str):
-    return padding in ("SAME", "VALID")
-  sizes = range(2**16)
-  if not isinstance(padding, tuple):
-    return _is_pair(padding, sizes)
-  return len(padding) == 2 and all(
-    isinstance(side, tuple) and _is_pair(side, sizes) for side in padding
-  )
-
-
-def _check_bands(x, filters, settings):
-  rows, stride = x.shape[0], settings.strides[0]
-  if rows % stride or rows // stride < filters.shape[0] // 2:
-    raise ValueError(
-      f"{_OP}: bands of {rows} rows are too short, or not of whole strides, "
-      f"for filters {filters.shape} and stride {settings.stride}"
-    )
-  (low, out), *_ = ((x.low, x.out) for x in settings.windows(x, filters))
-  if out != rows // stride or low > filters.shape[0] // 2:
-    raise ValueError(
-      f"{_OP}: bands need padding by which y has h / stride rows, got padding "
-      f"{settings.padding!r} for filters {filters.shape}"
-    )
-  if settings.dilations[0] != 1:
-    raise ValueError(f"{_OP}: bands need dilation 1, got {settings.dilation}")
-
-
-def _check_filters(x, filters, settings):
-  layout = settings.layout
-  channels = x.shape[channel_axis(layout)] // settings.bands
-  if filters.ndim != 3 or filters.shape[2] != channels:
-    raise ValueError(
-      f"{_OP}: filters must have shape (kh, kw, {channels}) for x of shape "
-      f"{x.shape} in {layout}, got {filters.shape}"
-    )
-  if 0 in filters.shape:
-    raise ValueError(f"{_OP}: filters are empty, shape {filters.shape}")
-  if not jnp.issubdtype(filters.dtype, jnp.floating):
-    raise ValueError(f"{_OP}: filters must be floating, got {filters.dtype}")
-  if filters.dtype != x.dtype:
-    raise ValueError(
-      f"{_OP}: filters are {filters.dtype} but x is {x.dtype}; cast one of them"
-    )
