@@ -106,17 +106,16 @@ def _count_collectives(args: argparse.Namespace) -> Tables:
 
   topology, devices = _slice(args)
   counted = count_collectives(args.model, devices, group_size=args.group_size)
-  return Tables(
-    {
-      f"collectives of {args.model} compiled for {topology}, groups of "
-      f"{args.group_size}": counted,
-      f"groups on {topology}, times ESTIMATED": hop_rows(args.chip, devices),
-      "batch norms' collectives, groups of 128 images, ESTIMATED": moment_rows(
-        args.chip, devices
-      ),
-      "arXiv:2011.00071, Table 1 (v3), beside ESTIMATES": paper_table_rows(),
-    }
-  )
+  tables: dict[str, Rows] = {
+    f"collectives of {args.model} compiled for {topology}, groups of "
+    f"{args.group_size}": counted,
+    f"groups on {topology}, times ESTIMATED": hop_rows(args.chip, devices),
+    "batch norms' collectives, groups of 128 images, ESTIMATED": moment_rows(
+      args.chip, devices
+    ),
+    "arXiv:2011.00071, Table 1 (v3), beside ESTIMATES": paper_table_rows(),
+  }
+  return Tables({title: rows for title, rows in tables.items() if rows})
 
 
 def run_lars(args: argparse.Namespace) -> Tables:

@@ -175,3 +175,6 @@ class TestSlices:
     exchange = 2 * (116 * 2 * HOP_US + 8 * 86368 / link)
     assert b5["exchange us"] == pytest.approx(exchange)
     assert by_case["b5", 32]["ring us"] > 1.9 * b5["ring us"]
+
+  def test_groups_that_do_not_divide_a_slice_are_left_out(self):
+    assert moment_rows("v5e", slice_devices("v5e:4x4")[:1]) == []
