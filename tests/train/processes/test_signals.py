@@ -196,7 +196,9 @@ def test_the_last_state_is_tried_again_for_less_long(
 
 # A process whose main thread hangs in C and runs no Python handler.
 IN_C = """
-import ctypes, sys
+import ctypes, signal, sys
+# A job in the background of a shell starts with SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from podscale.train.processes import terminal
 from podscale.train.setup import set_up
 from podscale.train.processes.signals import Stop
