@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from .. import kernels
 from ..collectives import group_moments
@@ -30,12 +31,16 @@ class BatchNorm(nnx.Module):
     axis_name: Mesh axis of the group inside `jax.shard_map`; None for this
       device alone.
     use_running_average: True to normalise by the running statistics;
-      `train()` and `eval()` of an enclosing module set it.
+      `train()` and `eval()` of an enclosing module set it, as `nnx.view` does.
+    dtype: Dtype of the result of a call; None for the input's.
+    rngs: Accepted as `flax.nnx.BatchNorm` does; nothing is drawn.
+
+  The variables have the names of `flax.nnx.BatchNorm`, so the state of one can
+  be loaded into the other.
 
   Source: arXiv:2011.00071, section 3.4; momentum and epsilon as in TensorFlow's
   EfficientNet.
 
-  >>> import jax.numpy as jnp
   >>> norm = BatchNorm(8)
   >>> norm(jnp.ones((4, 7, 7, 8))).shape
   (4, 7, 7, 8)
@@ -49,27 +54,52 @@ class BatchNorm(nnx.Module):
     epsilon: float = 1e-3,
     axis_name: str | tuple[str, ...] | None = None,
     use_running_average: bool = False,
+    dtype: DTypeLike | None = None,
+    rngs: nnx.Rngs | None = None,
   ):
+    del rngs
     self.scale = nnx.Param(jnp.ones(features, jnp.float32))
-    self.offset = nnx.Param(jnp.zeros(features, jnp.float32))
+    self.bias = nnx.Param(jnp.zeros(features, jnp.float32))
     self.mean = nnx.BatchStat(jnp.zeros(features, jnp.float32))
     self.var = nnx.BatchStat(jnp.ones(features, jnp.float32))
     self.momentum = momentum
     self.epsilon = epsilon
     self.axis_name = axis_name
     self.use_running_average = use_running_average
+    self.dtype = dtype
 
-  def affine(self, moments: Moments) -> tuple[jax.Array, jax.Array]:
+  def averages(self, use_running_average: bool | None = None) -> bool:
+    """Tell if a call normalises by the running statistics.
+
+    Args:
+      use_running_average: Choice of the call; None takes the module's.
+    """
+    if use_running_average is None:
+      return self.use_running_average
+    return use_running_average
+
+  def running_affine(self) -> tuple[jax.Array, jax.Array]:
+    """Compute the scale and offset by the running statistics.
+
+    Returns:
+      Scale and offset, float32 `[c]` each.
+    """
+    one = jnp.float32(1)
+    return self._affine(Moments(one, self.mean[...], self.var[...]))
+
+  def affine(
+    self, moments: Moments, use_running_average: bool | None = None
+  ) -> tuple[jax.Array, jax.Array]:
     """Compute the scale and offset to apply, float32 `[c]` each.
 
     Training updates the running statistics; evaluation ignores `moments`.
 
     Args:
       moments: Moments of the tensor to normalise, over this device's images.
+      use_running_average: As in `__call__`.
     """
-    if self.use_running_average:
-      one = jnp.float32(1)
-      return self._affine(Moments(one, self.mean[...], self.var[...]))
+    if self.averages(use_running_average):
+      return self.running_affine()
     if self.axis_name is not None:
       moments = group_moments(moments, self.axis_name, pivot=self.mean[...])
     # Call _affine first, because it checks the shapes.
@@ -78,25 +108,46 @@ class BatchNorm(nnx.Module):
     return affine
 
   def __call__(
-    self, x: jax.Array, *, activation: kernels.Activation = None
+    self,
+    x: jax.Array,
+    use_running_average: bool | None = None,
+    *,
+    activation: kernels.Activation = None,
   ) -> jax.Array:
     """Normalise `x` `[..., c]`, then apply the activation.
 
+    Args:
+      x: Array whose last axis holds the channels.
+      use_running_average: True to normalise by the running statistics, False
+        to normalise by x and update them; None takes the module's choice.
+      activation: Activation after the batch norm, as in `kernels`; or None.
+
     Returns:
-      Array of x's shape and dtype.
+      Array of x's shape, and of x's dtype or the module's.
 
     Raises:
       ValueError: The number of channels or the dtype does not fit.
     """
     # All rows become the batch axis, along which CPUs sum in blocks.
     rows = x.reshape(1, 1, -1, x.shape[-1])
-    scale, offset = self.affine(kernels.channel_moments(rows))
+    if self.dtype is not None:
+      rows = rows.astype(self.dtype)
+    if self.averages(use_running_average):
+      scale, offset = self.running_affine()
+    else:
+      moments = kernels.channel_moments(rows)
+      scale, offset = self.affine(moments, use_running_average=False)
     y = kernels.batch_norm(rows, scale, offset, activation=activation)
     return y.reshape(x.shape)
 
+  def set_view(self, use_running_average: bool | None = None) -> None:
+    """Set the choice of a view; `nnx.view` calls it."""
+    if use_running_average is not None:
+      self.use_running_average = use_running_average
+
   def _affine(self, moments):
     return kernels.batch_norm_affine(
-      moments, self.scale[...], self.offset[...], epsilon=self.epsilon
+      moments, self.scale[...], self.bias[...], epsilon=self.epsilon
     )
 
   def _update(self, moments):

@@ -1,16 +1,18 @@
-"""Inverted-residual block with squeeze-excite."""
+"""Inverted-residual block, with or without squeeze-excite."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 from flax import nnx
 
-from .. import kernels
-from ..kernels import Moments
 from .batch_norm import BatchNorm
-from .layers import Depthwise, Pending, Pointwise, SqueezeExcite
+from .depthwise_conv_bn import DepthwiseConvBN
+from .pending import Pending
+from .pointwise_conv_bn import PointwiseConvBN
 from .regularization import ImageRngs, StochasticDepth
 from .spec import BlockSpec
+from .squeeze_excite import SqueezeExcite
 
 Norm = Callable[[int], BatchNorm]
 
@@ -31,60 +33,54 @@ class Block(nnx.Module):
     self.spec = spec
     self.has_expand = spec.expanded != spec.in_filters
     self.has_skip = spec.stride == 1 and spec.in_filters == spec.out_filters
+    pointwise = partial(PointwiseConvBN, layout="HWNC", norm=norm, rngs=rngs)
     if self.has_expand:
-      self.expand = Pointwise(spec.in_filters, spec.expanded, rngs=rngs)
-      self.expand_norm = norm(spec.expanded)
-    self.depthwise = Depthwise(
-      spec.expanded, spec.kernel_size, spec.stride, rngs=rngs
+      self.expand = pointwise(
+        spec.in_filters, spec.expanded, activation=spec.activation
+      )
+    self.depthwise = DepthwiseConvBN(
+      spec.expanded,
+      spec.kernel_size,
+      stride=spec.stride,
+      activation=spec.activation,
+      layout="HWNC",
+      norm=norm,
+      rngs=rngs,
     )
-    self.depthwise_norm = norm(spec.expanded)
-    self.squeeze_excite = SqueezeExcite(spec.expanded, spec.squeezed, rngs=rngs)
-    self.project = Pointwise(spec.expanded, spec.out_filters, rngs=rngs)
-    self.project_norm = norm(spec.out_filters)
+    if spec.squeezed:
+      self.squeeze_excite = SqueezeExcite(
+        spec.expanded, spec.squeezed, rngs=rngs
+      )
+    self.project = pointwise(spec.expanded, spec.out_filters)
     self.stochastic_depth = StochasticDepth(spec.survival_prob)
 
   def __call__(
-    self,
-    x: jax.Array,  # [h, w, n, c]
-    pending: Pending | None,
-    rngs: ImageRngs,
-    bands: int = 1,
-    remat: bool = False,
-  ) -> jax.Array:
-    """Compute the block's result [ho, wo, n, out_filters].
+    self, x: Pending, rngs: ImageRngs, remat: bool = False
+  ) -> Pending:
+    """Compute the block's result, `[ho, wo, n, out_filters]`.
 
     Args:
-      x: Input of the block.
-      pending: Scale and offset to apply to x before a swish; None if x is
-        complete.
+      x: Input of the block, `[h, w, n, in_filters]`.
       rngs: Random numbers for stochastic depth.
-      bands: Number of bands in x and in the result; see `kernels.to_bands`.
       remat: True to compute the expansion again in the backward pass instead
         of keeping it.
     """
-    if pending is not None and (self.has_expand or self.has_skip):
-      x = kernels.batch_norm(x, *pending, activation="silu", bands=bands)
-      pending = None
+    if self.has_expand or self.has_skip:
+      x = Pending(x.normalised(), layout=x.layout, bands=x.bands)
     convolve = _convolve_again if remat else Block._convolve
-    raw, moments = convolve(self, x, pending, bands)
-    scale, offset = self.depthwise_norm.affine(moments)
-    raw, moments = self.project.gated(
-      raw, scale, offset, self.squeeze_excite, bands
-    )
-    y = kernels.batch_norm(raw, *self.project_norm.affine(moments), bands=bands)
-    return x + self.stochastic_depth(y, rngs) if self.has_skip else y
+    y = self.project(convolve(self, x), getattr(self, "squeeze_excite", None))
+    result = y.normalised()
+    if self.has_skip:
+      result = x.raw + self.stochastic_depth(result, rngs)
+    return Pending(result, layout=x.layout, bands=x.bands)
 
-  def _convolve(self, x, pending, bands) -> tuple[jax.Array, Moments]:
+  def _convolve(self, x: Pending) -> Pending:
     """Expand x and convolve it depthwise."""
-    if self.has_expand:
-      x, moments = self.expand(x, bands)
-      pending = self.expand_norm.affine(moments)
-    return self.depthwise(x, pending, bands)
+    return self.depthwise(self.expand(x) if self.has_expand else x)
 
 
 _convolve_again = nnx.remat(
   Block._convolve,
-  static_argnums=3,  # bands
   policy=jax.checkpoint_policies.save_only_these_names(
     "depthwise_conv_bn", "pointwise_conv_bn", "group_moments"
   ),

@@ -1,5 +1,6 @@
 """EfficientNet, with activations [h, w, n, c] from the stem to the head."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -11,17 +12,13 @@ from .. import kernels
 from .bands import Sizes, choose_bands
 from .batch_norm import BatchNorm
 from .block import Block
-from .layers import Dense, Pending, Pointwise, Stem
+from .pending import Pending
+from .pointwise_conv_bn import PointwiseConvBN
 from .regularization import Dropout, ImageRngs
 from .remat import choose_remat
-from .spec import (
-  HEAD_FILTERS,
-  STEM_FILTERS,
-  ModelSpec,
-  block_specs,
-  model_spec,
-  round_filters,
-)
+from .spec import ModelSpec, block_specs, model_spec
+from .squeeze_excite import Dense
+from .stem import Stem
 
 
 class EfficientNet(nnx.Module):
@@ -56,15 +53,26 @@ class EfficientNet(nnx.Module):
     self.resolution = spec.resolution
     norm = partial(BatchNorm, axis_name=axis_name, momentum=momentum)
     blocks = block_specs(spec)
-    stem = round_filters(STEM_FILTERS, spec.width)
-    head = round_filters(HEAD_FILTERS, spec.width)
-    self.stem = Stem(channels, stem, spec.stem_stride, rngs=rngs)
-    self.stem_norm = norm(stem)
+    self.stem = Stem(
+      channels,
+      spec.stem_filters,
+      spec.stem_stride,
+      activation=spec.activation,
+      norm=norm,
+      rngs=rngs,
+    )
     self.blocks = nnx.List(
       [Block(block, norm=norm, rngs=rngs) for block in blocks]
     )
-    self.head = Pointwise(blocks[-1].out_filters, head, rngs=rngs)
-    self.head_norm = norm(head)
+    head = spec.head_filters
+    self.head = PointwiseConvBN(
+      blocks[-1].out_filters,
+      head,
+      activation=spec.activation,
+      layout="HWNC",
+      norm=norm,
+      rngs=rngs,
+    )
     self.dropout = Dropout(spec.dropout)
     limit = num_classes**-0.5
     self.classifier = Dense(
@@ -98,21 +106,15 @@ class EfficientNet(nnx.Module):
     """
     _check_images(images, channels=self.stem.kernel.shape[2])
     all_bands, all_remat = self._plan(images)
-    have = all_bands[0]
     with jax.named_scope("stem"):
-      x, moments = self.stem(images.astype(self.dtype), have)
-    pending: Pending | None = self.stem_norm.affine(moments)
+      x = self.stem(images.astype(self.dtype), all_bands[0])
     image_rngs = ImageRngs(rngs, first_image)
     plan = zip(self.blocks, all_bands, all_remat, strict=True)
     for i, (block, bands, remat) in enumerate(plan):
-      x = kernels.change_bands(x, have, bands)
+      x = _in_bands(x, bands)
       with jax.named_scope(f"block_{i}"):
-        x = block(x, pending, image_rngs, bands, remat)
-      have, pending = bands, None
-    raw, moments = self.head(kernels.change_bands(x, have, 1))
-    _, features = kernels.batch_norm(
-      raw, *self.head_norm.affine(moments), activation="silu", pool=True
-    )
+        x = block(x, image_rngs, remat)
+    features = self.head(_in_bands(x, 1)).pooled()
     return self.classifier(self.dropout(features, image_rngs))
 
   def _plan(self, images: jax.Array) -> tuple[list[int], list[bool]]:
@@ -122,6 +124,11 @@ class EfficientNet(nnx.Module):
     specs = [block.spec for block in self.blocks]
     bands = choose_bands(sizes, specs)
     return bands, choose_remat(sizes, specs, bands)
+
+
+def _in_bands(x: Pending, bands: int) -> Pending:
+  raw = kernels.change_bands(x.raw, x.bands, bands)
+  return dataclasses.replace(x, raw=raw, bands=bands)
 
 
 def _check_images(images: jax.Array, channels: int) -> None:
@@ -157,7 +164,7 @@ def efficientnet(
   """Build the family's member `name` with new weights.
 
   Args:
-    name: Name of the member: 'b0' to 'b8', or 'l2'.
+    name: Name of the member: 'b0' to 'b8', 'l2', or 'lite0' to 'lite4'.
     num_classes: Number of logits.
     rngs: Random numbers for the initial weights.
     channels: Number of image channels.

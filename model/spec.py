@@ -6,8 +6,11 @@ Source: Tan and Le 2019, arXiv:1905.11946, section 4, and
 
 import dataclasses
 import difflib
+import functools
 import math
 from typing import NamedTuple
+
+from ..kernels import Activation
 
 
 class Stage(NamedTuple):
@@ -48,6 +51,10 @@ class ModelSpec:
     survival_prob: Probability of stochastic depth. Block i of b, from 0, is
       kept with probability 1 - (1 - survival_prob) * i / b.
     stem_stride: Stride of the first convolution.
+    activation: Activation after batch norms.
+    squeeze_excite: True if the blocks have squeeze-excite.
+    scales_ends: True if `width` scales the stem and the head too, and `depth`
+      the first and the last stage.
   """
 
   width: float
@@ -56,6 +63,9 @@ class ModelSpec:
   dropout: float
   survival_prob: float = 0.8
   stem_stride: int = 2
+  activation: Activation = "silu"
+  squeeze_excite: bool = True
+  scales_ends: bool = True
 
   def __post_init__(self):
     for name in ("width", "depth"):
@@ -84,6 +94,25 @@ class ModelSpec:
     """Product of all strides: image side divided by feature-map side."""
     return self.stem_stride * math.prod(stage.stride for stage in STAGES)
 
+  @property
+  def stem_filters(self) -> int:
+    """Channels of the stem's result."""
+    return self._end_filters(STEM_FILTERS)
+
+  @property
+  def head_filters(self) -> int:
+    """Channels of the head's result."""
+    return self._end_filters(HEAD_FILTERS)
+
+  def _end_filters(self, filters: int) -> int:
+    return round_filters(filters, self.width) if self.scales_ends else filters
+
+
+# Networks for phones, from `lite/efficientnet_lite_builder.py` of the same
+# implementation.
+_lite = functools.partial(
+  ModelSpec, activation="relu6", squeeze_excite=False, scales_ends=False
+)
 
 FAMILY = {
   "b0": ModelSpec(1.0, 1.0, 224, 0.2),
@@ -96,11 +125,16 @@ FAMILY = {
   "b7": ModelSpec(2.0, 3.1, 600, 0.5),
   "b8": ModelSpec(2.2, 3.6, 672, 0.5),
   "l2": ModelSpec(4.3, 5.3, 800, 0.5),
+  "lite0": _lite(1.0, 1.0, 224, 0.2),
+  "lite1": _lite(1.0, 1.1, 240, 0.2),
+  "lite2": _lite(1.1, 1.2, 260, 0.3),
+  "lite3": _lite(1.2, 1.4, 280, 0.3),
+  "lite4": _lite(1.4, 1.8, 300, 0.3),
 }
 
 
 class BlockSpec(NamedTuple):
-  """Sizes of one inverted-residual block."""
+  """Sizes of one inverted-residual block; `squeezed` is 0 for no gate."""
 
   kernel_size: int
   stride: int
@@ -109,13 +143,14 @@ class BlockSpec(NamedTuple):
   out_filters: int
   squeezed: int
   survival_prob: float
+  activation: Activation = "silu"
 
 
 def model_spec(name: str, **overrides: float | int | None) -> ModelSpec:
   """Return the spec of a member of the family, with some values replaced.
 
   Args:
-    name: Name of the member: 'b0' to 'b8', or 'l2'.
+    name: Name of the member: 'b0' to 'b8', 'l2', or 'lite0' to 'lite4'.
     **overrides: Fields of `ModelSpec`; None keeps the family's value.
 
   Raises:
@@ -152,12 +187,13 @@ def round_repeats(repeats: int, depth: float) -> int:
 
 def block_specs(spec: ModelSpec) -> list[BlockSpec]:
   """List the blocks of the network in order."""
-  total = sum(round_repeats(stage.repeats, spec.depth) for stage in STAGES)
+  stages = list(zip(STAGES, _all_repeats(spec), strict=True))
+  total = sum(repeats for _, repeats in stages)
   blocks: list[BlockSpec] = []
-  filters = round_filters(STEM_FILTERS, spec.width)
-  for stage in STAGES:
+  filters = spec.stem_filters
+  for stage, repeats in stages:
     out = round_filters(stage.filters, spec.width)
-    for repeat in range(round_repeats(stage.repeats, spec.depth)):
+    for repeat in range(repeats):
       blocks.append(
         BlockSpec(
           kernel_size=stage.kernel_size,
@@ -165,9 +201,20 @@ def block_specs(spec: ModelSpec) -> list[BlockSpec]:
           in_filters=filters,
           expanded=filters * stage.expand,
           out_filters=out,
-          squeezed=max(1, int(filters * SQUEEZE_RATIO)),
+          squeezed=(
+            max(1, int(filters * SQUEEZE_RATIO)) if spec.squeeze_excite else 0
+          ),
           survival_prob=1 - (1 - spec.survival_prob) * len(blocks) / total,
+          activation=spec.activation,
         )
       )
       filters = out
   return blocks
+
+
+def _all_repeats(spec: ModelSpec) -> list[int]:
+  """Count the blocks of each stage."""
+  repeats = [round_repeats(stage.repeats, spec.depth) for stage in STAGES]
+  if not spec.scales_ends:
+    repeats[0], repeats[-1] = STAGES[0].repeats, STAGES[-1].repeats
+  return repeats

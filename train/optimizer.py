@@ -28,23 +28,37 @@ def parameter_name(path: KeyPath) -> str:
   >>> parameter_name((DictKey("stem"), DictKey("kernel"), GetAttrKey("value")))
   'kernel'
   """
-  for key in reversed(path):
-    if isinstance(key, GetAttrKey) and key.name != "value":
-      return key.name
-    if isinstance(key, DictKey) and isinstance(key.key, str):
-      return key.key
-  return ""
+  return [*_names(path), ""][0]
 
 
 def is_batch_norm(path: KeyPath, leaf: object = None) -> bool:
-  """Tell if a parameter is batch norm's `scale` or `offset`; L2 skips those."""
+  """Tell if a parameter belongs to a batch norm; L2 skips those.
+
+  It does if its name is `scale` or `offset`, or if the name of its owner
+  contains "norm", as in flax, Haiku and Equinox.
+
+  >>> is_batch_norm((DictKey("BatchNorm_0"), DictKey("bias")))
+  True
+  """
   del leaf
-  return parameter_name(path) in ("scale", "offset")
+  name, owner = [*_names(path), "", ""][:2]
+  return name in ("scale", "offset") or "norm" in owner.lower()
 
 
 def is_bias_or_batch_norm(path: KeyPath, leaf: object = None) -> bool:
-  """Tell if LARS skips a parameter: a bias, or batch norm's scale or offset."""
-  return parameter_name(path) == "bias" or is_batch_norm(path)
+  """Tell if LARS skips a parameter: a bias (`bias` or `b`), or batch norm's."""
+  return parameter_name(path) in ("bias", "b") or is_batch_norm(path)
+
+
+def _names(path: KeyPath) -> list[str]:
+  """List the names in a key path, the last first."""
+  names = []
+  for key in reversed(path):
+    if isinstance(key, GetAttrKey) and key.name != "value":
+      names.append(key.name)
+    if isinstance(key, DictKey) and isinstance(key.key, str):
+      names.append(key.key)
+  return names
 
 
 def l2_penalty(

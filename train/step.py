@@ -98,7 +98,7 @@ def make_train_step(
   model.train()
   graph = nnx.graphdef(model)
   torus = sharding.torus
-  momentum = model.stem_norm.momentum  # all batch norms of a network share it
+  momentum = model.stem.norm.momentum  # all batch norms of a network share it
   alpha = config.data.mixup_alpha
 
   def loss_of(params, means, variances, images, labels, key):

@@ -11,8 +11,8 @@ from jax import lax
 
 from ...model import BatchNorm, EfficientNet
 from ...model.block import Block
-from ...model.layers import SqueezeExcite
 from ...model.regularization import ImageRngs, StochasticDepth
+from ...model.squeeze_excite import SqueezeExcite
 
 
 class PlainEfficientNet(EfficientNet):
@@ -33,12 +33,12 @@ class PlainEfficientNet(EfficientNet):
     """Compute logits; see `EfficientNet`."""
     images = images.astype(self.dtype)
     x = _conv(images, self.stem.kernel[...], self.stem.stride)
-    x = jax.nn.silu(_batch_norm(x, self.stem_norm))
+    x = jax.nn.silu(_batch_norm(x, self.stem.norm))
     image_rngs = ImageRngs(rngs, first_image)
     for block in self.blocks:
       x = _block(x, block, image_rngs)
     x = _conv(x, self.head.kernel[...][None, None])
-    x = jax.nn.silu(_batch_norm(x, self.head_norm))
+    x = jax.nn.silu(_batch_norm(x, self.head.norm))
     x = self.dropout(jnp.mean(x.astype(jnp.float32), (1, 2)), image_rngs)
     classifier = self.classifier
     return x @ classifier.kernel[...] + classifier.bias[...][None]
@@ -48,14 +48,14 @@ def _block(x: jax.Array, block: Block, rngs: ImageRngs) -> jax.Array:
   inputs = x
   if block.has_expand:
     x = _conv(x, block.expand.kernel[...][None, None])
-    x = jax.nn.silu(_batch_norm(x, block.expand_norm))
+    x = jax.nn.silu(_batch_norm(x, block.expand.norm))
   depthwise = block.depthwise
   filters = depthwise.filters[...][:, :, None]
   x = _conv(x, filters, depthwise.stride, groups=x.shape[3])
-  x = jax.nn.silu(_batch_norm(x, block.depthwise_norm))
+  x = jax.nn.silu(_batch_norm(x, block.depthwise.norm))
   x = x * _squeeze_excite(x, block.squeeze_excite)
   x = _conv(x, block.project.kernel[...][None, None])
-  x = _batch_norm(x, block.project_norm)
+  x = _batch_norm(x, block.project.norm)
   return (
     inputs + _dropped(x, block.stochastic_depth, rngs) if block.has_skip else x
   )
@@ -90,7 +90,7 @@ def _batch_norm(x: jax.Array, norm: BatchNorm) -> jax.Array:
     now = lax.stop_gradient(now).ravel()
     running[...] = keep * running[...] + (1 - keep) * now
   scale = norm.scale[...][None, None, None] * lax.rsqrt(variance + norm.epsilon)
-  offset = norm.offset[...][None, None, None]
+  offset = norm.bias[...][None, None, None]
   return ((x - mean) * scale + offset).astype(dtype)
 
 

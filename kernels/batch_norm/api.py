@@ -8,12 +8,14 @@ from ..common.activation import Activation, check_activation
 from ..common.bands import over_bands, sum_bands
 from ..common.layout import (
   Layout,
+  channel_axis,
   check_image,
   from_inner,
   inner_layout,
   to_inner,
 )
 from ..common.manual_axes import match_varying
+from ..common.prologue import fill_affine
 from ..selection.requested import Requested
 from ..selection.selection import Selection, run, select
 from .selection import POLICY
@@ -26,8 +28,8 @@ _OP = "batch_norm"
 @overload
 def batch_norm(
   x: jax.Array,
-  scale: jax.Array,
-  offset: jax.Array,
+  scale: jax.Array | None,
+  offset: jax.Array | None,
   *,
   activation: Activation = ...,
   pool: Literal[False] = ...,
@@ -38,8 +40,8 @@ def batch_norm(
 @overload
 def batch_norm(
   x: jax.Array,
-  scale: jax.Array,
-  offset: jax.Array,
+  scale: jax.Array | None,
+  offset: jax.Array | None,
   *,
   activation: Activation = ...,
   pool: Literal[True],
@@ -67,8 +69,8 @@ def batch_norm(
   Args:
     x: Activation, floating-point `[h, w, n, c]` (HWNC), `[h, w, c, n]` (HWCN)
       or `[n, h, w, c]` (NHWC).
-    scale: Scale from `batch_norm_affine`, float32 `[c]`.
-    offset: Offset from `batch_norm_affine`, float32 `[c]`.
+    scale: Scale from `batch_norm_affine`, float32 `[c]`; None for ones.
+    offset: Offset from `batch_norm_affine`, float32 `[c]`; None for zeros.
     activation: Name in `Activation`, such as 'relu6', or None.
     pool: True to return the spatial mean as well.
     layout: Order of x's axes, 'HWNC', 'HWCN' or 'NHWC'.
@@ -94,6 +96,8 @@ def batch_norm(
   selection = describe(
     x, scale, offset, activation, layout, bands, implementation
   )
+  channels = x.shape[channel_axis(layout)] // bands
+  scale, offset = fill_affine(scale, offset, channels)
   x, scale, offset = match_varying(to_inner(x, layout), scale, offset)
   settings = Settings(activation, pool, inner_layout(layout))
   with jax.named_scope(_OP):
@@ -108,8 +112,8 @@ def batch_norm(
 
 def describe(
   x: jax.Array,
-  scale: jax.Array,
-  offset: jax.Array,
+  scale: jax.Array | None,
+  offset: jax.Array | None,
   activation: Activation,
   layout: Layout,
   bands: int,

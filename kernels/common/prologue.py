@@ -9,6 +9,20 @@ from .channel_sums import channel_sums
 from .layout import Layout, per_channel
 
 
+def fill_affine(
+  scale: jax.Array | None, offset: jax.Array | None, channels: int
+) -> tuple[jax.Array, jax.Array]:
+  """Replace a scale of None by ones, and an offset of None by zeros.
+
+  XLA leaves a factor of constant ones out.
+  """
+  if scale is None:
+    scale = jnp.ones(channels, jnp.float32)
+  if offset is None:
+    offset = jnp.zeros(channels, jnp.float32)
+  return scale, offset
+
+
 def prologue(
   x: jax.Array,
   scale: jax.Array | None,

@@ -1,7 +1,7 @@
 """Public op: the 1x1 convolution behind a squeeze-excite."""
 
 import functools
-from typing import Any
+from typing import Any, Literal, overload
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from ..common.layout import (
 )
 from ..common.manual_axes import match_varying
 from ..common.moments import Moments
+from ..common.prologue import fill_affine
 from ..pointwise_conv.api import check_weights
 from ..selection.requested import Requested
 from ..selection.selection import Selection, select
@@ -25,19 +26,54 @@ from .settings import Gate, Settings
 from .vjp import OP, gated
 
 
+@overload
 def gated_pointwise_conv_bn(
   x: jax.Array,
   kernel: jax.Array,
-  scale: jax.Array,
-  offset: jax.Array,
+  scale: jax.Array | None,
+  offset: jax.Array | None,
+  gate: Gate | None = ...,
+  gate_params: Any = ...,
+  *,
+  activation: Activation = ...,
+  layout: Layout = ...,
+  bands: int = ...,
+  moments: Literal[True] = ...,
+  implementation: Requested = ...,
+) -> tuple[jax.Array, Moments]: ...
+
+
+@overload
+def gated_pointwise_conv_bn(
+  x: jax.Array,
+  kernel: jax.Array,
+  scale: jax.Array | None,
+  offset: jax.Array | None,
+  gate: Gate | None = ...,
+  gate_params: Any = ...,
+  *,
+  activation: Activation = ...,
+  layout: Layout = ...,
+  bands: int = ...,
+  moments: Literal[False],
+  implementation: Requested = ...,
+) -> jax.Array: ...
+
+
+def gated_pointwise_conv_bn(
+  x: jax.Array,
+  kernel: jax.Array,
+  scale: jax.Array | None,
+  offset: jax.Array | None,
   gate: Gate | None = None,
   gate_params: Any = None,
   *,
   activation: Activation = None,
   layout: Layout = "HWNC",
   bands: int = 1,
+  moments: bool = True,
   implementation: Requested = None,
-) -> tuple[jax.Array, Moments]:
+) -> tuple[jax.Array, Moments] | jax.Array:
   """Normalise, activate and gate x, and convolve it by 1x1 weights.
 
   Equivalent to::
@@ -51,8 +87,8 @@ def gated_pointwise_conv_bn(
     x: Activation, floating-point `[h, w, n, c]` (HWNC) or `[n, h, w, c]`
       (NHWC).
     kernel: Weights of the convolution, `[c, d]`, of x's dtype.
-    scale: Scale from `batch_norm_affine`, float32 `[c]`.
-    offset: Offset from `batch_norm_affine`, float32 `[c]`.
+    scale: Scale from `batch_norm_affine`, float32 `[c]`; None for ones.
+    offset: Offset from `batch_norm_affine`, float32 `[c]`; None for zeros.
     gate: Function of `gate_params` and the spatial mean, float32 `[n, c]`, to
       the factor of each image and channel, `[n, c]` of x's dtype; None for no
       gate, as in networks without squeeze-excite.
@@ -60,6 +96,7 @@ def gated_pointwise_conv_bn(
     activation: Name in `Activation`, such as 'relu6', or None.
     layout: Order of the axes of x and y, 'HWNC' or 'NHWC'.
     bands: Number of bands of x and y; see `to_bands`.
+    moments: False to return y alone.
     implementation: 'xla', 'pallas_tpu', a sequence of them to try in order, or
       None to choose. The kernel runs in the backward pass.
 
@@ -83,6 +120,7 @@ def gated_pointwise_conv_bn(
   selection = describe(
     x, kernel, scale, offset, activation, layout, bands, implementation
   )
+  scale, offset = fill_affine(scale, offset, kernel.shape[0])
   leaves, structure = jax.tree.flatten(gate_params)
   x, kernel, scale, offset, *leaves = match_varying(
     to_inner(x, layout), kernel, scale, offset, *leaves
@@ -91,8 +129,9 @@ def gated_pointwise_conv_bn(
   settings = Settings(gate or _open_gate(x.dtype), activation, bands, selection)
   with jax.named_scope(OP):
     y = gated(x, kernel, scale, offset, gate_params, settings)
-    moments = channel_moments(y, bands=bands)
-    return from_inner(y, layout), moments
+    found = channel_moments(y, bands=bands) if moments else None
+    y = from_inner(y, layout)
+    return y if found is None else (y, found)
 
 
 @functools.cache
@@ -104,8 +143,8 @@ def _open_gate(dtype: jnp.dtype) -> Gate:
 def describe(
   x: jax.Array,
   kernel: jax.Array,
-  scale: jax.Array,
-  offset: jax.Array,
+  scale: jax.Array | None,
+  offset: jax.Array | None,
   activation: Activation,
   layout: Layout,
   bands: int,

@@ -1,5 +1,7 @@
 """Public op: the 1x1 convolution."""
 
+from typing import Any, Literal, overload
+
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
@@ -24,14 +26,39 @@ from .vjp import expansion
 _OP = "pointwise_conv_bn"
 
 
+@overload
+def pointwise_conv_bn(
+  x: jax.Array,
+  kernel: jax.Array,
+  *,
+  layout: Layout = ...,
+  bands: int = ...,
+  moments: Literal[True] = ...,
+  implementation: Requested = ...,
+) -> tuple[jax.Array, Moments]: ...
+
+
+@overload
+def pointwise_conv_bn(
+  x: jax.Array,
+  kernel: jax.Array,
+  *,
+  layout: Layout = ...,
+  bands: int = ...,
+  moments: Literal[False],
+  implementation: Requested = ...,
+) -> jax.Array: ...
+
+
 def pointwise_conv_bn(
   x: jax.Array,
   kernel: jax.Array,
   *,
   layout: Layout = "HWNC",
   bands: int = 1,
+  moments: bool = True,
   implementation: Requested = None,
-) -> tuple[jax.Array, Moments]:
+) -> tuple[jax.Array, Moments] | jax.Array:
   """Convolve x by 1x1 weights, and compute the moments of the result.
 
   Equivalent to `y = x @ kernel` and `channel_moments(y)`, summed in float32.
@@ -44,9 +71,10 @@ def pointwise_conv_bn(
     kernel: Weights of the convolution, `[c, d]`, of x's dtype.
     layout: Order of the axes of x and y, 'HWNC' or 'NHWC'.
     bands: Number of bands of x and y; see `to_bands`.
+    moments: False to return y alone.
     implementation: 'xla', 'pallas_tpu', a sequence of them to try in order, or
       None to choose. The kernel runs in the backward pass, if y has more
-      channels than x.
+      channels than x and moments are computed.
 
   Returns:
     y, `[h, w, n, d]` in HWNC, of x's dtype, and its `Moments`.
@@ -64,14 +92,17 @@ def pointwise_conv_bn(
   """
   selection = describe(x, kernel, layout, bands, implementation)
   x, kernel = match_varying(to_inner(x, layout), kernel)
+  found: Moments | None
   with jax.named_scope(_OP):
-    if kernel.shape[1] > kernel.shape[0]:
-      y, moments = expansion(x, kernel, bands, selection)
+    if moments and kernel.shape[1] > kernel.shape[0]:
+      y, found = expansion(x, kernel, bands, selection)
     else:
       y = pointwise_matmul(x, block_diagonal(kernel, bands))
-      moments = channel_moments(y, bands=bands)
-  moments = with_static_count(checkpoint_name(moments, _OP), y)
-  return from_inner(y, layout), moments
+      found = channel_moments(y, bands=bands) if moments else None
+  if found is None:
+    return from_inner(y, layout)
+  found = with_static_count(checkpoint_name(found, _OP), y)
+  return from_inner(y, layout), found
 
 
 def describe(
@@ -80,6 +111,7 @@ def describe(
   layout: Layout,
   bands: int,
   implementation: Requested,
+  **_: Any,
 ) -> Selection:
   """Check the arguments and select the implementation."""
   check_image(_OP, x, layout, bands, ("HWNC", "NHWC"))

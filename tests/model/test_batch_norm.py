@@ -50,7 +50,7 @@ def exact(x, gamma, beta, dy, *, activation=None):
     "var": MOMENTUM + (1 - MOMENTUM) * variance,
     "dx": dx.reshape(shape),
     "dscale": gradients["dgamma"],
-    "doffset": gradients["dbeta"],
+    "dbias": gradients["dbeta"],
   }
 
 
@@ -78,7 +78,7 @@ def plain(x, gamma, beta, dy, *, activation=None):
     "var": MOMENTUM + (1 - MOMENTUM) * var,
     "dx": dx,
     "dscale": dscale,
-    "doffset": doffset,
+    "dbias": doffset,
   }
 
 
@@ -110,7 +110,7 @@ def inputs(shape, dtype=np.float32, seed=0):
 
 def with_affine(gamma, beta, **options):
   norm = BatchNorm(len(gamma), momentum=MOMENTUM, **options)
-  norm.scale[...], norm.offset[...] = jnp.asarray(gamma), jnp.asarray(beta)
+  norm.scale[...], norm.bias[...] = jnp.asarray(gamma), jnp.asarray(beta)
   return norm
 
 
@@ -122,7 +122,7 @@ def test_defaults_are_efficientnets():
   ones, zeros = np.ones(CHANNELS), np.zeros(CHANNELS)
   for variable, kind, value in (
     (norm.scale, nnx.Param, ones),
-    (norm.offset, nnx.Param, zeros),
+    (norm.bias, nnx.Param, zeros),
     (norm.mean, nnx.BatchStat, zeros),
     (norm.var, nnx.BatchStat, ones),
   ):
@@ -232,7 +232,7 @@ def test_in_a_foreign_model(shape):
     "mean": model.norm.mean[...],
     "var": model.norm.var[...],
     "dscale": gradients["norm"]["scale"][...],
-    "doffset": gradients["norm"]["offset"][...],
+    "dbias": gradients["norm"]["bias"][...],
     "dkernel": gradients["first"]["kernel"][...],
   }
 
@@ -290,7 +290,7 @@ def test_group_equals_one_device_on_its_batch(group_size):
       "var": own["var"][first],
       # Each device has the gradient of its own images.
       "dscale": own["dscale"][devices].sum(axis=0),
-      "doffset": own["doffset"][devices].sum(axis=0),
+      "dbias": own["dbias"][devices].sum(axis=0),
     }
     of_group = (x[rows], gamma, beta, dy[rows])
     assert_accurate(result, single(x[rows], dy[rows]), exact, *of_group)
@@ -332,3 +332,31 @@ def test_channels_must_fit(channels, training):
 def test_dtype_must_be_floating():
   with pytest.raises(ValueError, match="floating dtype, got uint8"):
     BatchNorm(CHANNELS)(jnp.ones((4, CHANNELS), jnp.uint8))
+
+
+def test_state_of_flax_loads_and_gives_its_results():
+  theirs = nnx.BatchNorm(CHANNELS, rngs=nnx.Rngs(0))
+  x, gamma, beta, _ = inputs((16, CHANNELS))
+  theirs.scale[...], theirs.bias[...] = jnp.asarray(gamma), jnp.asarray(beta)
+  theirs(x)
+  norm = BatchNorm(CHANNELS, epsilon=1e-5, rngs=nnx.Rngs(0))
+  nnx.update(norm, nnx.state(theirs))
+  for running in (True, False):
+    want = theirs(x, use_running_average=running)
+    y = norm(x, use_running_average=running)
+    # Both round about ten times, on values below 10.
+    np.testing.assert_allclose(y, want, rtol=0, atol=100 * 2.0**-24)
+
+
+def test_dtype_is_the_results():
+  norm = BatchNorm(2, dtype=jnp.float32)
+  assert norm(jnp.ones((4, 2), jnp.bfloat16)).dtype == jnp.float32
+
+
+def test_becomes_a_linen_module():
+  linen = nnx.bridge.to_linen(BatchNorm, CHANNELS, momentum=0.5)
+  x, *_ = inputs((16, CHANNELS))
+  variables = linen.init(jax.random.key(0), x)
+  y, updated = linen.apply(variables, x, mutable=["batch_stats"])
+  assert y.shape == x.shape
+  assert set(updated["batch_stats"]) == {"mean", "var"}

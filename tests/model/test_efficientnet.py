@@ -139,16 +139,18 @@ def test_squeeze_excite_counts_from_the_blocks_input():
     assert squeeze.expand.kernel.shape == (inputs // 4, expanded)
 
 
-def test_only_squeeze_excite_and_classifier_have_biases():
+def test_only_squeeze_excite_classifier_and_norms_have_biases():
   params = nnx.to_pure_dict(nnx.state(shapes("b0"), nnx.Param))
   paths = jax.tree_util.tree_leaves_with_path(params)
   owners = {
     path[-3].key if path[-3:-2] and path[-2].key == "reduce" else path[-2].key
     for path, _ in paths
-    if path[-1].key == "bias"
+    if path[-1].key == "bias" and path[-2].key != "norm"
   }
   assert owners == {"squeeze_excite", "expand", "classifier"}
-  biases = sum(path[-1].key == "bias" for path, _ in paths)
+  biases = sum(
+    path[-1].key == "bias" and path[-2].key != "norm" for path, _ in paths
+  )
   assert biases == 2 * len(params["blocks"]) + 1
 
 
@@ -232,7 +234,7 @@ def test_classifier_starts_uniform_by_the_number_of_classes():
 
 
 def test_the_rest_starts_at_zero_or_one():
-  start = {"bias": 0, "offset": 0, "mean": 0, "scale": 1, "var": 1}
+  start = {"bias": 0, "mean": 0, "scale": 1, "var": 1}
   seen = set()
   for path, values in initial_values().items():
     name = path.split("/")[-1]
@@ -362,7 +364,7 @@ def test_equals_plain_jax_with_all_gradients(monkeypatch, bands):
   _, gradients = plain(images, params)
   for path, leaf in jax.tree_util.tree_leaves_with_path(gradients):
     path = jax.tree_util.keystr(path, simple=True, separator="/")
-    if path.endswith("project_norm/offset"):
+    if path.endswith("project/norm/bias"):
       assert np.abs(leaf).max() <= 2 * unit["gradients"]
     else:
       assert np.abs(leaf).max() >= 200 * unit["gradients"], path

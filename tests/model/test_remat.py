@@ -14,6 +14,7 @@ from podscale.kernels.tpu.chip import target_chip
 from podscale.model.bands import Sizes
 from podscale.model.batch_norm import BatchNorm
 from podscale.model.block import Block
+from podscale.model.pending import Pending
 from podscale.model.remat import bytes_kept, bytes_to_keep, choose_remat
 from podscale.model.spec import BlockSpec
 
@@ -116,7 +117,7 @@ def gradients():
 
   def run(remat, params, x):
     model = nnx.merge(graph, params, stats, copy=True)
-    y = model(x, None, None, remat=remat)
+    y = model(Pending(x, layout="HWNC"), None, remat=remat).raw
     return y, nnx.state(model, nnx.BatchStat)
 
   def of(remat):
@@ -164,7 +165,7 @@ def test_a_groups_moments_are_not_reduced_again():
     def gradients(params, stats, x):
       def loss(params):
         model = nnx.merge(graph, params, stats, copy=True)
-        return model(x, None, None, remat=remat).sum()
+        return model(Pending(x, layout="HWNC"), None, remat=remat).raw.sum()
 
       return jax.tree.leaves(jax.grad(loss)(device_varying(params, "member")))
 

@@ -81,10 +81,36 @@ def test_multiply_adds_are_the_published(name):
   assert abs(count - TABLE[name].gmacs) <= 0.0005 + 1e-9
 
 
-def test_family_has_b8_and_l2():
-  assert list(FAMILY) == [*TABLE, "b8", "l2"]
+def test_family_has_b8_l2_and_lite():
+  assert list(FAMILY) == [*TABLE, "b8", "l2", *LITE]
   assert dataclasses.astuple(FAMILY["b8"])[:4] == (2.2, 3.6, 672, 0.5)
   assert dataclasses.astuple(FAMILY["l2"])[:4] == (4.3, 5.3, 800, 0.5)
+
+
+# Settings of TensorFlow's `efficientnet_lite_builder.py`, and the blocks, which
+# follow: the first and the last stage have one each.
+LITE = {
+  "lite0": ((1.0, 1.0, 224, 0.2), 16),
+  "lite1": ((1.0, 1.1, 240, 0.2), 21),
+  "lite2": ((1.1, 1.2, 260, 0.3), 21),
+  "lite3": ((1.2, 1.4, 280, 0.3), 24),
+  "lite4": ((1.4, 1.8, 300, 0.3), 30),
+}
+
+
+@pytest.mark.parametrize("name", LITE)
+def test_lite_has_fixed_ends_relu6_and_no_gate(name):
+  model = model_spec(name)
+  blocks = block_specs(model)
+  assert (dataclasses.astuple(model)[:4], len(blocks)) == LITE[name]
+  assert (model.stem_filters, model.head_filters) == (32, 1280)
+  assert {(block.squeezed, block.activation) for block in blocks} == {
+    (0, "relu6")
+  }
+  assert [block.in_filters == block.expanded for block in blocks] == [
+    True,
+    *[False] * (len(blocks) - 1),
+  ]
 
 
 @pytest.mark.parametrize("name", ["b0", "b5"])

@@ -29,14 +29,14 @@ def logits(params, images, *, depth, stem_stride):
   The channel counts come from the parameters, whose names are podscale's.
   """
   x = _conv(images, params["stem"]["kernel"], stem_stride)
-  x = _swish(_batch_norm(x, params["stem_norm"]))
+  x = _swish(_batch_norm(x, params["stem"]["norm"]))
   blocks = iter(params["blocks"][i] for i in range(len(params["blocks"])))
   for string in BLOCKS:
     repeats, kernel, stride, *_ = (int(s[1:2]) for s in string.split("_"))
     for repeat in range(math.ceil(repeats * depth)):
       x = _block(x, next(blocks), kernel, stride if repeat == 0 else 1)
   assert next(blocks, None) is None
-  x = _swish(_batch_norm(_pointwise(x, params["head"]), params["head_norm"]))
+  x = _swish(_batch_norm(_pointwise(x, params["head"]), params["head"]["norm"]))
   return _dense(jnp.mean(x, axis=(1, 2)), params["classifier"])
 
 
@@ -44,16 +44,16 @@ def _block(inputs, params, kernel, stride):
   x = inputs
   if "expand" in params:
     x = _swish(
-      _batch_norm(_pointwise(x, params["expand"]), params["expand_norm"])
+      _batch_norm(_pointwise(x, params["expand"]), params["expand"]["norm"])
     )
   filters = params["depthwise"]["filters"]
   assert filters.shape[:2] == (kernel, kernel)
   x = _conv(x, filters[:, :, None], stride, groups=x.shape[3])
-  x = _swish(_batch_norm(x, params["depthwise_norm"]))
+  x = _swish(_batch_norm(x, params["depthwise"]["norm"]))
   gate = _swish(_dense(jnp.mean(x, (1, 2)), params["squeeze_excite"]["reduce"]))
   gate = jax.nn.sigmoid(_dense(gate, params["squeeze_excite"]["expand"]))
   x = _pointwise(x * gate[:, None, None], params["project"])
-  x = _batch_norm(x, params["project_norm"])
+  x = _batch_norm(x, params["project"]["norm"])
   return inputs + x if inputs.shape == x.shape else x
 
 
@@ -84,7 +84,7 @@ def _dense(x, params):
 def _batch_norm(x, params):
   mean = jnp.mean(x, axis=(0, 1, 2), keepdims=True)
   variance = jnp.mean((x - mean) ** 2, axis=(0, 1, 2), keepdims=True)
-  scale, offset = (params[k][None, None, None] for k in ("scale", "offset"))
+  scale, offset = (params[k][None, None, None] for k in ("scale", "bias"))
   return (x - mean) / jnp.sqrt(variance + EPSILON) * scale + offset
 
 

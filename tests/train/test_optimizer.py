@@ -65,8 +65,9 @@ class Net(nnx.Module):
     self.kernel = nnx.Param(jnp.ones((2, 2)))
     self.blocks = nnx.List([nnx.Dict(filters=nnx.Param(jnp.ones((3, 3, 2))))])
     self.norm = nnx.Dict(
-      scale=nnx.Param(jnp.ones(2)), offset=nnx.Param(jnp.ones(2))
+      scale=nnx.Param(jnp.ones(2)), bias=nnx.Param(jnp.ones(2))
     )
+    self.offset = nnx.Param(jnp.ones(2))
     self.head = nnx.Dict(bias=nnx.Param(jnp.ones(2)))
 
 
@@ -84,12 +85,30 @@ def test_what_is_left_out_of_lars_and_of_l2(tree):
   paths = [path for path, _ in jax.tree_util.tree_leaves_with_path(tree())]
   names = {parameter_name(path) for path in paths}
   assert names == {"kernel", "filters", "scale", "offset", "bias"}
-  left_out = {
-    predicate: {parameter_name(path) for path in paths if predicate(path)}
-    for predicate in (is_bias_or_batch_norm, is_batch_norm)
+
+  def left_out(predicate):
+    return sorted(parameter_name(path) for path in paths if predicate(path))
+
+  batch_norm = ["bias", "offset", "scale"]
+  assert left_out(is_batch_norm) == batch_norm
+  assert left_out(is_bias_or_batch_norm) == ["bias", *batch_norm]
+
+
+def test_what_other_libraries_call_biases_and_norms_is_left_out_of_lars():
+  # Linen, Haiku, and Equinox, whose norms have a weight and a bias.
+  tree = {
+    "BatchNorm_0": {"scale": 0, "bias": 0},
+    "linear": {"w": 0, "b": 0},
+    "norm1": {"weight": 0, "bias": 0},
+    "conv": {"weight": 0},
   }
-  assert left_out[is_bias_or_batch_norm] == {"bias", "scale", "offset"}
-  assert left_out[is_batch_norm] == {"scale", "offset"}
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  kept = [
+    jax.tree_util.keystr(path, simple=True, separator=".")
+    for path, _ in leaves
+    if not is_bias_or_batch_norm(path)
+  ]
+  assert kept == ["conv.weight", "linear.w"]
 
 
 def test_b0_has_49_batch_norms_and_33_biases():
@@ -99,8 +118,9 @@ def test_b0_has_49_batch_norms_and_33_biases():
   params = jax.tree_util.tree_leaves_with_path(nnx.state(model, nnx.Param))
   names = Counter(parameter_name(path) for path, _ in params)
   # 16 blocks with two squeeze-excite biases each, and the classifier's.
-  assert names["scale"] == names["offset"] == 49 and names["bias"] == 33
-  assert set(names) == {"kernel", "filters", "scale", "offset", "bias"}
+  assert names["scale"] == 49 and names["bias"] == 49 + 33
+  assert set(names) == {"kernel", "filters", "scale", "bias"}
+  assert sum(is_batch_norm(path) for path, _ in params) == 2 * 49
 
 
 def test_names_at_odd_places():

@@ -64,7 +64,7 @@ class ModelConfig:
   """Network of the EfficientNet family."""
 
   name: str = "b0"
-  """Member of the family: b0 to b8, or l2."""
+  """Member of the family: b0 to b8, l2, or lite0 to lite4."""
   width: Annotated[float | None, Range(0.001, 100)] = None
   """Factor of all channel counts; None takes the member's."""
   depth: Annotated[float | None, Range(0.001, 100)] = None

@@ -4,6 +4,11 @@
 README gives their expected top-1: with crops and flips for b0 to b5, with
 AutoAugment in addition for b6 and b7.
 
+`lite0` to `lite4` follow the same recipe, with crops and flips. The README of
+its folder `lite` gives their expected top-1. TensorFlow's Lite networks take
+images scaled by a mean of 127 and a deviation of 128; these presets normalise
+as the others do.
+
 `b2-4k` to `b5-64k` follow the rows of arXiv:2011.00071, Table 2. Settings and
 accuracies of that table are from memory and unverified. The accuracies are
 peaks over the run. They match the README's with AutoAugment, so these presets
@@ -147,6 +152,7 @@ PRESETS: dict[str, Config] = {
     _demo(),
     *(_recipe(f"b{i}", f"b{i}", data=_REFERENCE.data) for i in range(6)),
     *(_recipe(f"b{i}", f"b{i}") for i in (6, 7)),
+    *(_recipe(f"lite{i}", f"lite{i}", data=_REFERENCE.data) for i in range(5)),
     _recipe("b2-4k", "b2", 4096),
     _recipe("b2-8k", "b2", 8192),
     _recipe("b2-16k", "b2", 16384),
@@ -187,6 +193,11 @@ DESCRIPTIONS: dict[str, str] = {
   "b5": _readme("B5", 83.1),
   "b6": _readme("B6", 84.0) + " with AutoAugment",
   "b7": _readme("B7", 84.3) + " with AutoAugment",
+  "lite0": _readme("Lite0", 75.1),
+  "lite1": _readme("Lite1", 76.7),
+  "lite2": _readme("Lite2", 77.6),
+  "lite3": _readme("Lite3", 79.8),
+  "lite4": _readme("Lite4", 81.5),
   "b2-4k": _paper_table("B2", 128, "RMSProp", 80.1),
   "b2-8k": _paper_table("B2", 256, "RMSProp", 80.0),
   "b2-16k": _paper_table("B2", 512, "RMSProp", 79.9),

@@ -21,6 +21,9 @@ TABLE_2 = [
   ("b5-64k", "b5", 1024, 65536, "lars", 0.081, 43, 0.830),
 ]
 REFERENCE = [(f"b{i}", f"b{i}", 4096, "rmsprop", 0.016, 5) for i in range(8)]
+REFERENCE += [
+  (f"lite{i}", f"lite{i}", 4096, "rmsprop", 0.016, 5) for i in range(5)
+]
 IMAGENET = [row[:2] + row[3:7] for row in TABLE_2] + REFERENCE
 
 
@@ -37,7 +40,7 @@ def test_recipes(row):
   assert config.label_smoothing == 0.1
   assert config.ema_decay == 0.9999
   assert config.data.source == "images"
-  plain = name in ("b0", "b1", "b2", "b3", "b4", "b5")
+  plain = name in ("b0", "b1", "b2", "b3", "b4", "b5") or "lite" in name
   assert config.data.augment == ("none" if plain else "autoaugment")
   assert config.batch_norm.images_per_group == 128
   assert config.optimizer.name == optimizer
