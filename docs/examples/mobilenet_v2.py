@@ -1,17 +1,13 @@
-"""MobileNetV2 in flax.nnx with podscale's ops, on images in NHWC.
+"""MobileNetV2 in flax.nnx with podscale's modules, on images in NHWC.
 
-Sandler et al. 2018, arXiv:1801.04381, table 2, with the padding of PyTorch. A
-convolution returns its raw result and the result's moments. The next op applies
-the batch norm and the activation while it reads that result, so that no
-normalised array is written but at the end of a block.
+Sandler et al. 2018, arXiv:1801.04381, table 2, with the padding of PyTorch.
 """
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from podscale import kernels
-from podscale.model import BatchNorm
+from podscale.model import BatchNorm, DepthwiseConvBN, PointwiseConvBN
 
 # Expansion, channels, blocks, stride of the first block.
 STAGES = (
@@ -26,49 +22,31 @@ STAGES = (
 STEM, HEAD = 32, 1280
 
 
+def norm(channels: int) -> BatchNorm:
+  """Make a batch norm with PyTorch's epsilon."""
+  return BatchNorm(channels, epsilon=1e-5)
+
+
 class Block(nnx.Module):
   """Inverted bottleneck: expand, convolve depthwise, project."""
 
   def __init__(
     self, inputs: int, features: int, expansion: int, stride: int, rngs
   ):
-    init, wide = nnx.initializers.he_normal(), inputs * expansion
-    self.stride = stride
+    wide, options = inputs * expansion, {"norm": norm, "rngs": rngs}
     self.has_shortcut = stride == 1 and inputs == features
-    if expansion > 1:
-      self.expand = nnx.Param(init(rngs.params(), (inputs, wide)))
-      self.expand_norm = BatchNorm(wide, epsilon=1e-5)
-    self.filters = nnx.Param(init(rngs.params(), (3, 3, wide)))
-    self.depthwise_norm = BatchNorm(wide, epsilon=1e-5)
-    self.project = nnx.Param(init(rngs.params(), (wide, features)))
-    self.project_norm = BatchNorm(features, epsilon=1e-5)
+    self.has_expand = expansion > 1
+    if self.has_expand:
+      self.expand = PointwiseConvBN(inputs, wide, activation="relu6", **options)
+    self.depthwise = DepthwiseConvBN(
+      wide, 3, stride=stride, padding=1, activation="relu6", **options
+    )
+    self.project = PointwiseConvBN(wide, features, **options)
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """Apply the block to `[n, h, w, c]`."""
-    y, pending, activation = x, (None, None), None
-    if hasattr(self, "expand"):
-      y, moments = kernels.pointwise_conv_bn(
-        y, self.expand[...].astype(x.dtype), layout="NHWC"
-      )
-      pending, activation = self.expand_norm.affine(moments), "relu6"
-    y, moments = kernels.depthwise_conv_bn(
-      y,
-      self.filters[...].astype(x.dtype),
-      *pending,
-      activation=activation,
-      stride=self.stride,
-      padding=1,
-      layout="NHWC",
-    )
-    y, moments = kernels.gated_pointwise_conv_bn(
-      y,
-      self.project[...].astype(x.dtype),
-      *self.depthwise_norm.affine(moments),
-      activation="relu6",
-      layout="NHWC",
-    )
-    affine = self.project_norm.affine(moments)
-    y = kernels.batch_norm(y, *affine, layout="NHWC")
+    y = self.depthwise(self.expand(x) if self.has_expand else x)
+    y = self.project(y).normalised()
     return x + y if self.has_shortcut else y
 
 
@@ -79,20 +57,11 @@ class MobileNetV2(nnx.Module):
     def scaled(channels):
       return max(8, int(channels * width + 4) // 8 * 8)
 
-    def conv(size, inputs, outputs, stride):
-      return nnx.Conv(
-        inputs,
-        outputs,
-        (size, size),
-        strides=stride,
-        padding=size // 2,
-        use_bias=False,
-        rngs=rngs,
-      )
-
     channels, head = scaled(STEM), max(HEAD, scaled(HEAD))
-    self.stem = conv(3, 3, channels, 2)
-    self.stem_norm = BatchNorm(channels, epsilon=1e-5)
+    self.stem = nnx.Conv(
+      *(3, channels, (3, 3)), strides=2, padding=1, use_bias=False, rngs=rngs
+    )
+    self.stem_norm = norm(channels)
     blocks = []
     for expansion, features, count, stride in STAGES:
       for i in range(count):
@@ -100,37 +69,20 @@ class MobileNetV2(nnx.Module):
         blocks.append(Block(channels, scaled(features), expansion, first, rngs))
         channels = scaled(features)
     self.blocks = nnx.List(blocks)
-    self.head = nnx.Param(
-      nnx.initializers.he_normal()(rngs.params(), (channels, head))
+    self.head = PointwiseConvBN(
+      channels, head, activation="relu6", norm=norm, rngs=rngs
     )
-    self.head_norm = BatchNorm(head, epsilon=1e-5)
     self.classifier = nnx.Linear(head, classes, rngs=rngs)
 
   def __call__(self, images: jax.Array) -> jax.Array:
     """Compute logits, `[n, classes]`."""
-    x = self.stem_norm(self.stem(images), activation="relu6")
+    x = self.stem(images).astype(images.dtype)
+    x = self.stem_norm(x, activation="relu6")
     for block in self.blocks:
       x = block(x)
-    x, moments = kernels.pointwise_conv_bn(
-      x, self.head[...].astype(x.dtype), layout="NHWC"
-    )
-    _, pooled = kernels.batch_norm(
-      x,
-      *self.head_norm.affine(moments),
-      activation="relu6",
-      pool=True,
-      layout="NHWC",
-    )
-    return self.classifier(pooled)
-
-
-def count_params(model: nnx.Module) -> int:
-  """Count the trained weights of a model."""
-  state = nnx.state(model, nnx.Param)
-  return sum(leaf.size for leaf in jax.tree.leaves(state))
+    return self.classifier(self.head(x).pooled())
 
 
 if __name__ == "__main__":
   model = MobileNetV2(1000, rngs=nnx.Rngs(0))
-  print(f"{count_params(model):,} parameters")  # 3,504,872, as torchvision's
   print(model(jnp.ones((2, 224, 224, 3))).shape)

@@ -1,5 +1,6 @@
 """Public op: the depthwise convolution."""
 
+from functools import partial
 from typing import Any, Literal, overload
 
 import jax
@@ -19,7 +20,8 @@ from ..common.moments import Moments
 from ..selection.requested import Requested
 from ..selection.selection import Selection, select
 from . import vjp
-from .checks import OP, check_filters, check_windows
+from .checks import OP, check_bias, check_filters, check_windows
+from .outputs import add_bias, repeat_channels
 from .selection import POLICY
 from .settings import Call, Settings
 from .window import Padding
@@ -32,6 +34,7 @@ def depthwise_conv_bn(
   scale: jax.Array | None = ...,
   offset: jax.Array | None = ...,
   *,
+  bias: jax.Array | None = ...,
   activation: Activation = ...,
   stride: int | tuple[int, int] = ...,
   padding: Padding = ...,
@@ -50,6 +53,7 @@ def depthwise_conv_bn(
   scale: jax.Array | None = ...,
   offset: jax.Array | None = ...,
   *,
+  bias: jax.Array | None = ...,
   activation: Activation = ...,
   stride: int | tuple[int, int] = ...,
   padding: Padding = ...,
@@ -67,6 +71,7 @@ def depthwise_conv_bn(
   scale: jax.Array | None = None,
   offset: jax.Array | None = None,
   *,
+  bias: jax.Array | None = None,
   activation: Activation = None,
   stride: int | tuple[int, int] = 1,
   padding: Padding = "SAME",
@@ -97,9 +102,13 @@ def depthwise_conv_bn(
   Args:
     x: Activation, floating-point `[h, w, n, c]` (HWNC), `[h, w, c, n]` (HWCN)
       or `[n, h, w, c]` (NHWC).
-    filters: Filters, `[kh, kw, c]`, of x's dtype.
+    filters: Filters, `[kh, kw, c]`, of x's dtype; or `[kh, kw, c, m]` for m
+      results of each channel. Results of a channel are side by side, as in
+      TensorFlow; c in y, bias and moments is then c * m.
     scale: Scale, float32 `[c]`; None for ones.
     offset: Offset, float32 `[c]`; None for zeros.
+    bias: Bias added to y before the moments, float32 `[c]`; None for zeros. A
+      batch norm behind makes it useless.
     activation: Name in `Activation`, such as 'relu6', or None; applied after
       scale and offset.
     stride: 1 or 2, or a pair of them for rows and columns.
@@ -137,7 +146,8 @@ def depthwise_conv_bn(
     *(activation, _hashable(stride), _hashable(padding), layout, bands),
     *(_hashable(dilation), moments),
   )
-  selection = _select(x, filters, scale, offset, settings, implementation)
+  selection = _select(x, filters, scale, offset, bias, settings, implementation)
+  x, filters, scale, offset = repeat_channels(x, filters, scale, offset, layout)
   x = to_inner(x, layout)
   settings = settings._replace(layout=inner_layout(layout))
   x, filters, scale, offset = match_varying(x, filters, scale, offset)
@@ -145,6 +155,8 @@ def depthwise_conv_bn(
     y, found = vjp.depthwise_conv_bn(
       x, filters, scale, offset, Call(settings, selection)
     )
+  if bias is not None:
+    y, found = add_bias(y, found, bias, settings.layout, bands)
   y = from_inner(y, layout)
   return y if found is None else (y, with_static_count(found, y))
 
@@ -154,13 +166,14 @@ def describe(
   filters: jax.Array,
   scale: jax.Array | None,
   offset: jax.Array | None,
+  bias: jax.Array | None,
   implementation: Requested,
   **settings: Any,
 ) -> Selection:
   """Select as `depthwise_conv_bn` does, given all of its arguments."""
   settings = {name: _hashable(value) for name, value in settings.items()}
   return _select(
-    x, filters, scale, offset, Settings(**settings), implementation
+    x, filters, scale, offset, bias, Settings(**settings), implementation
   )
 
 
@@ -172,13 +185,17 @@ def _hashable(setting: Any) -> Any:
 
 
 def _select(
-  x, filters, scale, offset, settings: Settings, implementation
+  x, filters, scale, offset, bias, settings: Settings, implementation
 ) -> Selection:
   """Check the arguments and select the implementation."""
   layout, bands = settings.layout, settings.bands
   check_image(OP, x, layout, bands, scale=scale, offset=offset)
   check_activation(OP, settings.activation)
   check_filters(x, filters, settings)
+  check_bias(x, filters, bias)
+  x, filters, *_ = jax.eval_shape(
+    partial(repeat_channels, layout=layout), x, filters, scale, offset
+  )
   x = shape_of_inner(x, layout)
   settings = settings._replace(layout=inner_layout(layout))
   check_windows(x, filters, settings)

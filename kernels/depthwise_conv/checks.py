@@ -1,5 +1,6 @@
 """Checks of a call's arguments."""
 
+import math
 from collections.abc import Container
 from typing import Any
 
@@ -19,10 +20,15 @@ def check_filters(x: Any, filters: Any, settings: Settings) -> None:
   """
   layout = settings.layout
   channels = x.shape[channel_axis(layout)] // settings.bands
-  if filters.ndim != 3 or filters.shape[2] != channels:
+  if filters.ndim not in (3, 4) or filters.shape[2] != channels:
     raise ValueError(
-      f"{OP}: filters must have shape (kh, kw, {channels}) for x of shape "
-      f"{x.shape} in {layout}, got {filters.shape}"
+      f"{OP}: filters must have shape (kh, kw, {channels}) or "
+      f"(kh, kw, {channels}, m) for x of shape {x.shape} in {layout}, got "
+      f"{filters.shape}"
+    )
+  if filters.ndim == 4 and settings.bands != 1:
+    raise ValueError(
+      f"{OP}: bands need filters (kh, kw, {channels}), got {filters.shape}"
     )
   if 0 in filters.shape:
     raise ValueError(f"{OP}: filters are empty, shape {filters.shape}")
@@ -31,6 +37,22 @@ def check_filters(x: Any, filters: Any, settings: Settings) -> None:
   if filters.dtype != x.dtype:
     raise ValueError(
       f"{OP}: filters are {filters.dtype} but x is {x.dtype}; cast one of them"
+    )
+
+
+def check_bias(x: Any, filters: Any, bias: Any) -> None:
+  """Check shape and dtype of the bias, which may be None.
+
+  Raises:
+    ValueError: It does not fit the filters.
+  """
+  if bias is None:
+    return
+  channels = math.prod(filters.shape[2:])
+  if bias.shape != (channels,) or bias.dtype != jnp.float32:
+    raise ValueError(
+      f"{OP}: bias must be float32 ({channels},) for x of shape {x.shape} and "
+      f"filters {filters.shape}, got {bias.dtype} {bias.shape}"
     )
 
 

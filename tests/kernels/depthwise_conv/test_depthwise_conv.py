@@ -323,12 +323,12 @@ def shapes(x=(4, 4, 2, 3), filters=(3, 3, 3), x_dtype=F32, filters_dtype=F32):
     (
       shapes(filters=(3, 3, 4)),
       {},
-      "(kh, kw, 3) for x of shape (4, 4, 2, 3) in HWNC, got (3, 3, 4)",
+      "(kh, kw, 3, m) for x of shape (4, 4, 2, 3) in HWNC, got (3, 3, 4)",
     ),
     (
       shapes(),
       {"layout": "HWCN"},
-      "(kh, kw, 2) for x of shape (4, 4, 2, 3) in HWCN, got (3, 3, 3)",
+      "(kh, kw, 2, m) for x of shape (4, 4, 2, 3) in HWCN, got (3, 3, 3)",
     ),
     (shapes(filters=(3, 3, 1, 3)), {}, "got (3, 3, 1, 3)"),
     (shapes(filters=(0, 3, 3)), {}, "filters are empty, shape (0, 3, 3)"),
