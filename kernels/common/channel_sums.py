@@ -33,13 +33,17 @@ def channel_sums(
   Returns:
     Sums, a tuple of float32 `[c]`.
   """
+  if not isinstance(arrays[0].shape[batch_axis(layout)], int):
+    return _plain_sums(terms, arrays, layout)  # symbolic, in `jax.export`
   return lax.platform_dependent(
     *arrays,
     cpu=lambda *a: _blocked_sums(terms, a, layout),
-    default=lambda *a: tuple(
-      jnp.sum(t, axis=sum_axes(layout)) for t in terms(*a)
-    ),
+    default=lambda *a: _plain_sums(terms, a, layout),
   )
+
+
+def _plain_sums(terms, arrays, layout):
+  return tuple(jnp.sum(t, axis=sum_axes(layout)) for t in terms(*arrays))
 
 
 def _blocked_sums(terms, arrays, layout):

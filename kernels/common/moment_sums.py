@@ -10,8 +10,14 @@ from .moments import Moments
 
 
 def with_static_count(moments: Moments, x: jax.Array) -> Moments:
-  """Replace the count of x's moments by a NumPy scalar, known in tracing."""
-  return moments._replace(count=np.float32(x.size // moments.mean.size))
+  """Replace the count of x's moments by a NumPy scalar, known in tracing.
+
+  A count of symbolic dimensions, as in `jax.export`, stays a traced scalar.
+  """
+  count = x.size // moments.mean.size
+  if not isinstance(count, int):
+    return moments._replace(count=jnp.asarray(count, jnp.float32))
+  return moments._replace(count=np.float32(count))
 
 
 def compute_moments(
@@ -40,10 +46,10 @@ def compute_moments(
     return deviation, deviation * deviation
 
   total, squares = channel_sums(deviations, x, layout=layout)
-  count = x.size // shift.size
+  count = jnp.asarray(x.size // shift.size, jnp.float32)
   mean_deviation = total / count
   m2 = jnp.maximum(squares - total * mean_deviation, 0)
-  return Moments(jnp.float32(count), shift.reshape(-1) + mean_deviation, m2)
+  return Moments(count, shift.reshape(-1) + mean_deviation, m2)
 
 
 def add_moments_cotangent(
@@ -73,7 +79,9 @@ def moments_cotangent(
   the cotangent is an affine function of x per channel. The count depends on
   x's shape only, so its cotangent is not used.
   """
+  # Not moments.count: a second derivative would differentiate by it.
+  count = jnp.asarray(x.size // moments.mean.size, jnp.float32)
   slope = 2 * dmoments.m2
-  intercept = dmoments.mean / moments.count - slope * moments.mean
+  intercept = dmoments.mean / count - slope * moments.mean
   slope, intercept = per_channel(slope, layout), per_channel(intercept, layout)
   return slope * x.astype(jnp.float32) + intercept

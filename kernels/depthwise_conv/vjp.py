@@ -4,6 +4,7 @@ All implementations keep the same residuals. So the derivative wraps the choice
 of implementation, which is made when the op is lowered for a platform.
 """
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -11,6 +12,7 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 
 from ..selection.selection import run
+from .batching import with_batching
 from .settings import Call, Gradients, Residuals, Results
 from .tpu import pallas_tpu
 from .xla import grouped, shifted
@@ -54,10 +56,15 @@ depthwise_conv_bn.defvjp(_forward, _backward)
 def _run(direction: str, call: Call, *args: Any) -> Any:
   """Run one direction by the implementation of each platform."""
 
-  def bind(modules):
-    return {
-      name: partial(getattr(module, direction), call=call)
-      for name, module in modules.items()
-    }
+  def on_tpu(name: str, call: Call, *args: Any) -> Any:
+    return getattr(_ON_TPU[name], direction)(*args, call=call)
 
-  return run(call.selection, bind(_ON_TPU), *args, elsewhere=bind(_ELSEWHERE))
+  by_name: dict[str, Callable[..., Any]] = {
+    name: partial(on_tpu, name, call) for name in _ON_TPU
+  }
+  by_name["pallas_tpu"] = with_batching(by_name["pallas_tpu"], on_tpu, call)
+  elsewhere = {
+    name: partial(getattr(module, direction), call=call)
+    for name, module in _ELSEWHERE.items()
+  }
+  return run(call.selection, by_name, *args, elsewhere=elsewhere)

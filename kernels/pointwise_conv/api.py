@@ -128,9 +128,12 @@ def check_weights(op: str, x: jax.Array, kernel: jax.Array, bands: int) -> None:
   """
   c = channels_of_band(op, x, bands)
   if kernel.ndim != 2 or kernel.shape[0] != c or kernel.shape[1] == 0:
+    cure = ""
+    if kernel.shape[:3] == (1, 1, c):
+      cure = "; pass kernel[0, 0] of a kernel in HWIO"
     raise ValueError(
-      f"{op}: kernel must have shape ({c}, d) for x of shape {x.shape} in "
-      f"{bands} bands, got {kernel.shape}"
+      f"{op}: kernel must have shape ({c}, d) for x of shape {x.shape}"
+      f"{f' in {bands} bands' if bands > 1 else ''}, got {kernel.shape}{cure}"
     )
   if kernel.dtype != x.dtype:
     raise ValueError(
