@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from ...common.channel_sums import channel_sums
+from ...common.channel_sums import Rows, channel_sums
 from ...common.layout import per_channel
 from ...common.moment_sums import add_moments_cotangent, compute_moments
 from ...common.prologue import prologue, prologue_gradient
@@ -98,13 +98,15 @@ def _filter_gradient(z, dy, rows, cols, layout):
 
   def products(z, dy):
     dy = dy.astype(jnp.float32)
+    here = rows._replace(out=dy.shape[0])
     return tuple(
-      _tap(z, i, j, rows, cols) * dy
+      _tap(z, i, j, here, cols) * dy
       for i in range(height)
       for j in range(width)
     )
 
-  sums = channel_sums(products, z, dy, layout=layout)
+  windows = Rows(rows.stride, rows.extent), Rows()
+  sums = channel_sums(products, z, dy, layout=layout, rows=windows)
   return jnp.stack(sums).reshape(height, width, -1)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from support.tolerance import half_ulp
 
-from podscale.kernels.common.channel_sums import channel_sums
+from podscale.kernels.common.channel_sums import Rows, channel_sums
 
 F32 = jnp.float32
 
@@ -17,11 +17,16 @@ def terms(x, dy):
 @pytest.mark.parametrize(
   "layout, dtype", [("HWNC", "float32"), ("HWCN", "bfloat16")]
 )
-@pytest.mark.parametrize("n", [1, 7, 16, 17, 33, 40])
-def test_every_image_counts_once(n, layout, dtype):
+@pytest.mark.parametrize(
+  ("h", "n"),
+  [(3, n) for n in (1, 7, 16, 17, 33, 40)]
+  + [(h, 17) for h in (14, 16, 17, 33, 40)]
+  + [(5, 4)],
+)
+def test_every_image_counts_once(h, n, layout, dtype):
   rng = np.random.default_rng(n)
   # With small integers every order of summation is exact.
-  x, dy = jnp.asarray(rng.integers(-8, 9, (2, 3, 2, n, 5)), dtype)
+  x, dy = jnp.asarray(rng.integers(-8, 9, (2, h, 2, n, 5)), dtype)
   want = [np.float64(t).sum((0, 1, 2)) for t in terms(x, dy)]
   if layout == "HWCN":
     x, dy = jnp.swapaxes(x, 2, 3), jnp.swapaxes(dy, 2, 3)
@@ -49,6 +54,24 @@ def test_arrays_of_other_heights_and_widths():
   (sums,) = channel_sums(lambda x, dy: (x[1:, 2:] * dy,), x, dy, layout="HWNC")
   want = np.float64(x[1:, 2:]) * np.float64(dy)
   np.testing.assert_allclose(sums, want.sum((0, 1, 2)), rtol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("out", [14, 17, 33])
+def test_windows_of_rows(out, stride):
+  rng = np.random.default_rng(out)
+  x = jnp.asarray(rng.integers(-8, 9, ((out - 1) * stride + 3, 2, 2, 3)), F32)
+  dy = jnp.asarray(rng.integers(-8, 9, (out, 2, 2, 3)), F32)
+
+  def products(x, dy):
+    last = (len(dy) - 1) * stride + 1
+    return tuple(x[i : i + last : stride] * dy for i in range(3))
+
+  sums = channel_sums(
+    products, x, dy, layout="HWNC", rows=(Rows(stride, 3), Rows())
+  )
+  want = [np.float64(t).sum((0, 1, 2)) for t in products(x, dy)]
+  np.testing.assert_array_equal(sums, want)
 
 
 def test_only_cpus_sum_in_blocks():
