@@ -8,6 +8,7 @@ from jax.typing import DTypeLike
 from .. import kernels
 from ..collectives import group_moments
 from ..kernels import Moments
+from ..kernels.surface import Layout
 
 
 class BatchNorm(nnx.Module):
@@ -128,16 +129,18 @@ class BatchNorm(nnx.Module):
     Raises:
       ValueError: The number of channels or the dtype does not fit.
     """
-    # All rows become the batch axis, along which CPUs sum in blocks.
-    rows = x.reshape(1, 1, -1, x.shape[-1])
+    image = x if x.ndim == 4 else x.reshape(-1, 1, 1, x.shape[-1])
     if self.dtype is not None:
-      rows = rows.astype(self.dtype)
+      image = image.astype(self.dtype)
+    layout = _layout(image)
     if self.averages(use_running_average):
       scale, offset = self.running_affine()
     else:
-      moments = kernels.channel_moments(rows)
+      moments = kernels.channel_moments(image, layout=layout)
       scale, offset = self.affine(moments, use_running_average=False)
-    y = kernels.batch_norm(rows, scale, offset, activation=activation)
+    y = kernels.batch_norm(
+      image, scale, offset, activation=activation, layout=layout
+    )
     return y.reshape(x.shape)
 
   def set_view(self, use_running_average: bool | None = None) -> None:
@@ -155,3 +158,12 @@ class BatchNorm(nnx.Module):
     variance = moments.m2 / moments.count
     self.mean[...] = keep * self.mean[...] + take * moments.mean
     self.var[...] = keep * self.var[...] + take * variance
+
+
+def _layout(x: jax.Array) -> Layout:
+  """Return a layout whose channels come last, for ops on every element.
+
+  The order of the other axes does not matter, and HWNC takes no transposes. The
+  ops need the true layout where a batch is split over an explicit mesh.
+  """
+  return "HWNC" if jax.typeof(x).sharding.spec[0] is None else "NHWC"

@@ -1,11 +1,13 @@
 """Public op: normalisation, activation and spatial mean."""
 
+from functools import partial
 from typing import Any, Literal, overload
 
 import jax
 
 from ..common.activation import Activation, check_activation
 from ..common.bands import over_bands, sum_bands
+from ..common.explicit_shards import batch_shards, over_shards
 from ..common.layout import (
   Layout,
   channel_axis,
@@ -96,6 +98,16 @@ def batch_norm(
   selection = describe(
     x, scale, offset, activation, layout, bands, implementation
   )
+  if axes := batch_shards(_OP, x, layout):
+    op = partial(
+      batch_norm,
+      activation=activation,
+      pool=pool,
+      layout=layout,
+      bands=bands,
+      implementation=implementation,
+    )
+    return over_shards(op, axes, layout, x, scale, offset)
   channels = x.shape[channel_axis(layout)] // bands
   scale, offset = fill_affine(scale, offset, channels)
   x, scale, offset = match_varying(to_inner(x, layout), scale, offset)

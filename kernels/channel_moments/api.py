@@ -3,6 +3,7 @@
 import jax
 
 from ..common.bands import merge_bands, over_bands
+from ..common.explicit_shards import batch_shards, over_shards
 from ..common.layout import (
   Layout,
   check_image,
@@ -54,6 +55,13 @@ def channel_moments(
   (4.0, 1.5, 5.0)
   """
   describe(x, pivot, layout, bands)
+  if axes := batch_shards("channel_moments", x, layout):
+    return over_shards(
+      lambda x, pivot: channel_moments(
+        x, pivot=pivot, layout=layout, bands=bands
+      ),
+      *(axes, layout, x, pivot),
+    )
   x, layout = to_inner(x, layout), inner_layout(layout)
   shift = None
   if pivot is not None:

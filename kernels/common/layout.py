@@ -1,7 +1,7 @@
 """Order of the axes of four-dimensional activations.
 
-The ops compute in HWNC or HWCN. They transpose NHWC to HWNC and back, which
-XLA:TPU turns into a choice of layout.
+The ops compute in HWNC or HWCN. They transpose NHWC to one of them and back,
+which XLA:TPU turns into a choice of layout.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from ..tpu.registers import LANES
 from .bands import channels_of_band
 
 Layout = Literal["HWNC", "HWCN", "NHWC"]
@@ -30,21 +31,36 @@ def inner_layout(layout: Layout) -> Layout:
   return "HWNC" if layout == "NHWC" else layout
 
 
-def to_inner(x: jax.Array, layout: Layout) -> jax.Array:
-  """Transpose an activation to the layout in which an op computes."""
-  return jnp.transpose(x, (1, 2, 0, 3)) if layout == "NHWC" else x
+def batch_fills_lanes(x: Any, layout: Layout) -> bool:
+  """Tell if a TPU keeps an activation in NHWC best with its batch in lanes.
+
+  XLA does so by itself, and images whose channels do not fill the lanes take
+  less memory. A kernel of another layout would need copies.
+  """
+  return layout == "NHWC" and x.shape[0] % LANES == 0
 
 
-def from_inner(x: jax.Array, layout: Layout) -> jax.Array:
-  """Transpose an activation back to the caller's layout."""
-  return jnp.transpose(x, (2, 0, 1, 3)) if layout == "NHWC" else x
+def to_inner(x: jax.Array, layout: Layout, inner: Layout = "HWNC") -> jax.Array:
+  """Transpose an activation in NHWC to the layout in which an op computes."""
+  return _transposed(x, layout, inner) if layout == "NHWC" else x
 
 
-def shape_of_inner(x: Any, layout: Layout) -> Any:
+def from_inner(
+  x: jax.Array, layout: Layout, inner: Layout = "HWNC"
+) -> jax.Array:
+  """Transpose an activation back to NHWC, if that is the caller's layout."""
+  return _transposed(x, inner, layout) if layout == "NHWC" else x
+
+
+def shape_of_inner(x: Any, layout: Layout, inner: Layout = "HWNC") -> Any:
   """Describe the result of `to_inner`, for the selection."""
   if layout != "NHWC":
     return x
-  return jax.eval_shape(lambda x: to_inner(x, layout), x)
+  return jax.eval_shape(lambda x: to_inner(x, layout, inner), x)
+
+
+def _transposed(x: jax.Array, layout: Layout, other: Layout) -> jax.Array:
+  return jnp.transpose(x, [layout.index(axis) for axis in other])
 
 
 def sum_axes(layout: Layout) -> tuple[int, int, int]:

@@ -6,8 +6,10 @@ from typing import Any, Literal, overload
 import jax
 
 from ..common.activation import Activation, check_activation
+from ..common.explicit_shards import batch_shards, over_shards
 from ..common.layout import (
   Layout,
+  batch_fills_lanes,
   check_image,
   from_inner,
   inner_layout,
@@ -19,6 +21,7 @@ from ..common.moment_sums import with_static_count
 from ..common.moments import Moments
 from ..selection.requested import Requested
 from ..selection.selection import Selection, select
+from ..tpu.chip import target_chip
 from . import vjp
 from .checks import OP, check_bias, check_filters, check_windows
 from .outputs import add_bias, repeat_channels
@@ -147,9 +150,27 @@ def depthwise_conv_bn(
     *(_hashable(dilation), moments),
   )
   selection = _select(x, filters, scale, offset, bias, settings, implementation)
+  if axes := batch_shards(OP, x, layout):
+    op: Any = depthwise_conv_bn
+    return over_shards(
+      lambda x, filters, scale, offset, bias: op(
+        *(x, filters, scale, offset),
+        bias=bias,
+        activation=activation,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        layout=layout,
+        bands=bands,
+        moments=moments,
+        implementation=implementation,
+      ),
+      *(axes, layout, x, filters, scale, offset, bias),
+    )
   x, filters, scale, offset = repeat_channels(x, filters, scale, offset, layout)
-  x = to_inner(x, layout)
-  settings = settings._replace(layout=inner_layout(layout))
+  inner = _inner_layout(x, layout)
+  x = to_inner(x, layout, inner)
+  settings = settings._replace(layout=inner)
   x, filters, scale, offset = match_varying(x, filters, scale, offset)
   with jax.named_scope(OP):
     y, found = vjp.depthwise_conv_bn(
@@ -157,7 +178,7 @@ def depthwise_conv_bn(
     )
   if bias is not None:
     y, found = add_bias(y, found, bias, settings.layout, bands)
-  y = from_inner(y, layout)
+  y = from_inner(y, layout, inner)
   return y if found is None else (y, with_static_count(found, y))
 
 
@@ -175,6 +196,14 @@ def describe(
   return _select(
     x, filters, scale, offset, bias, Settings(**settings), implementation
   )
+
+
+def _inner_layout(x: jax.Array, layout: Layout) -> Layout:
+  """Return the layout to compute in; on a TPU a full batch goes in lanes."""
+  on_tpu = target_chip().name != "unknown"
+  if on_tpu and batch_fills_lanes(x, layout):
+    return "HWCN"
+  return inner_layout(layout)
 
 
 def _hashable(setting: Any) -> Any:
@@ -196,7 +225,8 @@ def _select(
   x, filters, *_ = jax.eval_shape(
     partial(repeat_channels, layout=layout), x, filters, scale, offset
   )
-  x = shape_of_inner(x, layout)
-  settings = settings._replace(layout=inner_layout(layout))
+  inner = _inner_layout(x, layout)
+  x = shape_of_inner(x, layout, inner)
+  settings = settings._replace(layout=inner)
   check_windows(x, filters, settings)
   return select(POLICY, implementation, x, filters, settings)

@@ -7,6 +7,7 @@ from ..batch_norm.settings import Settings as AffineSettings
 from ..batch_norm.vjp import normalise
 from ..common.bands import over_bands
 from ..common.layout import Layout, channel_axis
+from ..common.manual_axes import match_varying
 from ..common.moments import Moments
 
 
@@ -47,7 +48,8 @@ def add_bias(
   """
   ones = jnp.ones(bias.size * bands, jnp.float32)
   settings = AffineSettings(None, False, layout)
-  y = normalise(y, ones, over_bands(bias, bands), settings)
+  affine = match_varying(y, ones, over_bands(bias, bands))
+  y = normalise(*affine, settings)
   if moments is not None:
     moments = moments._replace(mean=moments.mean + bias)
   return y, moments

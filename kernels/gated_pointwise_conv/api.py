@@ -8,8 +8,10 @@ import jax.numpy as jnp
 
 from ..channel_moments.api import channel_moments
 from ..common.activation import Activation, check_activation
+from ..common.explicit_shards import batch_shards, over_shards
 from ..common.layout import (
   Layout,
+  batch_fills_lanes,
   check_image,
   from_inner,
   shape_of_inner,
@@ -120,6 +122,19 @@ def gated_pointwise_conv_bn(
   selection = describe(
     x, kernel, scale, offset, activation, layout, bands, implementation
   )
+  if axes := batch_shards(OP, x, layout):
+    op: Any = gated_pointwise_conv_bn
+    return over_shards(
+      lambda x, kernel, scale, offset, gate_params: op(
+        *(x, kernel, scale, offset, gate, gate_params),
+        activation=activation,
+        layout=layout,
+        bands=bands,
+        moments=moments,
+        implementation=implementation,
+      ),
+      *(axes, layout, x, kernel, scale, offset, gate_params),
+    )
   scale, offset = fill_affine(scale, offset, kernel.shape[0])
   leaves, structure = jax.tree.flatten(gate_params)
   x, kernel, scale, offset, *leaves = match_varying(
@@ -156,5 +171,6 @@ def describe(
   check_image(OP, x, layout, bands, layouts, scale=scale, offset=offset)
   check_activation(OP, activation)
   check_weights(OP, x, kernel, bands)
+  in_lanes = batch_fills_lanes(x, layout)
   inner = shape_of_inner(x, layout)
-  return select(POLICY, implementation, inner, kernel, bands)
+  return select(POLICY, implementation, inner, kernel, bands, in_lanes)

@@ -22,12 +22,15 @@ from .settings import GateSums, Residuals, Settings
 _F32 = jnp.float32
 
 
-def plan(x: jax.Array, weights: jax.Array, bands: int) -> Plan:
+def plan(
+  x: jax.Array, weights: jax.Array, bands: int, batch_in_lanes: bool = False
+) -> Plan:
   """Choose the number of pixels of a grid step.
 
   Raises:
     NotImplementedError: The kernel cannot run.
   """
+  del batch_in_lanes  # matters to the choice only
   images = x.shape[2]
   c, d = (bands * size for size in weights.shape)
   return plan_pixels(

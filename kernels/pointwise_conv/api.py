@@ -1,5 +1,6 @@
 """Public op: the 1x1 convolution."""
 
+from functools import partial
 from typing import Any, Literal, overload
 
 import jax
@@ -7,8 +8,10 @@ from jax.ad_checkpoint import checkpoint_name
 
 from ..channel_moments.api import channel_moments
 from ..common.bands import channels_of_band
+from ..common.explicit_shards import batch_shards, over_shards
 from ..common.layout import (
   Layout,
+  batch_fills_lanes,
   check_image,
   from_inner,
   shape_of_inner,
@@ -91,6 +94,15 @@ def pointwise_conv_bn(
   ((2, 2, 1, 8), 3.0, 3.0)
   """
   selection = describe(x, kernel, layout, bands, implementation)
+  if axes := batch_shards(_OP, x, layout):
+    op = partial(
+      pointwise_conv_bn,
+      layout=layout,
+      bands=bands,
+      moments=moments,
+      implementation=implementation,
+    )
+    return over_shards(op, axes, layout, x, kernel)
   x, kernel = match_varying(to_inner(x, layout), kernel)
   found: Moments | None
   with jax.named_scope(_OP):
@@ -116,8 +128,9 @@ def describe(
   """Check the arguments and select the implementation."""
   check_image(_OP, x, layout, bands, ("HWNC", "NHWC"))
   check_weights(_OP, x, kernel, bands)
+  in_lanes = batch_fills_lanes(x, layout)
   inner = shape_of_inner(x, layout)
-  return select(POLICY, implementation, inner, kernel, bands)
+  return select(POLICY, implementation, inner, kernel, bands, in_lanes)
 
 
 def check_weights(op: str, x: jax.Array, kernel: jax.Array, bands: int) -> None:

@@ -15,12 +15,17 @@ from .tpu import plan
 _AHEAD_ON = ("v5e", "v6e")
 
 
-def prefer(chip: str, x: jax.Array, *_: Any) -> tuple[Implementation, str]:
+def prefer(
+  chip: str, x: jax.Array, weights: Any, bands: int, batch_in_lanes: bool
+) -> tuple[Implementation, str]:
   """Compare the kernels with XLA by what was estimated for the chip."""
+  del weights, bands
   if chip not in _AHEAD_ON:
     return "xla", f"the kernel was not estimated ahead of XLA on {chip}"
   if x.dtype != jnp.bfloat16:
     return "xla", f"the kernel was estimated in bfloat16, x is {x.dtype}"
+  if batch_in_lanes:
+    return "xla", "the batch fills the lanes, the kernel has channels there"
   return "pallas_tpu", f"estimated ahead of XLA on {chip}"
 
 

@@ -18,12 +18,15 @@ from .xla import Products
 _F32 = jnp.float32
 
 
-def plan(x: jax.Array, weights: jax.Array, bands: int) -> Plan:
+def plan(
+  x: jax.Array, weights: jax.Array, bands: int, batch_in_lanes: bool = False
+) -> Plan:
   """Choose the number of pixels of a grid step.
 
   Raises:
     NotImplementedError: The kernel cannot run.
   """
+  del batch_in_lanes  # matters to the choice only
   c, d = weights.shape
   if d <= c:
     raise NotImplementedError(
