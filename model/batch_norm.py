@@ -129,7 +129,8 @@ class BatchNorm(nnx.Module):
     Raises:
       ValueError: The number of channels or the dtype does not fit.
     """
-    image = x if x.ndim == 4 else x.reshape(-1, 1, 1, x.shape[-1])
+    # A matrix becomes a batch, along which CPUs sum in blocks.
+    image = x if x.ndim == 4 else x.reshape(1, 1, -1, x.shape[-1])
     if self.dtype is not None:
       image = image.astype(self.dtype)
     layout = _layout(image)
