@@ -68,7 +68,12 @@ WINDOWS = [
   Case(3, 1, 2, (6, 5, 2, 3), dilation=2),
   Case(3, 2, "SAME", (7, 6, 2, 3), dilation=(3, 2)),
   Case(3, (1, 2), "VALID", (7, 9, 1, 3), dilation=(1, 4)),
+  # Filters of more than 49 taps, row by row.
   Case(9, 1, 4, (5, 4, 1, 2)),
+  Case((8, 9), 2, "SAME", (14, 9, 2, 2), "HWCN"),
+  Case(13, 2, ((5, 7), (6, 6)), (9, 12, 2, 2), activation="relu", affine=""),
+  Case((11, 5), (1, 2), "VALID", (12, 9, 2, 2), dtype="bfloat16"),
+  Case((9, 6), 1, 8, (6, 5, 2, 2), dilation=(2, 1)),
   Case(1, 2, 1, (1, 1, 1, 2), activation=None, affine=""),
   Case(3, 2, 1, (8, 4, 2, 3), bands=2),
 ]
