@@ -25,7 +25,7 @@ from ..tpu.chip import target_chip
 from . import vjp
 from .checks import OP, check_bias, check_filters, check_windows
 from .outputs import add_bias, repeat_channels
-from .selection import POLICY
+from .selection import POLICY, takes_batch_in_lanes
 from .settings import Call, Settings
 from .window import Padding
 
@@ -199,9 +199,9 @@ def describe(
 
 
 def _inner_layout(x: jax.Array, layout: Layout) -> Layout:
-  """Return the layout to compute in; on a TPU a full batch goes in lanes."""
-  on_tpu = target_chip().name != "unknown"
-  if on_tpu and batch_fills_lanes(x, layout):
+  """Return the layout to compute in; a full batch goes in a TPU's lanes."""
+  in_lanes = batch_fills_lanes(x, layout)
+  if in_lanes and takes_batch_in_lanes(target_chip().name):
     return "HWCN"
   return inner_layout(layout)
 

@@ -35,6 +35,11 @@ _LEAST_SIDE = 3
 _LEAST_IMAGES = 8
 
 
+def takes_batch_in_lanes(chip: str) -> bool:
+  """Tell if the kernels were estimated ahead with the batch in lanes."""
+  return (chip, "HWCN") in _LEAST_LANES
+
+
 def _prefer(
   chip: str, x: jax.Array, filters: jax.Array, settings: Settings
 ) -> tuple[Implementation, str]:

@@ -45,6 +45,25 @@ def public_names(module):
   ]
 
 
+def test_the_table_of_implementations_is_made_from_the_code():
+  page = load(ROOT / "docs" / "implementation_table.py")
+  head, _, *rows = page.table().splitlines()
+  columns = [cell.strip() for cell in head.strip("|").split("|")]
+  cells = [
+    dict(
+      zip(columns, (c.strip() for c in r.strip("|").split("|")), strict=True)
+    )
+    for r in rows
+  ]
+  by_call = {row["call"]: row for row in cells}
+  assert by_call["3x3, stride 1"]["v5e"] == "kernel"
+  assert by_call["3x3, stride 1"]["v4"] == "XLA"
+  assert by_call["3x3, NHWC, 128 images"]["v3"] == "kernel"
+  named = {row["call"]: row["the kernel, if it is named"] for row in cells}
+  assert named["9x9"] == "does not support 9x9 filters"
+  assert named["3x3, m = 2"] == "runs"
+
+
 @pytest.mark.parametrize(
   "name",
   [
