@@ -97,7 +97,8 @@ class BatchNorm(nnx.Module):
 
     Args:
       moments: Moments of the tensor to normalise, over this device's images.
-      use_running_average: As in `__call__`.
+      use_running_average: True for the running statistics; None for the
+        batch norm's own choice.
     """
     if self.averages(use_running_average):
       return self.running_affine()

@@ -25,7 +25,7 @@ class DepthwiseConvBN(nnx.Module):
     features: Number of channels.
     kernel_size: Height and width of the filters, or one number for both.
     stride: 1 or 2, or a pair of them for rows and columns.
-    padding: As in `kernels.depthwise_conv_bn`; PyTorch's is
+    padding: Padding of `kernels.depthwise_conv_bn`; PyTorch's is
       `kernel_size // 2`.
     dilation: Inputs from one tap to the next, or a pair.
     activation: Activation after the batch norm, as in `kernels`; or None.
@@ -73,7 +73,8 @@ class DepthwiseConvBN(nnx.Module):
 
     Args:
       x: Array of `layout`, or the result of another module.
-      use_running_average: As in `BatchNorm.__call__`.
+      use_running_average: True for the running statistics; None for the
+        batch norm's own choice.
 
     Raises:
       ValueError: x does not fit the filters.

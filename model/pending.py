@@ -99,7 +99,8 @@ def convolve_bn(
     norm: Batch norm of the result.
     x: Input.
     activation: Activation after the batch norm.
-    use_running_average: As in `BatchNorm.__call__`.
+    use_running_average: True for the running statistics; None for the batch
+      norm's own choice.
   """
   dtype, scale = x.raw.dtype, None
   if norm.averages(use_running_average):

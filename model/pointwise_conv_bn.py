@@ -71,7 +71,8 @@ class PointwiseConvBN(nnx.Module):
       x: Array of `layout`, or the result of another module.
       squeeze_excite: Layer that computes the gate from the spatial means of
         the activated input.
-      use_running_average: As in `BatchNorm.__call__`.
+      use_running_average: True for the running statistics; None for the
+        batch norm's own choice.
 
     Raises:
       ValueError: x does not fit the weights.

@@ -1,14 +1,16 @@
 """Several results of a channel, and the bias of a result."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
-from ..batch_norm.settings import Settings as AffineSettings
-from ..batch_norm.vjp import normalise
 from ..common.bands import over_bands
+from ..common.channel_sums import channel_sums
 from ..common.layout import Layout, channel_axis
 from ..common.manual_axes import match_varying
 from ..common.moments import Moments
+from ..common.prologue import prologue
 
 
 def repeat_channels(
@@ -46,10 +48,27 @@ def add_bias(
 
   On TPUs the op that reads y adds it.
   """
-  ones = jnp.ones(bias.size * bands, jnp.float32)
-  settings = AffineSettings(None, False, layout)
-  affine = match_varying(y, ones, over_bands(bias, bands))
-  y = normalise(*affine, settings)
+  y = _add(*match_varying(y, over_bands(bias, bands)), layout)
   if moments is not None:
     moments = moments._replace(mean=moments.mean + bias)
   return y, moments
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _add(y: jax.Array, bias: jax.Array, layout: Layout) -> jax.Array:
+  return prologue(y, None, bias, None, layout).astype(y.dtype)
+
+
+def _forward(y, bias, layout):
+  return _add(y, bias, layout), None
+
+
+def _backward(layout, residuals, dy):
+  del residuals
+  (dbias,) = channel_sums(
+    lambda dy: (dy.astype(jnp.float32),), dy, layout=layout
+  )
+  return dy, dbias
+
+
+_add.defvjp(_forward, _backward)
