@@ -6,17 +6,21 @@ activations are HWNC.
 
 import jax.numpy as jnp
 from flax import nnx
+from jax.typing import DTypeLike
 
 from podscale.model import EfficientNet, efficientnet
 
 
-def efficientnet_lite0(classes: int, *, rngs: nnx.Rngs) -> EfficientNet:
+def efficientnet_lite0(
+  classes: int, *, dtype: DTypeLike = jnp.bfloat16, rngs: nnx.Rngs
+) -> EfficientNet:
   """Make EfficientNet-Lite0; it takes images `[n, h, w, 3]`."""
   return efficientnet(
     "lite0",
     num_classes=classes,
     dropout=0.0,
     survival_prob=1.0,
+    dtype=dtype,
     rngs=rngs,
   )
 

@@ -24,8 +24,6 @@ import mobilenet_v3
 import mobilenet_v4
 import plain_networks
 
-from podscale.model import efficientnet
-
 
 class Example(NamedTuple):
   """A model, the plain function, and the published number of parameters."""
@@ -99,20 +97,6 @@ def moved(leaf, seed):
   return np.nextafter(leaf, np.asarray(leaf) + sign)
 
 
-def create(example):
-  """Build a model in float32, with a small part of the published blocks."""
-  if example.create is efficientnet_lite.efficientnet_lite0:
-    return efficientnet(
-      *("lite0",),
-      num_classes=10,
-      dropout=0.0,
-      survival_prob=1.0,
-      dtype=jnp.float32,
-      rngs=nnx.Rngs(0),
-    )
-  return example.create(10, rngs=nnx.Rngs(0))
-
-
 def unlike_ones(path, leaf):
   """Move scales and offsets from their initial ones and zeros."""
   if leaf.ndim > 1:
@@ -133,7 +117,10 @@ def unlike_ones(path, leaf):
 )
 def test_models_compute_what_plain_lax_does(name):
   example = EXAMPLES[name]
-  model = create(example)
+  options = {}
+  if example.create is efficientnet_lite.efficientnet_lite0:
+    options["dtype"] = jnp.float32  # the others take the images' dtype
+  model = example.create(10, rngs=nnx.Rngs(0), **options)
   graph, state, rest = nnx.split(model, nnx.Param, ...)
   params = jax.tree_util.tree_map_with_path(
     unlike_ones, nnx.to_pure_dict(state)
